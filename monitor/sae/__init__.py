@@ -1,0 +1,23 @@
+"""Dictionaries (sparse autoencoders), probes and the hook points they belong to. Needs numpy and safetensors, no torch."""
+
+from monitor.sae.catalog import Catalog
+from monitor.sae.dictionary import Dictionary, JumpRelu, Relu
+from monitor.sae.hook_point import HookPoint
+from monitor.sae.probe import DenseProbe, SaeProbe, load_dense_probe, load_sae_probe, save_dense_probe, save_sae_probe
+from monitor.sae.saelens_format import load_saelens, save_saelens
+
+__all__ = [
+    "Catalog",
+    "DenseProbe",
+    "Dictionary",
+    "HookPoint",
+    "JumpRelu",
+    "Relu",
+    "SaeProbe",
+    "load_dense_probe",
+    "load_saelens",
+    "load_sae_probe",
+    "save_dense_probe",
+    "save_saelens",
+    "save_sae_probe",
+]

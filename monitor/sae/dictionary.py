@@ -1,0 +1,109 @@
+"""The normal form that every dictionary is brought into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.errors import FeaturewatchError
+from monitor.sae.hook_point import HookPoint
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Relu:
+    """``f = max(pre, 0)``."""
+
+
+@dataclass(frozen=True)
+class JumpRelu:
+    """``f = pre`` where ``pre > threshold`` and ``pre > 0``, else 0 (arXiv 2407.14435)."""
+
+    threshold_m: Floats
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """A sparse autoencoder in normal form: ``pre = W_enc x + b_enc``, ``f = activation(pre)``, ``x_hat = f W_dec + b_dec``.
+
+    Everything foldable is folded: `b_enc` already holds ``-W_enc b_dec`` where the SAE subtracts its decoder bias.
+
+    Attributes:
+        w_enc_md: encoder rows, [m, d], contiguous per latent.
+        b_enc_m: [m].
+        w_dec_md: decoder rows, [m, d].
+        b_dec_d: [d].
+        activation: rule from pre-activation to latent.
+        hook_point: where its input lives.
+        model: the model it was trained on, as named in its configuration.
+        sha256: of the weights file; empty for a dictionary that has not been stored.
+        metadata: the configuration's remaining entries, as stored.
+    """
+
+    w_enc_md: Floats
+    b_enc_m: Floats
+    w_dec_md: Floats
+    b_dec_d: Floats
+    activation: Relu | JumpRelu
+    hook_point: HookPoint
+    model: str
+    sha256: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        m, d = self.w_enc_md.shape
+        expected: dict[str, tuple[Floats, tuple[int, ...]]] = {
+            "b_enc": (self.b_enc_m, (m,)),
+            "W_dec": (self.w_dec_md, (m, d)),
+            "b_dec": (self.b_dec_d, (d,)),
+        }
+        if isinstance(self.activation, JumpRelu):
+            expected["threshold"] = (self.activation.threshold_m, (m,))
+        for name, (tensor, shape) in expected.items():
+            if tensor.shape != shape:
+                raise FeaturewatchError(
+                    f"SAE tensor {name} of shape {list(tensor.shape)}",
+                    f"W_enc has {m} latents of width {d}, so {name} must have shape {list(shape)}",
+                    "store the SAE again with the program that trained it",
+                )
+        for name, tensor in [("W_enc", self.w_enc_md), *((name, tensor) for name, (tensor, _) in expected.items())]:
+            if not np.isfinite(tensor).all():
+                raise FeaturewatchError(
+                    f"SAE tensor {name} with {int((~np.isfinite(tensor)).sum())} NaN or infinite values",
+                    "every weight must be finite",
+                    "retrain or download the SAE again",
+                )
+
+    @property
+    def num_latents(self) -> int:
+        return int(self.w_enc_md.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.w_enc_md.shape[1])
+
+    def require_width(self, width: int, model: str) -> None:
+        """Raises FeaturewatchError unless the dictionary fits a residual stream of `width`."""
+        if self.width != width:
+            raise FeaturewatchError(
+                f"SAE at {self.hook_point} of width {self.width}",
+                f"the residual stream of {model} has width {width}",
+                f"use an SAE that was trained on {model}",
+            )
+
+    def encode(self, x_nd: Floats) -> Floats:
+        """Latents [n, m] of residual rows [n, d]."""
+        f_nm = x_nd @ self.w_enc_md.T
+        f_nm += self.b_enc_m
+        if isinstance(self.activation, JumpRelu):
+            f_nm[f_nm <= self.activation.threshold_m] = 0.0
+        np.maximum(f_nm, 0.0, out=f_nm)
+        return f_nm
+
+    def decode(self, f_nm: Floats) -> Floats:
+        """Reconstruction [n, d] of latents [n, m]."""
+        return f_nm @ self.w_dec_md + self.b_dec_d
