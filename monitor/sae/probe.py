@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from monitor.errors import FeaturewatchError
@@ -77,7 +77,10 @@ def load_dense_probe(path: Path) -> DenseProbe:
 def load_sae_probe(path: Path) -> SaeProbe:
     """Reads an SAE probe; raises FeaturewatchError for anything else."""
     tensors, metadata, sha256 = _read(path, "saeProbe", ("latents", "weight", "bias"))
-    latents_k, weight_k = tensors["latents"].astype(np.int64).reshape(-1), tensors["weight"].astype(np.float32).reshape(-1)
+    latents_k, weight_k = (
+        tensors["latents"].astype(np.int64).reshape(-1),
+        tensors["weight"].astype(np.float32).reshape(-1),
+    )
     if latents_k.shape != weight_k.shape:
         raise FeaturewatchError(
             f"SAE probe {path} with {latents_k.size} latents and {weight_k.size} weights",
@@ -103,8 +106,9 @@ def _read(path: Path, kind: str, names: tuple[str, ...]) -> tuple[dict[str, npt.
     try:
         with safe_open(path, framework="np") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()  # noqa: SIM118 (not a dict)}
-    except Exception as error:
+            names_stored = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names_stored}
+    except SafetensorError as error:
         raise FeaturewatchError(
             f"probe file {path} ({error})", "it must be in safetensors format", "fit the probe again"
         ) from error
@@ -116,5 +120,7 @@ def _read(path: Path, kind: str, names: tuple[str, ...]) -> tuple[dict[str, npt.
             "use the file that `featurewatch discover` wrote for this source",
         )
     if not all(np.isfinite(tensors[name]).all() for name in names):
-        raise FeaturewatchError(f"probe file {path} with NaN or infinite values", "weights must be finite", "fit it again")
+        raise FeaturewatchError(
+            f"probe file {path} with NaN or infinite values", "weights must be finite", "fit it again"
+        )
     return tensors, metadata, hashlib.sha256(path.read_bytes()).hexdigest()

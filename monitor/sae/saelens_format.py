@@ -1,7 +1,7 @@
 """The SAELens directory layout: ``cfg.json`` and ``sae_weights.safetensors``.
 
-Tensors are stored ``W_enc [d, m]``, ``b_enc [m]``, ``W_dec [m, d]``, ``b_dec [d]`` and, for jumprelu, ``threshold [m]``;
-the order of the forward pass is that of sae-lens 6 (`process_sae_in`): subtract `b_dec` if `apply_b_dec_to_input`,
+Tensors are stored ``W_enc [d, m]``, ``b_enc [m]``, ``W_dec [m, d]``, ``b_dec [d]`` and, for jumprelu,
+``threshold [m]``; the order of the forward pass is that of sae-lens 6 (`process_sae_in`): subtract `b_dec` if `apply_b_dec_to_input`,
 encode, activate, decode.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save_file
 
@@ -41,7 +42,7 @@ def load_saelens(folder: Path) -> Dictionary:
     data = weights.read_bytes()
     try:
         tensors = load_tensors(data)
-    except Exception as error:
+    except SafetensorError as error:
         raise FeaturewatchError(
             f"SAE weights {weights} ({error})",
             "the file must be in safetensors format with float16, float32 or float64 tensors",
