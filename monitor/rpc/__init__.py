@@ -1,0 +1,32 @@
+"""What both ends of a gRPC connection share: targets, channel options, tensors as bytes, enum names, errors."""
+
+from monitor.rpc.enums import from_name, name_of
+from monitor.rpc.errors import abort, call_error
+from monitor.rpc.options import CHANNEL_OPTIONS, SERVER_OPTIONS
+from monitor.rpc.target import Target
+from monitor.rpc.tensors import (
+    WireFormatError,
+    floats_from_bytes,
+    floats_to_bytes,
+    ints_from_bytes,
+    ints_to_bytes,
+)
+
+PROTOCOL_VERSION = 1
+"""Version of the tap's stream (`Hello.protocol_version`, `Welcome.protocol_version`)."""
+
+__all__ = [
+    "CHANNEL_OPTIONS",
+    "PROTOCOL_VERSION",
+    "SERVER_OPTIONS",
+    "Target",
+    "WireFormatError",
+    "abort",
+    "call_error",
+    "floats_from_bytes",
+    "floats_to_bytes",
+    "from_name",
+    "ints_from_bytes",
+    "ints_to_bytes",
+    "name_of",
+]
