@@ -1,0 +1,1 @@
+"""The `featurewatch` command: one file per sub-command."""

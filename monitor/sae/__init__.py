@@ -1,4 +1,4 @@
-"""Dictionaries (sparse autoencoders), probes and the hook points they belong to. Needs numpy and safetensors, no torch."""
+"""Dictionaries (sparse autoencoders), probes and the hook points they belong to. No torch."""
 
 from monitor.sae.catalog import Catalog
 from monitor.sae.dictionary import Dictionary, JumpRelu, Relu
@@ -15,9 +15,9 @@ __all__ = [
     "Relu",
     "SaeProbe",
     "load_dense_probe",
-    "load_saelens",
     "load_sae_probe",
+    "load_saelens",
     "save_dense_probe",
-    "save_saelens",
     "save_sae_probe",
+    "save_saelens",
 ]

@@ -12,7 +12,9 @@ from monitor.sae.saelens_format import CONFIG_FILE, load_saelens
 
 
 class Catalog:
-    """Dictionaries below one or more root folders; an id is the path below its root, e.g. ``smollm2-135m/resid_post.14``.
+    """Dictionaries below one or more root folders.
+
+    An id is the path below its root, e.g. ``smollm2-135m-instruct/resid_post.14``.
 
     Loaded dictionaries are kept, so each is read once.
     """

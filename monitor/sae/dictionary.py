@@ -28,7 +28,9 @@ class JumpRelu:
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A sparse autoencoder in normal form: ``pre = W_enc x + b_enc``, ``f = activation(pre)``, ``x_hat = f W_dec + b_dec``.
+    """A sparse autoencoder in normal form.
+
+    ``pre = W_enc x + b_enc``, ``f = activation(pre)``, ``x_hat = f W_dec + b_dec``.
 
     Everything foldable is folded: `b_enc` already holds ``-W_enc b_dec`` where the SAE subtracts its decoder bias.
 

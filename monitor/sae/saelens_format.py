@@ -1,8 +1,8 @@
 """The SAELens directory layout: ``cfg.json`` and ``sae_weights.safetensors``.
 
 Tensors are stored ``W_enc [d, m]``, ``b_enc [m]``, ``W_dec [m, d]``, ``b_dec [d]`` and, for jumprelu,
-``threshold [m]``; the order of the forward pass is that of sae-lens 6 (`process_sae_in`): subtract `b_dec` if `apply_b_dec_to_input`,
-encode, activate, decode.
+``threshold [m]``. The order of the forward pass is that of sae-lens 6 (`process_sae_in`): subtract `b_dec` if
+`apply_b_dec_to_input`, encode, activate, decode.
 """
 
 from __future__ import annotations
