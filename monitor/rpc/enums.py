@@ -18,7 +18,7 @@ def name_of(enum: Any, value: int) -> str:
 def from_name(enum: Any, name: str) -> Any:
     """Value of a short name; raises FeaturewatchError with the known names."""
     descriptor = enum.DESCRIPTOR.values_by_name.get(_prefix(enum) + name.upper())
-    if descriptor is None:
+    if descriptor is None or descriptor.number == 0:
         known = [name_of(enum, value.number) for value in enum.DESCRIPTOR.values if value.number]
         raise FeaturewatchError(
             f"{enum.DESCRIPTOR.name} {name!r}", f"known are {', '.join(known)}", "choose one of them"

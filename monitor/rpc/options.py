@@ -1,7 +1,7 @@
 """gRPC options of clients and servers, chosen so that they agree with each other.
 
-A client that pings more often than its server permits is cut off with `too_many_pings`: the client pings every 30 s, also
-without a call, and the server permits a ping every 20 s.
+A client that pings more often than its server permits is cut off with `too_many_pings`: the client pings every 30 s,
+also without a call, and the server permits a ping every 20 s.
 """
 
 from __future__ import annotations
