@@ -225,7 +225,11 @@ class GenerationRecord(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     GAPS_FIELD_NUMBER: _builtins.int
     SIDECAR_VERSION_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     sidecar_version: _builtins.str
+    content: _builtins.str
+    """What `record.content` of the policies that fired allows: "full", or "none" when tokens carry no ids and no text."""
     @_builtins.property
     def summary(self) -> Global___GenerationSummary: ...
     @_builtins.property
@@ -242,6 +246,10 @@ class GenerationRecord(_message.Message):
     def provenance(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provenance]: ...
     @_builtins.property
     def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoverageGap]: ...
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Irregularities of the books, e.g. coverage that does not add up; one readable line each."""
+
     def __init__(
         self,
         *,
@@ -253,10 +261,12 @@ class GenerationRecord(_message.Message):
         provenance: _abc.Iterable[Global___Provenance] | None = ...,
         gaps: _abc.Iterable[Global___CoverageGap] | None = ...,
         sidecar_version: _builtins.str = ...,
+        content: _builtins.str = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "engine", b"engine", "gaps", b"gaps", "provenance", b"provenance", "score_columns", b"score_columns", "sidecar_version", b"sidecar_version", "summary", b"summary", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "content", b"content", "engine", b"engine", "gaps", b"gaps", "notes", b"notes", "provenance", b"provenance", "score_columns", b"score_columns", "sidecar_version", b"sidecar_version", "summary", b"summary", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -275,6 +285,7 @@ class TokenRecord(_message.Message):
     TOKEN_SCORES_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     token_id: _builtins.int
+    """0 with an empty text where the token is not known (response positions inside a gap) or content is "none"."""
     text: _builtins.str
     phase: _alerts_pb2.Phase.ValueType
     observed: _builtins.bool
