@@ -1,0 +1,101 @@
+"""The demo's table: what each prompt was, what the monitor said, and whether that was right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli.demo.prompts import Kind
+from monitor.cli.demo.traffic import Answer
+from monitor.v1 import coverage_pb2, generations_pb2
+
+Summaries = Mapping[str, generations_pb2.GenerationSummary]
+
+
+def is_flagged(summary: generations_pb2.GenerationSummary | None) -> bool:
+    return summary is not None and bool(summary.fired)
+
+
+def generations_table(answers: Sequence[Answer], summaries: Summaries) -> Table:
+    """One row per prompt, in the order in which they were sent."""
+    table = Table(title="All generations", title_justify="left", expand=False)
+    for column, options in (
+        ("#", {"justify": "right"}),
+        ("kind", {"no_wrap": True}),
+        ("prompt", {"max_width": 44, "overflow": "ellipsis", "no_wrap": True}),
+        ("verdict", {}),
+        ("judged", {"no_wrap": True}),
+        ("top score / fire", {"justify": "right", "no_wrap": True}),
+        ("coverage", {"justify": "right", "no_wrap": True}),
+    ):
+        table.add_column(column, **options)  # type: ignore[arg-type]
+    for number, answer in enumerate(answers, 1):
+        summary = summaries.get(answer.external_id)
+        table.add_row(
+            str(number),
+            answer.prompt.kind,
+            answer.prompt.text,
+            _verdict(answer, summary),
+            _judged(answer.prompt.kind, summary),
+            _top_score(summary),
+            coverage_words(summary.coverage) if summary else "none",
+        )
+    return table
+
+
+def tally(answers: Sequence[Answer], summaries: Summaries) -> list[str]:
+    """How the monitor did, in words, misses and false alarms included."""
+    lines = []
+    for kind, word in (
+        ("harmful", "flagged"),
+        ("hard benign", "flagged (false alarms)"),
+        ("ordinary", "flagged (false alarms)"),
+    ):
+        group = [answer for answer in answers if answer.prompt.kind == kind]
+        hits = sum(is_flagged(summaries.get(answer.external_id)) for answer in group)
+        lines.append(f"{kind}: {hits} of {len(group)} {word}")
+    return lines
+
+
+def coverage_words(coverage: coverage_pb2.Coverage) -> str:
+    """``61/61`` or, with holes, ``29/61 (32 unseen)``."""
+    holes = [
+        f"{count} {name}"
+        for name, count in (("restored", coverage.restored), ("dropped", coverage.dropped), ("unseen", coverage.unseen))
+        if count
+    ]
+    return f"{coverage.observed}/{coverage.positions}" + (f" ({', '.join(holes)})" if holes else "")
+
+
+def _verdict(answer: Answer, summary: generations_pb2.GenerationSummary | None) -> Text:
+    if answer.error:
+        return Text(f"request failed: {answer.error}", style="bold red")
+    if summary is None:
+        return Text("not seen by the sidecar", style="bold red")
+    if summary.fired:
+        return Text(", ".join(summary.fired), style="red")
+    return Text("clear", style="green")
+
+
+def _judged(kind: Kind, summary: generations_pb2.GenerationSummary | None) -> Text:
+    if summary is None:
+        return Text("-")
+    match kind == "harmful", is_flagged(summary):
+        case True, True:
+            return Text("hit", style="green")
+        case True, False:
+            return Text("MISS", style="bold yellow")
+        case False, True:
+            return Text("FALSE ALARM", style="bold yellow")
+        case _:
+            return Text("correct", style="green")
+
+
+def _top_score(summary: generations_pb2.GenerationSummary | None) -> str:
+    """The detector that came nearest to its threshold."""
+    if summary is None or not summary.peaks:
+        return "-"
+    peak = max(summary.peaks, key=lambda one: one.score - one.fire)
+    return f"{peak.detector} {peak.score:.2f} / {peak.fire:.2f}"
