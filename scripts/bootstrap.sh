@@ -42,6 +42,8 @@ else
     say "No CPU build of torch 2.13.0 in pip's indexes: taking the standard build (several GB)"
     $pip install --quiet 'torch==2.13.0'
   fi
+  # vLLM's CPU kernels are linked against libnuma.
+  .venv/bin/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || scripts/system-packages.sh libnuma1
   $pip install --quiet --no-deps --requirement requirements/cpu.lock
   $pip install --quiet --no-deps --no-build-isolation --editable .
 fi

@@ -1,0 +1,77 @@
+"""The command as a whole: what it imports, what it says to bad input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WITHOUT_ENGINE = """
+import sys
+HEAVY = {'torch', 'transformers', 'vllm', 'openai', 'sklearn', 'accelerate', 'gguf', 'requests'}
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in HEAVY:
+            raise ModuleNotFoundError(f'{name} must not be needed here', name=name)
+sys.meta_path.insert(0, Refuse())
+sys.argv = ['featurewatch', *sys.argv[1:]]
+from monitor.cli.main import main
+main()
+"""
+
+
+def featurewatch(*arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a Python that has nothing but the sidecar's dependencies."""
+    env = {"PATH": "/usr/bin:/bin", "COLUMNS": "200", "FEATUREWATCH_HOME": str(home or "/nonexistent")}
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_ENGINE, *arguments], capture_output=True, text=True, env=env, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("demo", "--help"),
+        ("sidecar", "--help"),
+        ("model", "--help"),
+        ("train", "--help"),
+        ("sae", "info", "--help"),
+        ("discover", "--help"),
+        ("policy", "check", "--help"),
+        ("alerts", "watch", "--help"),
+        ("audit", "list", "--help"),
+        ("audit", "show", "--help"),
+    ],
+)
+def test_every_command_explains_itself_without_the_engine(arguments: tuple[str, ...]) -> None:
+    result = featurewatch(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "Usage: featurewatch" in result.stdout
+
+
+def test_version() -> None:
+    assert featurewatch("--version").stdout.startswith("featurewatch 0.")
+
+
+def test_models_are_listed_without_being_fetched(tmp_path: Path) -> None:
+    result = featurewatch("model", "list", home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "smollm2" in result.stdout
+    assert "Apache-2.0" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("model", "fetch", "smollm"), "Did you mean 'smollm2'"),
+        (("model", "path", "smollm2"), "featurewatch model fetch smollm2"),
+        (("model", "path", "./nowhere"), "no folder"),
+        (("policy", "check", "/nonexistent/policy.yaml"), "/nonexistent/policy.yaml"),
+    ],
+)
+def test_bad_input_gets_a_message_and_no_traceback(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    result = featurewatch(*arguments, home=tmp_path)
+    assert result.returncode == 2
+    assert says in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
