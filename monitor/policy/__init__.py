@@ -1,0 +1,32 @@
+"""Policies: read, checked, compiled, judged. Pure: no I/O, no clock, no torch."""
+
+from monitor.policy.compiled import CompiledDetector, CompiledRule, DirectionRef, PolicySet
+from monitor.policy.engine import Firing, Judgement, PolicyEngine
+from monitor.policy.policy import Policy
+from monitor.policy.problem import PolicyError, Problem
+from monitor.policy.sources import DenseProbeInfo, SaeInfo, SaeProbeInfo, Sources
+from monitor.policy.tokens import TokenClasses
+from monitor.policy.vocabulary import DetectorState, Mode, Phase, Severity, TokenClass
+
+__all__ = [
+    "CompiledDetector",
+    "CompiledRule",
+    "DenseProbeInfo",
+    "DetectorState",
+    "DirectionRef",
+    "Firing",
+    "Judgement",
+    "Mode",
+    "Phase",
+    "Policy",
+    "PolicyEngine",
+    "PolicyError",
+    "PolicySet",
+    "Problem",
+    "SaeInfo",
+    "SaeProbeInfo",
+    "Severity",
+    "Sources",
+    "TokenClass",
+    "TokenClasses",
+]
