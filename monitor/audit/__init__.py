@@ -1,0 +1,21 @@
+"""Generation records: how they are built, the SQLite store of flagged ones, the ring of recent unflagged ones."""
+
+from monitor.audit.lookup import AmbiguousIdError, UnknownIdError, resolve
+from monitor.audit.paging import PageKey
+from monitor.audit.recent import RecentSummaries
+from monitor.audit.record import Transcript, build_record, gap_reason_text
+from monitor.audit.store import AuditStore
+from monitor.audit.writer import AuditWriter
+
+__all__ = [
+    "AmbiguousIdError",
+    "AuditStore",
+    "AuditWriter",
+    "PageKey",
+    "RecentSummaries",
+    "Transcript",
+    "UnknownIdError",
+    "build_record",
+    "gap_reason_text",
+    "resolve",
+]

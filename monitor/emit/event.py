@@ -1,0 +1,91 @@
+"""An alert as a flat event: one level of strings and numbers, so that any log pipeline takes it as it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from monitor.rpc import name_of
+from monitor.v1.alerts_pb2 import Alert, DetectorReading, DetectorState, Mode, Phase, Severity
+
+Fields = dict[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What sinks deliver.
+
+    Attributes:
+        event_id: stable; a receiver that has seen it drops the second copy.
+        line: the fields as one line of JSON, without the newline.
+    """
+
+    event_id: str
+    line: str
+
+    @property
+    def fields(self) -> Fields:
+        fields: Fields = json.loads(self.line)
+        return fields
+
+    @classmethod
+    def from_line(cls, line: str) -> Event:
+        """Reads a line that `alert_event` made; raises ValueError or KeyError for anything else."""
+        return cls(event_id=str(json.loads(line)["event_id"]), line=line)
+
+
+def alert_event(alert: Alert) -> Event:
+    """The flat event of an alert; docs/sidecar.md lists its fields."""
+    fields: Fields = {
+        "event_id": alert.alert_id,
+        "event": "rule_fired",
+        "time": datetime.fromtimestamp(alert.time_unix_nanos / 1e9, UTC).isoformat(timespec="milliseconds"),
+        "time_unix_nanos": alert.time_unix_nanos,
+        "severity": name_of(Severity, alert.severity),
+        "policy": alert.policy,
+        "policy_revision": alert.policy_revision,
+        "policy_sha256": alert.policy_sha256,
+        "rule": alert.rule,
+        "mode": name_of(Mode, alert.mode),
+        "model": alert.model,
+        "request_id": alert.request_id,
+        "external_id": alert.external_id,
+        "generation_id": alert.generation_id,
+        "position": alert.position,
+        "phase": name_of(Phase, alert.phase),
+        "token_id": alert.token_id,
+        "token": alert.token,
+        "latency_ms": round(alert.latency_nanos / 1e6, 3),
+        "runbook": alert.runbook,
+    }
+    reading = leading_reading(alert)
+    if reading is not None:
+        fields |= {
+            "detector": reading.detector,
+            "detector_state": name_of(DetectorState, reading.state),
+            "score": reading.score,
+            "token_score": reading.token_score,
+            "warn": reading.warn,
+            "fire": reading.fire,
+        }
+        if reading.contributions:
+            top = reading.contributions[0]
+            fields |= {"direction": top.direction, "direction_label": top.label, "activation": top.activation}
+    # allow_nan=False: NaN is no JSON; a score that is none is left out instead.
+    finite = {name: value for name, value in fields.items() if not isinstance(value, float) or math.isfinite(value)}
+    return Event(alert.alert_id, json.dumps(finite, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def leading_reading(alert: Alert) -> DetectorReading | None:
+    """The reading that says most about why the rule fired: of those in the highest state, the one furthest above its
+    `fire` threshold, measured in steps from warn to fire. None for a rule without readings."""
+    if not alert.readings:
+        return None
+
+    def lead(reading: DetectorReading) -> tuple[int, float]:
+        step = max(reading.fire - reading.warn, 1e-9)
+        return reading.state, (reading.score - reading.fire) / step
+
+    return max(alert.readings, key=lead)
