@@ -7,9 +7,10 @@ Per request and detector the state is four numbers, so a row costs the same at a
 - count: judged tokens;
 - score: the aggregate as it stands.
 
-The rolling mean is exact and never drifts: it splits the last `window` scores into the current block, summed as it
-grows, and the tail of the block before, of which suffix sums are kept in the ring; nothing is ever subtracted.
+The rolling mean never drifts: it splits the last `window` scores into the current block, summed as it grows, and the
+tail of the block before, of which suffix sums are kept in the ring; nothing is ever subtracted.
 """
+# ruff: noqa: PLR0917 - kernels take arrays, not objects.
 
 from __future__ import annotations
 
@@ -17,76 +18,84 @@ import math
 
 from monitor.policy.jit import kernel
 
-# numba reads module constants at compile time; they repeat tables.EMA, tables.ROLLING_MEAN and compiled.AND, OR, NOT.
+# numba takes module constants in at compile time. These repeat `tables.EMA` and `tables.ROLLING_MEAN`, the operators of
+# `compiled` and the codes of `DetectorState`.
 _EMA, _ROLLING_MEAN = 0, 1
 _AND, _OR, _NOT = -1, -2, -3
 _CLEAR, _WARN, _FIRE = 1, 2, 3
-#: Token classes and phases fit a mask of this many bits; codes beyond are never judged.
+# Classes and phases are bits of a mask this wide; codes beyond are never judged.
 _MASK_BITS = 32
 
 
 @kernel
-def token_score(acts, columns, weights, first, last, is_max, bias):  # type: ignore[no-untyped-def]
+def token_score(acts_nk, n, columns, weights, first, last, is_max, bias):  # type: ignore[no-untyped-def]
     """Weighted sum or maximum of weight times activation, plus bias; NaN if an activation is NaN."""
     if is_max:
         best = -math.inf
         for k in range(first, last):
-            term = weights[k] * acts[columns[k]]
+            term = weights[k] * acts_nk[n, columns[k]]
             if math.isnan(term):
                 return math.nan
             best = max(best, term)
         return best + bias
     total = 0.0
     for k in range(first, last):
-        total += weights[k] * acts[columns[k]]
+        total += weights[k] * acts_nk[n, columns[k]]
     return total + bias
 
 
 @kernel
-def aggregate(score, memory, ring, ints, floats):  # type: ignore[no-untyped-def]
-    """Takes one token's score into the detector's memory and returns the new aggregate."""
-    seen = int(memory[2])
-    if ints[1] == _EMA:
-        memory[0] = floats[1] * memory[0] + floats[2] * score
-        memory[1] = floats[1] * memory[1] + floats[2]
-        result = memory[0] / memory[1]
-    elif ints[1] == _ROLLING_MEAN:
-        window, start = ints[2], ints[3]
-        at = seen % window
-        memory[0] = score if at == 0 else memory[0] + score
-        ring[start + at] = score
-        total = memory[0]
-        if seen >= window and at + 1 < window:
-            total += ring[start + at + 1]
+def aggregate(score, memory_sd4, rings_sw, slot, d, ints_d8, floats_d7):  # type: ignore[no-untyped-def]
+    """Takes one token's score into the memory of a request's detector and returns the new aggregate."""
+    value, weight, count, before = (
+        memory_sd4[slot, d, 0],
+        memory_sd4[slot, d, 1],
+        memory_sd4[slot, d, 2],
+        memory_sd4[slot, d, 3],
+    )
+    kind = ints_d8[d, 1]
+    if kind == _EMA:
+        value = floats_d7[d, 1] * value + floats_d7[d, 2] * score
+        weight = floats_d7[d, 1] * weight + floats_d7[d, 2]
+        result = value / weight
+    elif kind == _ROLLING_MEAN:
+        window, start = ints_d8[d, 2], ints_d8[d, 3]
+        at = int(count) % window
+        value = score if at == 0 else value + score
+        rings_sw[slot, start + at] = score
+        total = value
+        if count >= window and at + 1 < window:
+            total += rings_sw[slot, start + at + 1]
         if at + 1 == window:
             for k in range(start + window - 2, start - 1, -1):
-                ring[k] += ring[k + 1]
-        result = total / min(seen + 1, window)
+                rings_sw[slot, k] += rings_sw[slot, k + 1]
+        result = total / min(count + 1, window)
     else:
-        if seen == 0 or score > memory[0]:
-            memory[0] = score
-        result = memory[0]
+        value = score if count == 0 else max(value, score)
+        result = value
     # `then: max` starts with the first aggregate that may leave clear: what came before is the cold start.
-    if ints[4] and seen >= ints[5] and memory[3] > result:
-        result = memory[3]
-    memory[2] = seen + 1
-    memory[3] = result
+    if ints_d8[d, 4] and count >= ints_d8[d, 5]:
+        result = max(result, before)
+    memory_sd4[slot, d, 0] = value
+    memory_sd4[slot, d, 1] = weight
+    memory_sd4[slot, d, 2] = count + 1
+    memory_sd4[slot, d, 3] = result
     return result
 
 
 @kernel
-def next_state(state, score, floats):  # type: ignore[no-untyped-def]
+def next_state(state, score, floats_d7, d):  # type: ignore[no-untyped-def]
     """Hysteresis: fire holds down to `clear`, warn holds down to the lower of `warn` and `clear`."""
-    if score >= floats[4] or (state == _FIRE and score >= floats[5]):
+    if score >= floats_d7[d, 4] or (state == _FIRE and score >= floats_d7[d, 5]):
         return _FIRE
-    if score >= floats[3] or (state != _CLEAR and score >= floats[6]):
+    if score >= floats_d7[d, 3] or (state != _CLEAR and score >= floats_d7[d, 6]):
         return _WARN
     return _CLEAR
 
 
 @kernel
-def holds(programs, first, last, states):  # type: ignore[no-untyped-def]
-    """Evaluates a postfix program; the stack is the bits of one integer (a program has at most 62 terms)."""
+def holds(programs, first, last, states_d):  # type: ignore[no-untyped-def]
+    """Evaluates a postfix program; its stack is the bits of one integer (`when.MAX_TERMS` keeps it within 64)."""
     stack = 0
     for k in range(first, last):
         code = programs[k]
@@ -97,10 +106,32 @@ def holds(programs, first, last, states):  # type: ignore[no-untyped-def]
         elif code == _OR:
             stack = (stack >> 2 << 1) | ((stack | (stack >> 1)) & 1)
         else:
-            state, level = states[code >> 2], code & 3
+            state, level = states_d[code >> 2], code & 3
             value = state == _CLEAR if level == _CLEAR else state >= level
             stack = (stack << 1) | (1 if value else 0)
     return stack & 1 == 1
+
+
+@kernel
+def advance_rules(n, rules, states_d, changed, judged_d, held_r, true_r, fired, fired_rows, fired_rules):  # type: ignore[no-untyped-def]
+    """Advances the rules of one request by row `n`; returns the number of true conditions and of firings so far."""
+    program_starts, programs, detector_starts, named, rule_holds = rules
+    true_count = 0
+    for r in range(rule_holds.shape[0]):
+        if changed:
+            true_r[r] = holds(programs, program_starts[r], program_starts[r + 1], states_d)
+        if not true_r[r]:
+            held_r[r] = 0
+            continue
+        true_count += 1
+        for k in range(detector_starts[r], detector_starts[r + 1]):
+            if judged_d[named[k]]:
+                held_r[r] += 1
+                if held_r[r] == rule_holds[r]:
+                    fired_rows[fired], fired_rules[fired] = n, r
+                    fired += 1
+                break
+    return true_count, fired
 
 
 @kernel
@@ -121,47 +152,41 @@ def advance_rows(  # type: ignore[no-untyped-def]
 ):
     """Judges rows in order and returns the number of firings written to `fired_rows` and `fired_rules`."""
     starts, columns, weights, ints_d8, floats_d7 = detectors
-    program_starts, programs, detector_starts, named, rule_holds = rules
     memory_sd4, states_sd, rings_sw, held_sr, true_sr, true_count_s = state
-    num_detectors, num_rules = ints_d8.shape[0], rule_holds.shape[0]
     fired = 0
     for n in range(slots_n.shape[0]):
         slot, token_class, phase = slots_n[n], classes_n[n], phases_n[n]
         in_mask = token_class < _MASK_BITS and phase < _MASK_BITS
         changed = False
-        for d in range(num_detectors):
-            ints, floats, memory = ints_d8[d], floats_d7[d], memory_sd4[slot, d]
+        for d in range(ints_d8.shape[0]):
             score = math.nan
-            if in_mask and not (ints[6] >> token_class) & 1 and (ints[7] >> phase) & 1:
-                score = token_score(acts_nk[n], columns, weights, starts[d], starts[d + 1], ints[0], floats[0])
+            if in_mask and not (ints_d8[d, 6] >> token_class) & 1 and (ints_d8[d, 7] >> phase) & 1:
+                is_max, bias = ints_d8[d, 0], floats_d7[d, 0]
+                score = token_score(acts_nk, n, columns, weights, starts[d], starts[d + 1], is_max, bias)
             judged = math.isfinite(score)
             judged_d[d] = judged
             if judged:
-                total = aggregate(score, memory, rings_sw[slot], ints, floats)
-                if memory[2] >= ints[5]:
-                    after = next_state(states_sd[slot, d], total, floats)
+                total = aggregate(score, memory_sd4, rings_sw, slot, d, ints_d8, floats_d7)
+                if memory_sd4[slot, d, 2] >= ints_d8[d, 5]:
+                    after = next_state(states_sd[slot, d], total, floats_d7, d)
                     if after != states_sd[slot, d]:
                         states_sd[slot, d] = after
                         changed = True
             token_scores_nd[n, d] = score if judged else math.nan
-            scores_nd[n, d] = memory[3] if memory[2] > 0 else math.nan
+            scores_nd[n, d] = memory_sd4[slot, d, 3] if memory_sd4[slot, d, 2] > 0 else math.nan
             states_nd[n, d] = states_sd[slot, d]
-        if not changed and true_count_s[slot] == 0:
-            continue
-        true_count = 0
-        for r in range(num_rules):
-            if changed:
-                true_sr[slot, r] = holds(programs, program_starts[r], program_starts[r + 1], states_sd[slot])
-            if not true_sr[slot, r]:
-                held_sr[slot, r] = 0
-                continue
-            true_count += 1
-            for k in range(detector_starts[r], detector_starts[r + 1]):
-                if judged_d[named[k]]:
-                    held_sr[slot, r] += 1
-                    if held_sr[slot, r] == rule_holds[r]:
-                        fired_rows[fired], fired_rules[fired] = n, r
-                        fired += 1
-                    break
-        true_count_s[slot] = true_count
+        # While every condition is false and no state changed there is nothing for a rule to do.
+        if changed or true_count_s[slot] > 0:
+            true_count_s[slot], fired = advance_rules(
+                n,
+                rules,
+                states_sd[slot],
+                changed,
+                judged_d,
+                held_sr[slot],
+                true_sr[slot],
+                fired,
+                fired_rows,
+                fired_rules,
+            )
     return fired

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-# Kinds; 0 is ordinary text.
+# Kinds of tokens; 0 is ordinary text.
 NEWLINE = 1  # white space that begins with a newline
 LINE = 2  # a newline followed by text
 SPECIAL = 3
@@ -18,10 +19,7 @@ CLOSER = 6  # the turn ends
 ROLE = 7  # a turn begins, the marker itself names the role
 SYSTEM_ROLE = 8  # the same, and the role is system
 
-#: Tokens after an opener that may be role words. Markers may be written by users: this bounds what a header can hide.
-MAX_HEADER_TOKENS = 16
-
-_MARKERS = {
+MARKERS = {
     "<|im_start|>": OPENER,
     "<start_of_turn>": OPENER,
     "<|start_header_id|>": OPENER,
@@ -43,44 +41,69 @@ _MARKERS = {
     "<|system|>": SYSTEM_ROLE,
     "[SYSTEM_PROMPT]": SYSTEM_ROLE,
 }
-_ROLE = "system"
-ROLE_LENGTH = len(_ROLE)
-_OTHER = ROLE_LENGTH + 1
+
+_SYSTEM = "system"
+#: The words that a turn header may hold. Anything else after an opener is content: markers can be written by users,
+#: and a header must not hide their text.
+_HEADER_WORDS = (
+    *(_SYSTEM, "user", "assistant", "model", "tool", "developer", "function", "ipython", "environment"),
+    *("analysis", "commentary", "final"),  # Harmony's channels
+)
+#: Every beginning of a header word, the empty one first; a header is read by walking along them.
+_BEGINNINGS = tuple(
+    dict.fromkeys(word[:length] for length in range(1 + max(map(len, _HEADER_WORDS))) for word in _HEADER_WORDS)
+)
+#: Everything that can be a token within such a word.
+_PIECES = frozenset(beginning[first:] for beginning in _BEGINNINGS for first in range(1 + len(beginning)))
+#: Index of the finished word "system", and the mark for "no header word goes on like this".
+SYSTEM_WORD = _BEGINNINGS.index(_SYSTEM)
+NO_WORD = 255
+
 # How vocabularies write white space: byte-level BPE, SentencePiece, SentencePiece's byte fallback.
 _SPELLINGS = {"Ċ": "\n", "č": "\r", "Ġ": " ", "ĉ": "\t", "▁": " ", "<0x0A>": "\n", "<0x0D>": "\r", "<0x20>": " "}
 
 
-def kinds_and_roles(tokenizer: Mapping[str, Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Tables over token ids from a parsed ``tokenizer.json``.
+@dataclass(frozen=True)
+class TokenKinds:
+    """Tables over the token ids v of one vocabulary.
 
-    Returns:
-        Kinds, uint8 [v]; and uint8 [v, r]: for each token and number of letters of "system" read so far, the number
-        read after it (one more than the word is long: another role).
+    Attributes:
+        kinds_v: kind of each token.
+        pieces_v: row of each token in `walk_pb`; row 0 is for tokens that are no part of a header word.
+        walk_pb: for a token and the beginning read so far, the beginning after it, or NO_WORD.
     """
-    vocabulary = _vocabulary(tokenizer)
-    added = {
-        int(token["id"]): str(token["content"])
-        for token in tokenizer.get("added_tokens") or ()
-        if token.get("special") or token.get("content") in _MARKERS
-    }
-    size = 1 + max([*vocabulary.values(), *added], default=-1)
-    kinds = np.zeros(size, np.uint8)
-    roles = np.full((size, ROLE_LENGTH + 2), _OTHER, np.uint8)
-    for spelling, index in vocabulary.items():
-        text = _text(spelling)
-        if text.startswith(("\n", "\r\n")):
-            kinds[index] = NEWLINE if text.isspace() else LINE
-        word = text.strip()
-        if word and word in _ROLE:
-            for read in range(ROLE_LENGTH):
-                if _ROLE.startswith(word, read):
-                    roles[index, read] = read + len(word)
-        elif not word:
+
+    kinds_v: npt.NDArray[np.uint8]
+    pieces_v: npt.NDArray[np.uint16]
+    walk_pb: npt.NDArray[np.uint8]
+
+    @classmethod
+    def build(cls, tokenizer: Mapping[str, Any]) -> TokenKinds:
+        """Reads a parsed ``tokenizer.json``; a token that it does not list is text."""
+        vocabulary, added = _vocabulary(tokenizer), _added(tokenizer)
+        size = 1 + max([*vocabulary.values(), *added], default=-1)
+        kinds, pieces = np.zeros(size, np.uint8), np.zeros(size, np.uint16)
+        walk: list[list[int]] = [[NO_WORD] * len(_BEGINNINGS)]
+        rows: dict[str, int] = {}
+        for spelling, index in vocabulary.items():
+            text = _text(spelling)
+            if text.startswith(("\n", "\r\n")):
+                kinds[index] = NEWLINE if text.isspace() else LINE
             # White space around a role word is no part of it.
-            roles[index] = np.arange(ROLE_LENGTH + 2)
-    for index, content in added.items():
-        kinds[index] = _MARKERS.get(content, SPECIAL)
-    return kinds, roles
+            piece = text.strip()
+            if piece in _PIECES:
+                if piece not in rows:
+                    rows[piece] = len(walk)
+                    walk.append([_after(beginning, piece) for beginning in _BEGINNINGS])
+                pieces[index] = rows[piece]
+        for index, content in added.items():
+            kinds[index], pieces[index] = MARKERS.get(content, SPECIAL), 0
+        return cls(kinds, pieces, np.array(walk, np.uint8))
+
+
+def _after(beginning: str, piece: str) -> int:
+    longer = beginning + piece
+    return _BEGINNINGS.index(longer) if longer in _BEGINNINGS else NO_WORD
 
 
 def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
@@ -93,6 +116,12 @@ def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
     for token in tokenizer.get("added_tokens") or ():
         vocabulary.setdefault(str(token["content"]), int(token["id"]))
     return vocabulary
+
+
+def _added(tokenizer: Mapping[str, Any]) -> dict[int, str]:
+    """Special tokens, and turn markers whether they are flagged special or not."""
+    tokens = tokenizer.get("added_tokens") or ()
+    return {int(t["id"]): str(t["content"]) for t in tokens if t.get("special") or t["content"] in MARKERS}
 
 
 def _text(spelling: str) -> str:

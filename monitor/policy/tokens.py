@@ -4,10 +4,11 @@ A small state machine over the markers of the common chat formats: ChatML (``<|i
 Gemma (``<start_of_turn>role``), Llama 3 (``<|start_header_id|>role<|end_header_id|>``), Harmony
 (``<|start|>role<|message|>``), Phi and Zephyr (``<|user|>``), Mistral (``[SYSTEM_PROMPT]``).
 
-Text can hold markers too: whoever may write special tokens into a message can open a turn. Two limits keep that from
-hiding much: a header without its end is content again after `MAX_HEADER_TOKENS`, and only a system turn before
-all other turns is classed SYSTEM.
+Whoever may write special tokens into a message can open turns. So that nothing can be hidden by that, only known role
+words count as a header, and only a system turn that comes before all other turns is classed SYSTEM.
 """
+
+# ruff: noqa: PLR0917 - kernels take arrays, not objects.
 
 from __future__ import annotations
 
@@ -23,105 +24,97 @@ from monitor.policy.token_kinds import (
     CLOSER,
     HEADER_END,
     LINE,
-    MAX_HEADER_TOKENS,
     NEWLINE,
+    NO_WORD,
     OPENER,
     ROLE,
-    ROLE_LENGTH,
     SPECIAL,
     SYSTEM_ROLE,
-    kinds_and_roles,
+    SYSTEM_WORD,
+    TokenKinds,
 )
 from monitor.policy.vocabulary import TokenClass
 
-# Where the machine stands: in content; in a header; where a newline still belongs to the template.
+# Where the machine stands: in content; in a header; right after a header or a turn, where a newline is template.
 _IN_CONTENT, _IN_HEADER, _AT_EDGE = 0, 1, 2
-# The state as one integer: place (2 bits), turn is system (1), another turn was opened (1), role so far (4), header tokens.
 _CONTENT, _BOS, _SPECIAL = int(TokenClass.CONTENT), int(TokenClass.BOS), int(TokenClass.SPECIAL)
 _TEMPLATE, _SYSTEM = int(TokenClass.TEMPLATE), int(TokenClass.SYSTEM)
-#: No token continues the word "system" from here.
-_OTHER_ROLE = ROLE_LENGTH + 1
 
 
 @dataclass(frozen=True)
 class TokenClasses:
-    """Classes of token ids in the templates of one tokenizer.
+    """Tells the class of each token of a request, for one tokenizer."""
 
-    Attributes:
-        kinds_v: per token id, its part in a template (`token_kinds`).
-        roles_vr: per token id and letters of "system" read so far, the letters read after it.
-    """
+    kinds: TokenKinds
 
-    kinds_v: npt.NDArray[np.uint8]
-    roles_vr: npt.NDArray[np.uint8]
+    def __post_init__(self) -> None:
+        # Compiles the kernel, so that the first request does not wait for it.
+        self.classify(np.zeros(0, np.int64), 0)
 
     @classmethod
     def from_tokenizer_json(cls, tokenizer: Mapping[str, Any]) -> TokenClasses:
         """Reads a parsed ``tokenizer.json`` of Hugging Face's tokenizers."""
-        return cls(*kinds_and_roles(tokenizer))
+        return cls(TokenKinds.build(tokenizer))
 
     @classmethod
     def unknown(cls) -> TokenClasses:
         """For an engine whose tokenizer is not known: all but position 0 is content."""
-        return cls(np.zeros(0, np.uint8), np.zeros((0, ROLE_LENGTH + 2), np.uint8))
+        return cls(TokenKinds.build({}))
 
     def classify(
-        self, token_ids_n: npt.NDArray[np.int64], first_position: int, state: int = 0
+        self, token_ids_n: npt.NDArray[np.integer[Any]], first_position: int, state: int = 0
     ) -> tuple[npt.NDArray[np.uint8], int]:
-        """Classes of consecutive tokens of one request.
+        """Classes of consecutive tokens of one request; the same for any cut into calls.
 
         Args:
             token_ids_n: token ids; unknown ids are content.
             first_position: position of the first of them in the request.
-            state: what the call for the tokens before returned; 0 at the start of a request and after a gap.
+            state: what the call for the tokens before returned; 0 at the start of a request.
 
         Returns:
             Codes of `TokenClass`, uint8 [n], and the state for the next call.
         """
-        ids = np.require(token_ids_n, np.int64, ("C", "W"))
-        classes = np.empty(ids.size, np.uint8)
-        return classes, int(_classify(ids, first_position, state, self.kinds_v, self.roles_vr, classes))
+        ids_n = np.require(token_ids_n, np.int64, ("C", "W"))
+        classes_n = np.empty(ids_n.size, np.uint8)
+        kinds = self.kinds
+        after = _classify(ids_n, first_position, state, (kinds.kinds_v, kinds.pieces_v, kinds.walk_pb), classes_n)
+        return classes_n, int(after)
 
 
 @kernel
-def _classify(ids_n, first_position, state, kinds_v, roles_vr, classes_n):  # type: ignore[no-untyped-def]
-    place, system, opened = state & 3, (state >> 2) & 1, (state >> 3) & 1
-    role, length = (state >> 4) & 15, state >> 8
+def _classify(ids_n, first_position, state, tables, classes_n):  # type: ignore[no-untyped-def]
+    kinds_v, pieces_v, walk_pb = tables
+    # The state in one integer: place (2 bits), system turn (1), another turn was opened (1), header word so far.
+    place, system, opened, word = state & 3, (state >> 2) & 1, (state >> 3) & 1, state >> 4
     for n in range(ids_n.shape[0]):
         token = ids_n[n]
-        kind = kinds_v[token] if 0 <= token < kinds_v.shape[0] else 0
+        known = 0 <= token < kinds_v.shape[0]
+        kind = kinds_v[token] if known else 0
+        step = walk_pb[pieces_v[token], word] if known and place == _IN_HEADER else NO_WORD
         found = _SPECIAL
         if kind == OPENER:
-            place, system, role, length = _IN_HEADER, 0, 0, 0
-        elif kind in (ROLE, SYSTEM_ROLE):
-            system = 1 if kind == SYSTEM_ROLE and not opened else 0
-            opened = opened if system else 1
-            place = _AT_EDGE
+            place, system, word = _IN_HEADER, 0, 0
         elif kind == CLOSER:
             place, system = _AT_EDGE, 0
-        elif kind == HEADER_END:
-            if place == _IN_HEADER:
-                system = 1 if role == ROLE_LENGTH and not opened else 0
-                opened = opened if system else 1
+        elif kind in (ROLE, SYSTEM_ROLE, HEADER_END):
+            if kind != HEADER_END or place == _IN_HEADER:
+                named_system = kind == SYSTEM_ROLE or (kind == HEADER_END and word == SYSTEM_WORD)
+                system = 1 if named_system and not opened else 0
+                opened = 1 - system if not opened else 1
             place = _AT_EDGE
         elif kind == SPECIAL:
-            place = _IN_HEADER if place == _IN_HEADER else _IN_CONTENT
-        elif place == _IN_HEADER and kind in (NEWLINE, LINE):
-            system = 1 if role == ROLE_LENGTH and not opened else 0
-            opened = opened if system else 1
-            place = _IN_CONTENT
-            found = _TEMPLATE if kind == NEWLINE else (_SYSTEM if system else _CONTENT)
-        elif place == _IN_HEADER and length < MAX_HEADER_TOKENS:
-            role = roles_vr[token, role] if 0 <= token < roles_vr.shape[0] else _OTHER_ROLE
-            length += 1
-            found = _TEMPLATE
-        elif place == _AT_EDGE and kind == NEWLINE:
-            place = _IN_CONTENT
+            # Harmony writes markers inside its header; a word begins anew after them.
+            place, word = (_IN_HEADER, 0) if place == _IN_HEADER else (_IN_CONTENT, 0)
+        elif place == _IN_HEADER and kind != NEWLINE and kind != LINE and step != NO_WORD:
+            word = step
             found = _TEMPLATE
         else:
             if place == _IN_HEADER:
-                opened = 1
+                ended = kind in (NEWLINE, LINE)
+                system = 1 if ended and word == SYSTEM_WORD and not opened else 0
+                opened = 1 - system if not opened else 1
+            content = _SYSTEM if system else _CONTENT
+            found = _TEMPLATE if kind == NEWLINE and place != _IN_CONTENT else content
             place = _IN_CONTENT
-            found = _SYSTEM if system else _CONTENT
         classes_n[n] = _BOS if first_position + n == 0 else found
-    return place | system << 2 | opened << 3 | role << 4 | length << 8
+    return place | system << 2 | opened << 3 | word << 4
