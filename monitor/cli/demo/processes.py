@@ -29,6 +29,10 @@ class Child:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def wait_until(self, ready: Callable[[], bool], seconds: float, while_waiting: Callable[[str], None]) -> None:
         """Returns when `ready()` is true.
 
