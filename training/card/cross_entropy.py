@@ -1,0 +1,108 @@
+"""What the model loses in next-token prediction when a dictionary's reconstruction takes the residual's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from monitor.sae import Dictionary, HookPoint
+from training.harvest.batches import TokenBatch, make_batches
+from training.harvest.compute import forward_device
+from training.harvest.residuals import find_layers, load_network
+from training.harvest.tokens import Reason, TokenSequence
+
+Replace = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Mean next-token losses in nats.
+
+    Attributes:
+        tokens: predicted tokens.
+        clean: the model as it is.
+        spliced: kept rows replaced by their reconstruction.
+        zeroed: kept rows replaced by 0.
+        averaged: kept rows replaced by the decoder bias, about their mean.
+    """
+
+    tokens: int
+    clean: float
+    spliced: float
+    zeroed: float
+    averaged: float
+
+    @property
+    def recovered(self) -> float:
+        """1 is the clean model, 0 is zeroed rows."""
+        return (self.zeroed - self.spliced) / (self.zeroed - self.clean)
+
+    @property
+    def recovered_from_mean(self) -> float:
+        """1 is the clean model, 0 is averaged rows."""
+        return (self.averaged - self.spliced) / (self.averaged - self.clean)
+
+
+def measure_cross_entropy(
+    model: str, dictionaries: Mapping[HookPoint, Dictionary], sequences: Sequence[TokenSequence], batch_tokens: int
+) -> dict[HookPoint, CrossEntropy]:
+    """Runs the whole model in float32, once clean and three times per dictionary."""
+    network = load_network(model, torch.float32, head=True).to(forward_device()).eval()
+    base = network.base_model
+    layers_owner, name = find_layers(base, model)
+    layers = getattr(layers_owner, name)
+    batches = list(make_batches(sequences, batch_tokens))
+    tokens, clean = _loss(network, batches, None, None)
+    found = {}
+    for point, dictionary in dictionaries.items():
+        replacements: dict[str, Replace] = {
+            "spliced": lambda x, sae=dictionary: sae.decode(sae.encode(x)),  # type: ignore[misc]
+            "zeroed": np.zeros_like,
+            "averaged": lambda x, sae=dictionary: np.broadcast_to(sae.b_dec_d, x.shape),  # type: ignore[misc]
+        }
+        losses = {
+            key: _loss(network, batches, layers[point.layer], replace)[1] for key, replace in replacements.items()
+        }
+        found[point] = CrossEntropy(tokens=tokens, clean=clean, **losses)
+    return found
+
+
+@torch.inference_mode()
+def _loss(network: Any, batches: Sequence[TokenBatch], layer: Any, replace: Replace | None) -> tuple[int, float]:
+    """Predicted kept tokens and their mean loss."""
+    total, count = 0.0, 0
+    for batch in batches:
+        handle = None
+        if layer is not None and replace is not None:
+            handle = layer.register_forward_hook(_splice(batch.reasons_bt == Reason.KEPT, replace))
+        try:
+            token_ids_bt = torch.from_numpy(batch.token_ids_bt).to(network.device)
+            logits_btv = network(input_ids=token_ids_bt, use_cache=False).logits
+        finally:
+            if handle is not None:
+                handle.remove()
+        predicted_bt = torch.from_numpy(batch.reasons_bt[:, 1:] == Reason.KEPT).to(network.device)
+        losses = torch.nn.functional.cross_entropy(
+            logits_btv[:, :-1][predicted_bt], token_ids_bt[:, 1:][predicted_bt], reduction="sum"
+        )
+        total += float(losses)
+        count += int(predicted_bt.sum())
+    return count, total / max(count, 1)
+
+
+def _splice(kept_bt: npt.NDArray[np.bool_], replace: Replace) -> Any:
+    def hook(_module: Any, _inputs: Any, output: Any) -> Any:
+        hidden_btd: Tensor = output[0] if isinstance(output, tuple) else output
+        mask_bt = torch.from_numpy(kept_bt).to(hidden_btd.device)
+        rows_nd = replace(hidden_btd[mask_bt].float().cpu().numpy())
+        changed_btd = hidden_btd.clone()
+        changed_btd[mask_bt] = torch.from_numpy(np.ascontiguousarray(rows_nd, np.float32)).to(hidden_btd)
+        return (changed_btd, *output[1:]) if isinstance(output, tuple) else changed_btd
+
+    return hook

@@ -1,0 +1,205 @@
+"""The activation cache: residual rows on disk in a globally shuffled order.
+
+Every row is sent to a shard drawn at random and each shard is permuted when it is read; together this is a uniform
+shuffle of all rows with sequential reads and writes only. Layout of a cache folder::
+
+    manifest.json                         settings, counts, rows per shard
+    <hook point>/shard-0003.bin           rows [n, d], float16 or float32
+    heldout/<hook point>.bin              every position of the held-out sequences, in order
+    heldout/{tokens,sequences,reasons}.bin
+
+The manifest is written after each flush, so a harvest that was interrupted goes on from it: files are cut back to the
+rows that the manifest counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.errors import FeaturewatchError
+from monitor.sae import HookPoint
+
+MANIFEST = "manifest.json"
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass
+class Manifest:
+    """State and description of a cache."""
+
+    width: int
+    hook_points: list[str]
+    store_dtype: str
+    shard_rows: list[int]
+    settings: dict[str, Any]
+    heldout_rows: int = 0
+    heldout_sequences: int = 0
+    batches_done: int = 0
+    complete: bool = False
+    medians: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    heldout_counts: dict[str, int] = field(default_factory=dict)
+    outliers_by_hook_point: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    forward_dtype: str = ""
+    seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return sum(self.shard_rows)
+
+    def save(self, folder: Path) -> None:
+        part = folder / f"{MANIFEST}.part"
+        part.write_text(json.dumps(asdict(self), indent=2))
+        part.replace(folder / MANIFEST)
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise FeaturewatchError(f"activation cache {folder}", f"it must hold {MANIFEST}", "harvest into it first")
+        return cls(**json.loads(path.read_text()))
+
+
+class CacheWriter:
+    """Appends rows to random shards; create with `create` or `reopen`."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._store = np.dtype(manifest.store_dtype)
+        for hook_point in manifest.hook_points:
+            (folder / hook_point).mkdir(parents=True, exist_ok=True)
+        (folder / "heldout").mkdir(exist_ok=True)
+        row_bytes = manifest.width * self._store.itemsize
+        self._shards = {
+            hook_point: [
+                _open_at(_shard_path(folder, hook_point, shard), rows * row_bytes)
+                for shard, rows in enumerate(manifest.shard_rows)
+            ]
+            for hook_point in manifest.hook_points
+        }
+        self._heldout = {
+            name: _open_at(folder / "heldout" / f"{name}.bin", manifest.heldout_rows * size)
+            for name, size in [("tokens", 4), ("sequences", 4), ("reasons", 1)]
+            + [(hook_point, row_bytes) for hook_point in manifest.hook_points]
+        }
+
+    def append(self, rows: dict[HookPoint, Floats], rng: np.random.Generator) -> None:
+        """Adds training rows, [n, d] per hook point, the same n rows for all."""
+        count = len(next(iter(rows.values())))
+        shard_n = rng.integers(0, len(self.manifest.shard_rows), count)
+        order_n = np.argsort(shard_n, kind="stable")
+        sizes = np.bincount(shard_n, minlength=len(self.manifest.shard_rows))
+        for hook_point, rows_nd in rows.items():
+            parts = np.split(rows_nd[order_n].astype(self._store), np.cumsum(sizes)[:-1])
+            for file, part in zip(self._shards[str(hook_point)], parts, strict=True):
+                file.write(part.tobytes())
+        for shard, size in enumerate(sizes):
+            self.manifest.shard_rows[shard] += int(size)
+
+    def append_heldout(
+        self,
+        rows: dict[HookPoint, Floats],
+        token_ids_n: npt.NDArray[np.int32],
+        sequences_n: npt.NDArray[np.int32],
+        reasons_n: npt.NDArray[np.uint8],
+    ) -> None:
+        """Adds held-out positions, excluded ones too."""
+        limit = np.finfo(self._store).max
+        for hook_point, rows_nd in rows.items():
+            self._heldout[str(hook_point)].write(np.clip(rows_nd, -limit, limit).astype(self._store).tobytes())
+        self._heldout["tokens"].write(token_ids_n.astype(np.int32).tobytes())
+        self._heldout["sequences"].write(sequences_n.astype(np.int32).tobytes())
+        self._heldout["reasons"].write(reasons_n.astype(np.uint8).tobytes())
+        self.manifest.heldout_rows += len(token_ids_n)
+
+    def flush(self) -> None:
+        """Makes everything so far part of the cache."""
+        for file in self._files():
+            file.flush()
+            os.fsync(file.fileno())
+        self.manifest.save(self.folder)
+
+    def close(self) -> None:
+        self.flush()
+        for file in self._files():
+            file.close()
+
+    def _files(self) -> list[Any]:
+        return [*(file for files in self._shards.values() for file in files), *self._heldout.values()]
+
+
+class ActivationCache:
+    """Reads a cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = Manifest.load(folder)
+        self._store = np.dtype(self.manifest.store_dtype)
+
+    def require(self, hook_point: HookPoint) -> None:
+        if str(hook_point) not in self.manifest.hook_points:
+            raise FeaturewatchError(
+                f"hook point '{hook_point}'",
+                f"the cache {self.folder} holds {', '.join(self.manifest.hook_points)}",
+                "harvest it first",
+            )
+
+    def batches(self, hook_point: HookPoint, batch_rows: int, seed: int, epoch: int = 0) -> Iterator[Floats]:
+        """Each row of a hook point once (less a short rest), ordered by seed and epoch; float32 [batch_rows, d]."""
+        rng = np.random.default_rng([seed, epoch])
+        left = np.empty((0, self.manifest.width), self._store)
+        for shard in rng.permutation(len(self.manifest.shard_rows)):
+            rows_nd = np.concatenate([left, self._shard(hook_point, int(shard))[:]])
+            order_n = rng.permutation(len(rows_nd))
+            whole = len(rows_nd) // batch_rows * batch_rows
+            for start in range(0, whole, batch_rows):
+                yield rows_nd[order_n[start : start + batch_rows]].astype(np.float32)
+            left = rows_nd[order_n[whole:]]
+
+    def heldout(self, hook_point: HookPoint) -> Floats:
+        """Residuals of all held-out positions, float32 [n, d]."""
+        path = self.folder / "heldout" / f"{hook_point}.bin"
+        return self._map(path, self.manifest.heldout_rows).astype(np.float32)
+
+    def heldout_column(self, name: str) -> npt.NDArray[Any]:
+        """`tokens` or `sequences` (int32 [n]) or `reasons` (uint8 [n]) of the held-out positions."""
+        dtype = np.uint8 if name == "reasons" else np.int32
+        return np.fromfile(self.folder / "heldout" / f"{name}.bin", dtype)[: self.manifest.heldout_rows]
+
+    def _shard(self, hook_point: HookPoint, shard: int) -> npt.NDArray[Any]:
+        return self._map(_shard_path(self.folder, str(hook_point), shard), self.manifest.shard_rows[shard])
+
+    def _map(self, path: Path, rows: int) -> npt.NDArray[Any]:
+        if not rows:
+            return np.empty((0, self.manifest.width), self._store)
+        return np.memmap(path, self._store, "r", shape=(rows, self.manifest.width))
+
+
+def bytes_needed(rows: int, heldout_rows: int, width: int, hook_points: Sequence[HookPoint], store_dtype: str) -> int:
+    """Disk bytes of a cache."""
+    return (rows + heldout_rows) * width * np.dtype(store_dtype).itemsize * len(hook_points) + heldout_rows * 9
+
+
+def _shard_path(folder: Path, hook_point: str, shard: int) -> Path:
+    return folder / hook_point / f"shard-{shard:04d}.bin"
+
+
+def _open_at(path: Path, size: int) -> Any:
+    """The file opened for appending after its first `size` bytes; what an interrupted run wrote beyond is cut off."""
+    path.touch()
+    held = path.stat().st_size
+    if held < size:
+        raise FeaturewatchError(f"cache file {path} of {held} bytes", f"the manifest counts {size}", "harvest again")
+    os.truncate(path, size)
+    return path.open("ab", buffering=1 << 20)

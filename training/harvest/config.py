@@ -1,0 +1,69 @@
+"""Settings of a harvest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.errors import FeaturewatchError
+from training.options import option
+
+
+@dataclass(frozen=True)
+class HarvestConfig:
+    """What to run through the model and which residuals to keep."""
+
+    model: str = option("", "Hugging Face folder or id of the model.")
+    data: tuple[Path, ...] = option((), "Text to harvest: .jsonl, .jsonl.gz or .txt files.")
+    hook_points: tuple[str, ...] = option((), "Residual stream sites, e.g. resid_post.14; all in one pass.")
+    cache: Path = option(Path("cache"), "Folder of the activation cache.")  # noqa: RUF009 – Path is immutable
+    tokens: int = option(4_000_000, "Residual rows to keep for training (excluded rows do not count).")
+    context: int = option(256, "Tokens per sequence, BOS included.")
+    batch_tokens: int = option(4096, "Tokens per forward pass, padding included.")
+    chat_share: float = option(0.35, "Share of text windows rendered through the model's chat template.")
+    prompt_tokens: int = option(128, "Documents up to this length are always rendered as a chat turn.")
+    windows_per_document: int = option(0, "At most this many windows of one document, chosen at random; 0 takes all.")
+    outlier_factor: float = option(6.0, "Rows with a norm above this multiple of the median are excluded.")
+    heldout_share: float = option(0.02, "Share of documents (by hash) that is held out for the card.")
+    heldout_tokens: int = option(120_000, "At most this many held-out token positions.")
+    text_field: str = option("text", "Field of a jsonl row that holds the text.")
+    dtype: str = option("auto", "Forward dtype: auto, float32 or bfloat16.")
+    store_dtype: str = option("float16", "Cache dtype: float16 or float32.")
+    shard_rows: int = option(262_144, "Rows of one cache shard, on average; a shard is read into memory whole.")
+    seed: int = option(0, "Seed of the document order, the windows and the shuffle.")
+
+    def __post_init__(self) -> None:
+        rules: list[tuple[bool, str, str, str]] = [
+            (bool(self.hook_points), "hook points", "at least one is needed", "add --hook-point resid_post.14"),
+            (bool(self.data), "data", "at least one file is needed", "add --data FILE"),
+            (self.tokens > 0, f"tokens {self.tokens}", "it must be above 0", "give for example 4000000"),
+            (self.context >= 16, f"context {self.context}", "it must be at least 16", "give for example 256"),
+            (
+                self.batch_tokens >= self.context,
+                f"batch-tokens {self.batch_tokens}",
+                f"one sequence has up to {self.context} tokens",
+                f"give at least {self.context}",
+            ),
+            (0 <= self.chat_share <= 1, f"chat-share {self.chat_share}", "it is a share", "give 0 to 1"),
+            (
+                self.outlier_factor > 1,
+                f"outlier-factor {self.outlier_factor}",
+                "it must be above 1",
+                "give for example 6",
+            ),
+            (
+                0 < self.heldout_share < 1,
+                f"heldout-share {self.heldout_share}",
+                "it is a share",
+                "give for example 0.02",
+            ),
+            (
+                self.store_dtype in ("float16", "float32"),
+                f"store-dtype {self.store_dtype!r}",
+                "it is float16 or float32",
+                "choose one of them",
+            ),
+        ]
+        for good, subject, rule, remedy in rules:
+            if not good:
+                raise FeaturewatchError(subject, rule, remedy)

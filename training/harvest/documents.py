@@ -1,0 +1,116 @@
+"""Documents from .jsonl, .jsonl.gz and .txt files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monitor.errors import FeaturewatchError
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text with what is known of its origin."""
+
+    text: str
+    source: str = ""
+    category: str = ""
+    licence: str = ""
+
+    @property
+    def digest(self) -> int:
+        """64 bits of the text's SHA-256: decides hold-out and seeds the document's random choices."""
+        return int.from_bytes(hashlib.sha256(self.text.encode()).digest()[:8], "big")
+
+    def is_held_out(self, share: float) -> bool:
+        return self.digest % 1_000_003 < share * 1_000_003
+
+
+def read_documents(paths: Sequence[Path], text_field: str = "text") -> Iterator[Document]:
+    """Documents of all files in order; blank texts are left out.
+
+    Raises:
+        FeaturewatchError: a file is missing, is not JSON lines or lacks the text field.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise FeaturewatchError(f"data file {path}", "there is no such file", "check the path given to --data")
+        with _open(path) as lines:
+            yield from _read_text(lines) if _suffix(path) == ".txt" else _read_jsonl(path, lines, text_field)
+
+
+def shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
+    """The documents in an order that depends on the seed alone."""
+    order = np.random.default_rng(seed).permutation(len(documents))
+    return [documents[index] for index in order]
+
+
+def require_some(documents: Sequence[Document], paths: Sequence[Path]) -> None:
+    """Raises FeaturewatchError when no text was found."""
+    if not documents:
+        raise FeaturewatchError(
+            f"data {', '.join(map(str, paths))}", "the files hold no text", "give files with at least one document"
+        )
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def _open(path: Path) -> io.TextIOBase:
+    if path.suffix == ".gz":
+        return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def _read_text(lines: io.TextIOBase) -> Iterator[Document]:
+    """A plain text file: paragraphs are gathered into documents of about 6,000 characters."""
+    paragraphs: list[str] = []
+    size = 0
+    for paragraph in lines.read().split("\n\n"):
+        paragraphs.append(paragraph)
+        size += len(paragraph)
+        if size >= 6000:
+            yield Document("\n\n".join(paragraphs))
+            paragraphs, size = [], 0
+    if "".join(paragraphs).strip():
+        yield Document("\n\n".join(paragraphs))
+
+
+def _read_jsonl(path: Path, lines: io.TextIOBase, text_field: str) -> Iterator[Document]:
+    try:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            row = _row(path, number, line)
+            text = row.get(text_field)
+            if not isinstance(text, str):
+                raise FeaturewatchError(
+                    f"{path}:{number} with fields {', '.join(sorted(row)) or 'none'}",
+                    f"each row needs a text in field {text_field!r}",
+                    "name the right field with --text-field",
+                )
+            if text.strip():
+                yield Document(text, *(str(row.get(key, "")) for key in ("source", "category", "licence")))
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise FeaturewatchError(
+            f"data file {path} ({error})", "it must be UTF-8 text, whole and, with .gz, gzipped", "fetch it again"
+        ) from error
+
+
+def _row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise FeaturewatchError(f"{path}:{number} ({error})", "each line must be JSON", "repair the file") from error
+    if not isinstance(row, dict):
+        raise FeaturewatchError(f"{path}:{number}", "each line must be a JSON object", "repair the file")
+    return row

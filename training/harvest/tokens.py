@@ -1,0 +1,169 @@
+"""From documents to token sequences with a reason for every position that is not to be trained on.
+
+A window of a document becomes a sequence in one of two forms: plain (BOS and the window's tokens) or rendered through
+the model's chat template. In the second form everything outside the turns' own text, a default system turn included,
+counts as template: these positions are the same in every chat.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training.harvest.config import HarvestConfig
+from training.harvest.documents import Document
+
+_SPEAKER = re.compile(r"^(Human|User|Assistant): ?", re.MULTILINE)
+_ROLES = {"Human": "user", "User": "user", "Assistant": "assistant"}
+_SHORTEST = 4
+
+
+class Reason(enum.IntEnum):
+    """Why a position is excluded from training; KEPT is not."""
+
+    KEPT = 0
+    BOS = 1
+    SPECIAL = 2
+    TEMPLATE = 3
+    OUTLIER = 4
+    PADDING = 5
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """Tokens of one forward pass row.
+
+    Attributes:
+        token_ids_n: int32 [n].
+        reasons_n: uint8 [n], values of `Reason`.
+        held_out: belongs to the part for the card.
+    """
+
+    token_ids_n: npt.NDArray[np.int32]
+    reasons_n: npt.NDArray[np.uint8]
+    held_out: bool
+
+
+class SequenceMaker:
+    """Cuts documents into windows and renders them.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer (offsets are needed).
+        config: of the harvest.
+    """
+
+    def __init__(self, tokenizer: Any, config: HarvestConfig) -> None:
+        self._tokenizer = tokenizer
+        self._config = config
+        self._special_ids = np.array(sorted({*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}), np.int32)
+        self._has_template = bool(tokenizer.chat_template)
+        self._chat_window = config.context - 1
+        if self._has_template:
+            turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]
+            self._chat_window = max(_SHORTEST, config.context - len(self._ids(self._render(turns))) - 2)
+
+    @property
+    def renders_chat(self) -> bool:
+        return self._has_template
+
+    def sequences(self, document: Document) -> Iterator[TokenSequence]:
+        """The document's sequences; the choices depend on its text and the seed only."""
+        config = self._config
+        rng = np.random.default_rng([config.seed, document.digest])
+        held_out = document.is_held_out(config.heldout_share)
+        if self._has_template and (turns := speaker_turns(document.text)):
+            yield from self._sequence(*self._chat(turns), held_out)
+            return
+        encoding = self._tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = encoding["offset_mapping"]
+        for start, stop, is_chat in self._windows(len(offsets), rng):
+            text = document.text[offsets[start][0] : offsets[stop - 1][1]]
+            if is_chat:
+                yield from self._sequence(*self._chat(_as_turns(text, rng)), held_out)
+            else:
+                ids_n = np.array([self._bos(), *encoding["input_ids"][start:stop]], np.int32)
+                yield from self._sequence(ids_n, np.full(len(ids_n), Reason.KEPT, np.uint8), held_out)
+
+    def _windows(self, length: int, rng: np.random.Generator) -> list[tuple[int, int, bool]]:
+        config = self._config
+        if self._has_template and length <= config.prompt_tokens:
+            return [(0, min(length, self._chat_window), True)]
+        windows, start = [], 0
+        while length - start >= _SHORTEST:
+            is_chat = self._has_template and bool(rng.random() < config.chat_share)
+            stop = min(length, start + (self._chat_window if is_chat else config.context - 1))
+            windows.append((start, stop, is_chat))
+            start = stop
+        most = config.windows_per_document
+        if most and len(windows) > most:
+            windows = [windows[index] for index in sorted(rng.choice(len(windows), most, replace=False))]
+        return windows
+
+    def _chat(self, turns: list[dict[str, str]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+        rendered = self._render(turns)
+        encoding = self._tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        starts_n, ends_n = np.array(encoding["offset_mapping"], np.int64).reshape(-1, 2).T
+        reasons_n = np.full(len(starts_n), Reason.TEMPLATE, np.uint8)
+        position = 0
+        for turn in turns:
+            # Templates may strip a turn's text, so the stripped text is what can be found again.
+            content = turn["content"].strip()
+            begin = rendered.find(content, position)
+            if not content or begin < 0:
+                continue
+            position = begin + len(content)
+            reasons_n[(starts_n >= begin) & (ends_n <= position)] = Reason.KEPT
+        return np.array(encoding["input_ids"], np.int32), reasons_n
+
+    def _sequence(
+        self, ids_n: npt.NDArray[np.int32], reasons_n: npt.NDArray[np.uint8], held_out: bool
+    ) -> Iterator[TokenSequence]:
+        ids_n, reasons_n = ids_n[: self._config.context], reasons_n[: self._config.context]
+        if len(ids_n) < _SHORTEST:
+            return
+        reasons_n = np.where(np.isin(ids_n, self._special_ids), np.uint8(Reason.SPECIAL), reasons_n)
+        reasons_n[0] = Reason.BOS
+        yield TokenSequence(ids_n, reasons_n, held_out)
+
+    def _render(self, turns: list[dict[str, str]]) -> str:
+        prompt_only = turns[-1]["role"] == "user"
+        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt_only))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _bos(self) -> int:
+        for token_id in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
+            if token_id is not None:
+                return int(token_id)
+        return 0
+
+
+def speaker_turns(text: str) -> list[dict[str, str]]:
+    """Turns of a transcript written as ``Human:`` / ``User:`` / ``Assistant:`` lines; empty for any other text."""
+    marks = list(_SPEAKER.finditer(text))
+    if len(marks) < 2 or text[: marks[0].start()].strip():
+        return []
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    turns = [
+        {"role": _ROLES[mark.group(1)], "content": text[mark.end() : end].strip()}
+        for mark, end in zip(marks, ends, strict=True)
+    ]
+    return [turn for turn in turns if turn["content"]]
+
+
+def _as_turns(text: str, rng: np.random.Generator) -> list[dict[str, str]]:
+    """Text as a user turn, or split at a space into a user and an assistant turn (an even chance for longer text)."""
+    text = text.strip()
+    if len(text) < 200 or rng.random() < 0.5:
+        return [{"role": "user", "content": text}]
+    cut = text.find(" ", int(len(text) * rng.uniform(0.1, 0.7)))
+    if cut <= 0:
+        return [{"role": "user", "content": text}]
+    return [{"role": "user", "content": text[:cut]}, {"role": "assistant", "content": text[cut:].strip()}]

@@ -1,0 +1,100 @@
+"""From trained weights to a dictionary in normal form, stored as a JumpReLU SAE."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from monitor.errors import FeaturewatchError
+from monitor.sae import Dictionary, HookPoint, JumpRelu, load_saelens, save_saelens
+from training.trainer.train import TrainedSae
+
+Floats = npt.NDArray[np.float32]
+_CHUNK_ROWS = 4096
+
+
+def to_dictionary(
+    trained: TrainedSae, hook_point: HookPoint, model: str, metadata: Mapping[str, Any] | None = None
+) -> Dictionary:
+    """Folds the input scale and the decoder bias.
+
+    The decoder keeps unit rows, so a latent's activation is its share of the residual in the residual's own units. The
+    threshold is 0 until `with_threshold` sets it.
+    """
+    sae, scale = trained.weights, trained.scale
+    return Dictionary(
+        w_enc_md=_numpy(sae.w_enc_md),
+        b_enc_m=_numpy((sae.b_enc_m - sae.w_enc_md @ sae.b_dec_d) / scale),
+        w_dec_md=_numpy(sae.w_dec_md),
+        b_dec_d=_numpy(sae.b_dec_d / scale),
+        activation=JumpRelu(np.zeros(len(sae.w_enc_md), np.float32)),
+        hook_point=hook_point,
+        model=model,
+        metadata=dict(metadata or {}),
+    )
+
+
+def rounded(dictionary: Dictionary, dtype: str) -> Dictionary:
+    """The dictionary as it comes back from storage in `dtype`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load_saelens(save_saelens(dictionary, Path(folder), dtype=dtype))
+
+
+def with_threshold(dictionary: Dictionary, rows_nd: Floats, k: float) -> Dictionary:
+    """Sets the one threshold at which exactly k latents per row fire on `rows_nd`.
+
+    It is the quantile of the pooled pre-activations, so no running average with its bias is involved.
+
+    Raises:
+        FeaturewatchError: fewer than k pre-activations per row are positive.
+    """
+    count = round(k * len(rows_nd))
+    floor, kept = 0.0, []
+    for start in range(0, len(rows_nd), _CHUNK_ROWS):
+        chunk_nd = rows_nd[start : start + _CHUNK_ROWS]
+        pre_x = (chunk_nd @ dictionary.w_enc_md.T + dictionary.b_enc_m).ravel()
+        if not start:
+            # Half of the first chunk's cut is a safe floor: what lies below cannot be among the largest k per row.
+            first = min(len(pre_x) - 1, round(k * len(chunk_nd)))
+            floor = max(0.0, 0.5 * float(-np.partition(-pre_x, first)[first]))
+        kept.append(pre_x[pre_x > floor])
+    values = np.sort(np.concatenate(kept))[::-1]
+    if len(values) <= count:
+        raise FeaturewatchError(
+            f"SAE at {dictionary.hook_point} with {len(values) / len(rows_nd):.1f} positive latents per row",
+            f"a threshold for k = {k:g} needs more",
+            "train with a smaller k or for longer",
+        )
+    threshold = 0.5 * (float(values[count - 1]) + float(values[count]))
+    threshold_m = np.full(dictionary.num_latents, threshold, np.float32)
+    return dataclasses.replace(dictionary, activation=JumpRelu(threshold_m))
+
+
+def mean_l0(dictionary: Dictionary, rows_nd: Floats) -> float:
+    """Active latents per row."""
+    active = sum(
+        int(np.count_nonzero(dictionary.encode(rows_nd[start : start + _CHUNK_ROWS])))
+        for start in range(0, len(rows_nd), _CHUNK_ROWS)
+    )
+    return active / len(rows_nd)
+
+
+def require_l0(l0: float, k: float, tolerance: float, hook_point: HookPoint) -> None:
+    """Raises FeaturewatchError when the L0 at inference is off its target."""
+    if abs(l0 / k - 1) > tolerance:
+        raise FeaturewatchError(
+            f"SAE at {hook_point} with L0 {l0:.2f} at inference",
+            f"it must lie within {tolerance:.0%} of k = {k:g} on held-out rows",
+            "hold out more tokens, so that the threshold is estimated better",
+        )
+
+
+def _numpy(tensor: Tensor) -> Floats:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy(), np.float32)
