@@ -1,7 +1,11 @@
 """Policies: read, checked, compiled, judged. Pure: no I/O, no clock, no torch."""
 
+from monitor.policy.check import check_policy
+from monitor.policy.compile import compile_policies
 from monitor.policy.compiled import CompiledDetector, CompiledRule, DirectionRef, PolicySet
 from monitor.policy.engine import Firing, Judgement, PolicyEngine
+from monitor.policy.fit import fit_mismatch, matches_model
+from monitor.policy.parse import parse_policy
 from monitor.policy.policy import Policy
 from monitor.policy.problem import PolicyError, Problem
 from monitor.policy.sources import DenseProbeInfo, SaeInfo, SaeProbeInfo, Sources
@@ -29,4 +33,9 @@ __all__ = [
     "Sources",
     "TokenClass",
     "TokenClasses",
+    "check_policy",
+    "compile_policies",
+    "fit_mismatch",
+    "matches_model",
+    "parse_policy",
 ]

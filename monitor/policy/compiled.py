@@ -9,9 +9,6 @@ from typing import Literal
 from monitor.policy.policy import Policy
 from monitor.policy.vocabulary import Phase, Severity, TokenClass
 
-#: Operators of `CompiledRule.program`; everything else pushes, see there.
-AND, OR, NOT = -1, -2, -3
-
 
 @dataclass(frozen=True)
 class DirectionRef:

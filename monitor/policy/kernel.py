@@ -18,8 +18,8 @@ import math
 
 from monitor.policy.jit import kernel
 
-# numba takes module constants in at compile time. These repeat `tables.EMA` and `tables.ROLLING_MEAN`, the operators of
-# `compiled` and the codes of `DetectorState`.
+# These repeat `tables` and `vocabulary`: the code that numba keeps on disk is renewed when this file changes, and would
+# miss a change of a constant that it had taken from another file.
 _EMA, _ROLLING_MEAN = 0, 1
 _AND, _OR, _NOT = -1, -2, -3
 _CLEAR, _WARN, _FIRE = 1, 2, 3

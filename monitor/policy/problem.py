@@ -31,7 +31,8 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.file}:{self.line} {self.field}".rstrip()
         value = f"{self.value} — " if self.value else ""
-        return f"{where}: {value}{self.rule}. {self.remedy[:1].upper()}{self.remedy[1:]}."
+        end = "?" if self.remedy.startswith("did you mean") else "."
+        return f"{where}: {value}{self.rule}. {self.remedy[:1].upper()}{self.remedy[1:]}{end}"
 
 
 class PolicyError(FeaturewatchError):

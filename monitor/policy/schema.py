@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+
+from monitor.policy import schema_rules as rules
 
 #: A number as YAML writes it: no strings, no booleans, no NaN, no infinity.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -14,6 +16,7 @@ Text = Annotated[str, Field(strict=True, min_length=1, max_length=4000)]
 PolicyName = Annotated[str, Field(strict=True, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Identifier = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")]
 Hook = Annotated[str, Field(strict=True, pattern=r"^resid_post\.(0|[1-9][0-9]{0,3})$")]
+FilePath = Annotated[Text, AfterValidator(rules.below_policy)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 TokenClassName = Literal["bos", "special", "template", "system"]
 
@@ -71,9 +74,14 @@ class SaeLatents(_Fields):
     latents: tuple[Latent, ...] = Field(min_length=1, max_length=4096)
     combine: Literal["weighted_sum", "max"] = "weighted_sum"
 
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        rules.each_once("latents", [latent.index for latent in self.latents])
+        return self
+
 
 class ProbeFile(_Fields):
-    file: Text = Field(description="Safetensors file, relative to the policy file.")
+    file: FilePath = Field(description="Safetensors file, relative to the policy file.")
 
 
 class Source(_Fields):
@@ -84,6 +92,11 @@ class Source(_Fields):
     sae_latents: SaeLatents | None = None
     sae_probe: ProbeFile | None = Field(None, description="Linear probe on latents of one SAE.")
     dense_probe: ProbeFile | None = Field(None, description="Linear probe on the residual stream.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        rules.exactly_one(self.sae_latents, self.sae_probe, self.dense_probe)
+        return self
 
 
 class Aggregate(_Fields):
@@ -100,11 +113,23 @@ class Aggregate(_Fields):
         ("bos", "special", "template"), description="Token classes that are not judged."
     )
 
+    @model_validator(mode="after")
+    def _own_length(self) -> Self:
+        rules.length_of_kind(self.kind, half_life=self.half_life, window=self.window, then=self.then)
+        rules.each_once("skip", self.skip)
+        return self
+
 
 class Threshold(_Fields):
     fire: Number = Field(description="The state becomes fire at this score.")
     warn: Number | None = Field(None, description="The state becomes warn at this score; left out: same as fire.")
     clear: Number | None = Field(None, description="Fire ends below this score; left out: same as fire.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        rules.not_above_fire("warn", self.warn, self.fire)
+        rules.not_above_fire("clear", self.clear, self.fire)
+        return self
 
 
 class Calibration(_Fields):
@@ -115,6 +140,11 @@ class Calibration(_Fields):
     benign: Text = Field(description="Name of the benign data, best with @sha256:<hash>.")
     n: Annotated[int, Field(strict=True, ge=1)] = Field(description="Benign generations.")
     hits: Annotated[int, Field(strict=True, ge=0)] = Field(description="Those of them that fired.")
+
+    @model_validator(mode="after")
+    def _hits_of_n(self) -> Self:
+        rules.hits_of_n(self.hits, self.n)
+        return self
 
 
 class Detector(_Fields):
@@ -127,7 +157,9 @@ class Detector(_Fields):
 
 class Rule(_Fields):
     id: Identifier
-    when: Text = Field(description="Detector states joined by and, or, not: `a.fire and not b.warn`.")
+    when: Annotated[Text, AfterValidator(rules.condition)] = Field(
+        description="Detector states joined by and, or, not."
+    )
     hold: str = Field("1 token", alias="for", strict=True, pattern=r"^[1-9][0-9]{0,5} tokens?$")
     severity: Literal["informational", "low", "medium", "high", "critical"]
     actions: tuple[Literal["alert"], ...] = Field(("alert",), min_length=1)
@@ -163,5 +195,20 @@ class PolicyDocument(_Fields):
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of the policy file, for editors."""
-    return {"$schema": PolicyDocument.schema_id, **PolicyDocument.model_json_schema(by_alias=True)}
+    """JSON Schema of the policy file, for editors. A field is left out, never null."""
+    schema = _without_null(PolicyDocument.model_json_schema(by_alias=True))
+    return {"$schema": PolicyDocument.schema_id, **schema}
+
+
+def _without_null(schema: Any) -> Any:
+    """The schema without the alternatives and defaults ``null``."""
+    if isinstance(schema, list):
+        return [_without_null(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _without_null(value) for key, value in schema.items() if not (key == "default" and value is None)}
+    options = [option for option in kept.get("anyOf", ()) if option != {"type": "null"}]
+    if len(options) == 1:
+        del kept["anyOf"]
+        kept = {**options[0], **kept}
+    return kept

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from monitor.policy.compiled import AND, NOT, OR, PolicySet
+from monitor.policy.compiled import PolicySet
+from monitor.policy.vocabulary import AND, NOT, OR
 
 EMA, ROLLING_MEAN, MAX = 0, 1, 2
 _KINDS = {"ema": EMA, "rolling_mean": ROLLING_MEAN, "max": MAX}

@@ -8,8 +8,6 @@ Whoever may write special tokens into a message can open turns. So that nothing 
 words count as a header, and only a system turn that comes before all other turns is classed SYSTEM.
 """
 
-# ruff: noqa: PLR0917 - kernels take arrays, not objects.
-
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -105,7 +103,7 @@ def _classify(ids_n, first_position, state, tables, classes_n):  # type: ignore[
         elif kind == SPECIAL:
             # Harmony writes markers inside its header; a word begins anew after them.
             place, word = (_IN_HEADER, 0) if place == _IN_HEADER else (_IN_CONTENT, 0)
-        elif place == _IN_HEADER and kind != NEWLINE and kind != LINE and step != NO_WORD:
+        elif place == _IN_HEADER and kind not in (NEWLINE, LINE) and step != NO_WORD:
             word = step
             found = _TEMPLATE
         else:

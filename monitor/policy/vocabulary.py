@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+#: Operators of a rule's postfix program (`CompiledRule.program`).
+AND, OR, NOT = -1, -2, -3
+
 
 class Mode(IntEnum):
     """What a policy may do, from nothing to everything. The codes are those of ``monitor.v1.Mode``."""

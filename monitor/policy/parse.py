@@ -1,0 +1,52 @@
+"""From the text of a policy file to a policy, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pydantic import ValidationError
+
+from monitor.policy.crosscheck import crosscheck
+from monitor.policy.explain import add_problem
+from monitor.policy.policy import Policy
+from monitor.policy.problem import PolicyError
+from monitor.policy.schema import PolicyDocument
+from monitor.policy.vocabulary import Mode
+from monitor.policy.yaml_fields import read_fields
+
+
+def parse_policy(text: str, file: str = "<policy>") -> Policy:
+    """Reads a policy file's text.
+
+    Args:
+        text: YAML.
+        file: the name shown in problems.
+
+    Raises:
+        PolicyError: with all problems that can be found without the policy's sources, in order of lines.
+    """
+    fields = read_fields(text, file)
+    document: PolicyDocument | None = None
+    if isinstance(fields.data, dict):
+        try:
+            document = PolicyDocument.model_validate(fields.data)
+        except ValidationError as error:
+            told = {problem.field for problem in fields.problems}
+            for details in error.errors(include_url=False):
+                add_problem(details, fields, told)
+        crosscheck(fields)
+    elif not fields.problems:
+        rule = "a policy is a block of fields: apiVersion, kind, metadata, spec"
+        fields.refuse(1, "", "", rule, "begin with apiVersion: monitor/v1")
+    if fields.problems or document is None:
+        raise PolicyError(sorted(fields.problems, key=lambda problem: problem.line))
+    return Policy(
+        name=document.metadata.name,
+        revision=document.metadata.revision,
+        sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+        file=file,
+        source=text,
+        mode=Mode[document.spec.mode.upper()],
+        document=document,
+        lines=fields.lines,
+    )

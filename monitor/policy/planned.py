@@ -1,0 +1,44 @@
+"""Fields and values of the final format that this version refuses by name instead of ignoring them."""
+
+from __future__ import annotations
+
+import re
+
+#: Fields, by the path of the block they belong to.
+FIELDS: dict[str, frozenset[str]] = {
+    "spec": frozenset({"notify", "onDrop", "onUnseen", "sensitivity", "correlations"}),
+    "spec.match": frozenset({"tenants", "sample", "routes", "adapters"}),
+    "spec.detectors[].source": frozenset({"absence"}),
+    "spec.detectors[].source.saeLatents": frozenset({"k"}),
+    "spec.detectors[].aggregate": frozenset({"threshold", "drift"}),
+    "spec.rules[]": frozenset({"steer", "escalate", "deadlineMs", "onTimeout", "inline", "exceptions", "correlation"}),
+    "spec.record": frozenset({"contextTokens", "topFeatures", "retention", "contentRetention"}),
+}
+
+#: Values, by the path of their field.
+VALUES: dict[str, frozenset[str]] = {
+    "spec.mode": frozenset({"enforce"}),
+    "spec.match.phases[]": frozenset({"reasoning"}),
+    "spec.detectors[].source.saeLatents.combine": frozenset({"any", "all", "k_of_n"}),
+    "spec.detectors[].aggregate.kind": frozenset({"count_over", "cusum", "mean"}),
+    "spec.rules[].actions[]": frozenset({"trace", "capture", "annotate", "escalate", "steer", "stop"}),
+    "spec.record.content": frozenset({"hash", "redacted"}),
+}
+
+_INDEX = re.compile(r"\[[0-9]+\]")
+_WINDOWS = re.compile(r"[1-9][0-9]* windows?")
+#: How a refusal by name reads.
+RULE = "not implemented in this version"
+
+
+def is_planned_field(block: str, name: str) -> bool:
+    """`block` is the path of the block around the field."""
+    return name in FIELDS.get(_INDEX.sub("[]", block), ())
+
+
+def is_planned_value(path: str, value: object) -> bool:
+    """`path` is the path of the field that has the value."""
+    pattern = _INDEX.sub("[]", path)
+    if pattern == "spec.rules[].for":
+        return isinstance(value, str) and _WINDOWS.fullmatch(value) is not None
+    return isinstance(value, str) and value in VALUES.get(pattern, ())

@@ -1,0 +1,162 @@
+"""Reads YAML into plain values with the line of every field, and refuses what a policy has no use for.
+
+Scalars follow YAML 1.2's core rules (``off`` is a word, ``1e3`` a number). Anchors, aliases, tags, several documents,
+duplicate keys, empty values and deep nesting are refused, so a hostile file costs no more than its size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import yaml
+
+from monitor.policy.problem import Problem
+
+MAX_CHARACTERS = 1_000_000
+MAX_DEPTH = 24
+
+Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
+
+_INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
+_REAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **{sign + word: float(sign + "inf") for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")},
+    **{word: float("nan") for word in (".nan", ".NaN", ".NAN")},
+}
+_EMPTY = frozenset({"", "~", "null", "Null", "NULL"})
+_PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
+
+
+@dataclass
+class Fields:
+    """A file's fields.
+
+    Attributes:
+        data: the plain value; None if the file could not be read at all.
+        lines: line (from 1) of each field by path, e.g. ``spec.rules[0].when``; ``""`` is the document.
+        problems: what was refused while reading.
+    """
+
+    file: str
+    data: Value = None
+    lines: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def refuse(self, line: int, path: str, value: str, rule: str, remedy: str) -> None:
+        self.problems.append(Problem(self.file, line, shorten(path, 160), shorten(value), rule, remedy))
+
+
+def line_of(lines: dict[str, int], path: str) -> int:
+    """Line of the field, or of the nearest block around it."""
+    while path and path not in lines:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return lines.get(path, 1)
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """One line of at most `limit` characters that a terminal can show."""
+    shown = "".join(character if character.isprintable() else " " for character in text).strip()
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def read_fields(text: str, file: str) -> Fields:
+    """Reads the text; never raises for what the text holds."""
+    fields = Fields(file)
+    if len(text) > MAX_CHARACTERS:
+        fields.refuse(1, "", f"{len(text)} characters", f"a policy has at most {MAX_CHARACTERS}", "split the policy")
+        return fields
+    try:
+        node = _compose(text, fields)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        rule = f"the file must be YAML: {error.problem or error.context}"
+        fields.refuse(mark.line + 1 if mark else 1, "", "", rule, "check indentation, quotes and brackets")
+        return fields
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # ReaderError (control characters) and PyYAML's unchecked \U escapes.
+        first_line = str(error).splitlines()[0]
+        fields.refuse(1, "", "", f"the file must be YAML text: {first_line}", "remove control characters and escapes")
+        return fields
+    if node is not None and not fields.problems:
+        fields.data = _value(node, "", fields)
+    return fields
+
+
+def _compose(text: str, fields: Fields) -> yaml.Node | None:
+    """The node tree; problems are noted before anything is built from anchors or depth."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=yaml.BaseLoader):
+        line = _line(event)
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+            fields.refuse(
+                line, "", f"&{event.anchor}", "anchors and aliases are not used in policies", "write the value out"
+            )
+        elif depth > MAX_DEPTH:
+            fields.refuse(line, "", "", f"blocks are nested at most {MAX_DEPTH} deep", "flatten the file")
+        elif documents > 1:
+            fields.refuse(line, "", "---", "a file holds one policy", "put each policy into its own file")
+        if fields.problems:
+            return None
+    if documents == 0:
+        fields.refuse(1, "", "", "the file is empty", "begin with apiVersion: monitor/v1")
+        return None
+    return yaml.compose(text, Loader=yaml.BaseLoader)
+
+
+def _value(node: yaml.Node, path: str, fields: Fields) -> Value:
+    line = _line(node)
+    fields.lines.setdefault(path, line)
+    if node.tag not in _PLAIN_TAGS:
+        fields.refuse(line, path, node.tag, "tags are not used in policies", "remove the tag")
+        return None
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, f"{path}[{index}]", fields) for index, item in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        return dict(_entries(node, path, fields))
+    return _scalar(node, line, path, fields) if isinstance(node, yaml.ScalarNode) else None
+
+
+def _line(item: yaml.Node | yaml.Event) -> int:
+    return item.start_mark.line + 1 if item.start_mark else 1
+
+
+def _entries(node: yaml.MappingNode, path: str, fields: Fields) -> Iterator[tuple[str, Value]]:
+    first_lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = _line(key)
+        if not isinstance(key, yaml.ScalarNode):
+            fields.refuse(line, path, "", "a field's name must be a word", "remove the brackets")
+            continue
+        name = str(key.value)
+        inner = f"{path}.{name}" if path else name
+        if name in first_lines:
+            rule = f"the field was already given in line {first_lines[name]}"
+            fields.refuse(line, inner, name, rule, "keep one of them")
+            continue
+        first_lines[name] = line
+        fields.lines[inner] = line
+        yield name, _value(value, inner, fields)
+
+
+def _scalar(node: yaml.ScalarNode, line: int, path: str, fields: Fields) -> Value:
+    text = str(node.value)
+    if node.style is not None:
+        return text
+    if text in _EMPTY:
+        fields.refuse(line, path, text, "the field has no value", "give it a value or remove it")
+        return None
+    if text in _SPECIAL:
+        return _SPECIAL[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _REAL.fullmatch(text) else text
