@@ -1,0 +1,108 @@
+"""What the operator asked the tap to do: one key of `--additional-config`, or environment variables."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from monitor.errors import FeaturewatchError
+from monitor.rpc import Target
+from monitor.sae import HookPoint
+
+ADDITIONAL_CONFIG_KEY: Final = "featurewatch"
+ENV_SIDECAR: Final = "FEATUREWATCH_SIDECAR"
+ENV_HOOK_POINTS: Final = "FEATUREWATCH_HOOK_POINTS"
+ENV_ALLOW_UNPROVEN: Final = "FEATUREWATCH_ALLOW_UNPROVEN_ENGINE"
+
+_EXAMPLE: Final = (
+    'write --additional-config \'{"featurewatch": {"sidecar": "unix:/run/fw.sock", "hook_points": ["resid_post.14"]}}\''
+)
+_KNOWN: Final = ("sidecar", "hook_points", "allow_unproven_engine", "queue_frames", "queue_mib")
+
+
+@dataclass(frozen=True)
+class TapConfig:
+    """One tap's settings.
+
+    Attributes:
+        sidecar: where the frames go.
+        hook_points: sites to tap, ascending, without duplicates.
+        allow_unproven_engine: attach to a vLLM version that this tap was not proven on.
+        queue_frames: most frames that wait for the sidecar, sent and unacknowledged ones included.
+        queue_mib: most MiB that these frames hold.
+    """
+
+    sidecar: Target
+    hook_points: tuple[HookPoint, ...]
+    allow_unproven_engine: bool = False
+    queue_frames: int = 1024
+    queue_mib: int = 64
+
+
+def read_config(additional_config: Any, environ: Mapping[str, str]) -> TapConfig | None:
+    """The tap's configuration, or None when there is none.
+
+    Args:
+        additional_config: vLLM's `additional_config`; its key ``featurewatch`` goes before the environment.
+        environ: `FEATUREWATCH_SIDECAR`, `FEATUREWATCH_HOOK_POINTS` (comma separated),
+            `FEATUREWATCH_ALLOW_UNPROVEN_ENGINE` (``1``).
+
+    Raises:
+        FeaturewatchError: a setting is missing, unknown or malformed.
+    """
+    if isinstance(additional_config, Mapping) and ADDITIONAL_CONFIG_KEY in additional_config:
+        return _from_mapping(additional_config[ADDITIONAL_CONFIG_KEY])
+    settings: dict[str, Any] = {}
+    if environ.get(ENV_SIDECAR):
+        settings["sidecar"] = environ[ENV_SIDECAR]
+    if environ.get(ENV_HOOK_POINTS):
+        settings["hook_points"] = [name for name in environ[ENV_HOOK_POINTS].split(",") if name.strip()]
+    if not settings:
+        return None
+    settings["allow_unproven_engine"] = environ.get(ENV_ALLOW_UNPROVEN, "0") in ("1", "true")
+    return _from_mapping(settings, source=f"environment ({ENV_SIDECAR}, {ENV_HOOK_POINTS})")
+
+
+def _from_mapping(settings: Any, source: str = "additional_config.featurewatch") -> TapConfig:
+    if not isinstance(settings, Mapping):
+        raise FeaturewatchError(f"{source} of type {type(settings).__name__}", "it must be a JSON object", _EXAMPLE)
+    for key in settings:
+        if key not in _KNOWN:
+            near = difflib.get_close_matches(str(key), _KNOWN, n=1, cutoff=0.5)
+            raise FeaturewatchError(
+                f"setting {key!r} in {source}",
+                f"known settings are {', '.join(_KNOWN)}",
+                f"did you mean {near[0]!r}" if near else "remove it",
+            )
+    for key in ("sidecar", "hook_points"):
+        if not settings.get(key):
+            raise FeaturewatchError(f"{source} without {key}", "the tap needs sidecar and hook_points", _EXAMPLE)
+    if not isinstance(settings["sidecar"], str):
+        raise FeaturewatchError(f"sidecar {settings['sidecar']!r} in {source}", "it must be a string", _EXAMPLE)
+    names = settings["hook_points"]
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise FeaturewatchError(f"hook_points {names!r} in {source}", "it must be a list of strings", _EXAMPLE)
+    allow = settings.get("allow_unproven_engine", False)
+    if not isinstance(allow, bool):
+        raise FeaturewatchError(
+            f"allow_unproven_engine {allow!r} in {source}", "it is true or false", "write true without quotes"
+        )
+    return TapConfig(
+        sidecar=Target.parse(settings["sidecar"]),
+        hook_points=tuple(sorted({HookPoint.parse(name) for name in names})),
+        allow_unproven_engine=allow,
+        queue_frames=_whole(settings, "queue_frames", source, low=8, high=1_000_000),
+        queue_mib=_whole(settings, "queue_mib", source, low=1, high=65_536),
+    )
+
+
+def _whole(settings: Mapping[str, Any], key: str, source: str, *, low: int, high: int) -> int:
+    default = int(getattr(TapConfig, key))
+    value = settings.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise FeaturewatchError(
+            f"{key} {value!r} in {source}", f"it is a whole number from {low} to {high}", f"the default is {default}"
+        )
+    return value

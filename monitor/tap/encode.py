@@ -1,0 +1,190 @@
+"""From the buffers that a forward pass filled to the watched activations on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from monitor.tap.plan import ActivePlan
+from monitor.tap.record import HostRows, Payload
+from monitor.tap.sites import Site
+
+
+class HooksSilentError(RuntimeError):
+    """The operation of a hook point did not run in a forward pass: its buffer holds an earlier pass's rows."""
+
+
+class Encoder(Protocol):
+    """Encodes the rows of the pass that has just been launched. Called in the engine's thread after each pass."""
+
+    def encode(
+        self, plan: ActivePlan | None, token_ids: Any, rows: int, kept: npt.NDArray[np.int64] | None
+    ) -> Payload | None:
+        """Rows for the host, or None without a plan.
+
+        Args:
+            plan: directions; an empty plan still yields token ids.
+            token_ids: [rows or more] on the engine's device.
+            rows: of this pass.
+            kept: the rows to send, None for all.
+        """
+        ...
+
+    def mark(self) -> None:
+        """A forward pass begins."""
+        ...
+
+    def fired(self) -> bool:
+        """True when every hook point's operation ran since `mark`. Where that cannot be known without waiting for the
+        device, True, and the payload's `read` raises HooksSilentError if it turns out otherwise."""
+        ...
+
+
+class HostPayload:
+    """Rows that are on the host already."""
+
+    def __init__(self, rows: HostRows) -> None:
+        self._rows = rows
+
+    @property
+    def nbytes(self) -> int:
+        return self._rows.token_ids_n.nbytes + sum(acts.nbytes for _, acts in self._rows.activations)
+
+    def read(self) -> HostRows:
+        return self._rows
+
+
+class CpuEncoder:
+    """For engines whose tensors live on the host: the pass has ended when the engine's call returns."""
+
+    def __init__(self, sites: Sequence[Site]) -> None:
+        self._counts = [site.fired.numpy() for site in sites]
+        self._marked = self._read()
+
+    def mark(self) -> None:
+        self._marked = self._read()
+
+    def fired(self) -> bool:
+        return all(now > before for now, before in zip(self._read(), self._marked, strict=True))
+
+    def _read(self) -> list[int]:
+        return [int(count[0]) for count in self._counts]
+
+    @torch.inference_mode()
+    def encode(
+        self, plan: ActivePlan | None, token_ids: Any, rows: int, kept: npt.NDArray[np.int64] | None
+    ) -> Payload | None:
+        if plan is None:
+            return None
+        ids_n = token_ids[:rows].numpy().astype(np.int32)
+        index_n = None if kept is None else torch.from_numpy(kept)
+        if kept is not None:
+            ids_n = ids_n[kept]
+        activations = []
+        for hook in plan.hooks:
+            x_nd = hook.site.buffer_nd[:rows]
+            activations.append((hook.name, hook.encode(x_nd if index_n is None else x_nd[index_n]).numpy()))
+        return HostPayload(HostRows(ids_n, activations))
+
+
+class _CudaPayload:
+    """Rows in pinned memory, valid once `copied` has passed."""
+
+    def __init__(
+        self,
+        *,
+        copied: torch.cuda.Event,
+        ids_n: torch.Tensor,
+        activations: list[tuple[str, torch.Tensor]],
+        fired_h: torch.Tensor,
+        before_h: torch.Tensor | None,
+        before_copied: torch.cuda.Event | None,
+        names: Sequence[str],
+    ) -> None:
+        self._copied, self._ids_n, self._activations = copied, ids_n, activations
+        self._fired_h, self._before_h, self._before_copied, self._names = fired_h, before_h, before_copied, names
+
+    @property
+    def nbytes(self) -> int:
+        return self._ids_n.nbytes + sum(acts.nbytes for _, acts in self._activations)
+
+    def read(self) -> HostRows:
+        self._copied.synchronize()
+        if self._before_h is not None and self._before_copied is not None:
+            self._before_copied.synchronize()
+            silent = [
+                name
+                for name, now, before in zip(self._names, self._fired_h.tolist(), self._before_h.tolist(), strict=True)
+                if now <= before
+            ]
+            if silent:
+                raise HooksSilentError(f"hook points {', '.join(silent)} did not run")
+        return HostRows(
+            self._ids_n.numpy().astype(np.int32), [(name, acts_nk.numpy()) for name, acts_nk in self._activations]
+        )
+
+
+class CudaEncoder:
+    """For CUDA engines: encodes on the engine's stream, so before the next pass may overwrite the buffers, and copies
+    on a side stream into pinned memory. The engine's thread never waits. Not proven on a GPU in this version."""
+
+    def __init__(self, sites: Sequence[Site]) -> None:
+        self._sites = sites
+        self._names = [str(site.hook_point) for site in sites]
+        self._stream = torch.cuda.Stream(device=sites[0].fired.device)  # type: ignore[no-untyped-call]
+        self._last: tuple[torch.cuda.Event, torch.Tensor] | None = None
+
+    def mark(self) -> None:
+        """The counters are compared when they have reached the host."""
+
+    def fired(self) -> bool:
+        return True
+
+    @torch.inference_mode()
+    def encode(
+        self, plan: ActivePlan | None, token_ids: Any, rows: int, kept: npt.NDArray[np.int64] | None
+    ) -> Payload | None:
+        if plan is None:
+            return None
+        ids_n = token_ids[:rows]
+        index_n = None if kept is None else torch.from_numpy(kept).to(ids_n.device, non_blocking=True)
+        ids_n = ids_n.clone() if index_n is None else ids_n[index_n]
+        acts = []
+        for hook in plan.hooks:
+            x_nd = hook.site.buffer_nd[:rows]
+            acts.append((hook.name, hook.encode(x_nd if index_n is None else x_nd[index_n])))
+        fired = torch.cat([site.fired for site in self._sites])
+        self._stream.wait_stream(torch.cuda.current_stream(ids_n.device))
+        with torch.cuda.stream(self._stream):
+            ids_h = self._to_host(ids_n)
+            acts_h = [(name, self._to_host(values)) for name, values in acts]
+            fired_h = self._to_host(fired)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(self._stream)
+        before_copied, before_h = self._last or (None, None)
+        self._last = (copied, fired_h)
+        return _CudaPayload(
+            copied=copied,
+            ids_n=ids_h,
+            activations=acts_h,
+            fired_h=fired_h,
+            before_h=before_h,
+            before_copied=before_copied,
+            names=self._names,
+        )
+
+    def _to_host(self, source: torch.Tensor) -> torch.Tensor:
+        """An asynchronous copy; the source's memory is not reused before it is done."""
+        target = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+        target.copy_(source, non_blocking=True)
+        source.record_stream(self._stream)
+        return target
+
+
+def make_encoder(sites: Sequence[Site]) -> Encoder:
+    """The encoder for the device that the sites' buffers are on."""
+    return CudaEncoder(sites) if sites[0].fired.is_cuda else CpuEncoder(sites)

@@ -1,0 +1,56 @@
+"""The one operation the tap adds to the model's graph.
+
+It is opaque to the compiler, takes tensors only and declares what it mutates: an operation without `mutates_args` is
+deleted as dead code, a string argument would keep Inductor from sharing one compiled piece between layers, and plain
+Python in a hook is silently never called under torch.compile.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+OP_REVISION: Final = 1
+"""Part of the compile cache's key; raised whenever the graph that the tap produces changes."""
+
+_LIBRARY: Any = None
+
+
+def register_ops() -> None:
+    """Defines `featurewatch::copy_residual` and `featurewatch::add_residual` once per process."""
+    global _LIBRARY  # noqa: PLW0603 -- the operators live as long as the library object
+    if _LIBRARY is not None:
+        return
+    library: Any = torch.library.Library("featurewatch", "DEF")  # type: ignore[no-untyped-call]
+    library.define("copy_residual(Tensor residual, Tensor(a!) buffer, Tensor(b!) fired) -> ()")
+    library.define("add_residual(Tensor hidden, Tensor residual, Tensor(a!) buffer, Tensor(b!) fired) -> ()")
+    for key in ("CPU", "CUDA"):
+        library.impl("copy_residual", _copy, key)
+        library.impl("add_residual", _add, key)
+    torch.library.register_fake("featurewatch::copy_residual", _copy_fake, lib=library)
+    torch.library.register_fake("featurewatch::add_residual", _add_fake, lib=library)
+    _LIBRARY = library
+
+
+def _copy(residual: torch.Tensor, buffer: torch.Tensor, fired: torch.Tensor) -> None:
+    """Copies rows [n, d] to the buffer's first rows and counts the call. Rows beyond the buffer are left out, never
+    an error: a forward pass must not fail because of the tap."""
+    n = min(residual.shape[0], buffer.shape[0])
+    buffer[:n].copy_(residual[:n])
+    fired.add_(1)
+
+
+def _add(hidden: torch.Tensor, residual: torch.Tensor, buffer: torch.Tensor, fired: torch.Tensor) -> None:
+    """As `_copy`, for layers that return hidden states and residual apart."""
+    n = min(residual.shape[0], buffer.shape[0])
+    torch.add(hidden[:n], residual[:n], out=buffer[:n])
+    fired.add_(1)
+
+
+def _copy_fake(residual: torch.Tensor, buffer: torch.Tensor, fired: torch.Tensor) -> None:
+    """Shapes only; there is no result."""
+
+
+def _add_fake(hidden: torch.Tensor, residual: torch.Tensor, buffer: torch.Tensor, fired: torch.Tensor) -> None:
+    """Shapes only; there is no result."""

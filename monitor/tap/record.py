@@ -1,0 +1,113 @@
+"""The values that go from the engine's thread to the publisher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.v1 import tap_pb2
+
+PREFIX_CACHE: int = tap_pb2.GAP_REASON_PREFIX_CACHE
+QUEUE_FULL: int = tap_pb2.GAP_REASON_QUEUE_FULL
+SIDECAR_LOST: int = tap_pb2.GAP_REASON_SIDECAR_LOST
+NO_PLAN: int = tap_pb2.GAP_REASON_NO_PLAN
+TAP_ERROR: int = tap_pb2.GAP_REASON_TAP_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request as the engine schedules it for the first time."""
+
+    request_id: str
+    prompt_token_ids: Sequence[int]
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RowTable:
+    """Which row of this forward pass is which position of which request.
+
+    Attributes:
+        request_ids: one per request in the batch, in row order.
+        bounds: [requests + 1]; request i owns rows bounds[i] to bounds[i + 1].
+        first_positions: [requests]; position of each request's first row.
+        token_ids: int32 or int64 [rows or more]: the token fed in; on the engine's device, and reused by the next step.
+    """
+
+    request_ids: Sequence[str]
+    bounds: npt.NDArray[np.int32]
+    first_positions: npt.NDArray[np.int32]
+    token_ids: Any
+
+
+class Begin(NamedTuple):
+    handle: int
+    request_id: str
+    external_id: str
+    prompt_token_ids: bytes
+    start_unix_nanos: int
+    adapter: str
+    resumed: bool = False
+
+
+class Segment(NamedTuple):
+    """Consecutive positions of a request that have rows."""
+
+    handle: int
+    first: int
+    length: int
+
+
+class Gap(NamedTuple):
+    """Consecutive positions of a request that have none."""
+
+    handle: int
+    first: int
+    length: int
+    reason: int
+
+
+class End(NamedTuple):
+    handle: int
+    positions: int
+    tail_token_ids: bytes
+    end_unix_nanos: int
+
+
+class HostRows(NamedTuple):
+    """What one step's rows hold, on the host: token ids int32 [rows] and per hook point float32 [rows, K]."""
+
+    token_ids_n: npt.NDArray[np.int32]
+    activations: list[tuple[str, npt.NDArray[np.float32]]]
+
+
+class Payload(Protocol):
+    """Rows on their way to the host."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def read(self) -> HostRows:
+        """Waits for the copy if there is one; raises when the rows turn out to be unusable."""
+        ...
+
+
+@dataclass(slots=True)
+class Step:
+    """What one forward pass, or a moment between two, has to report. Applied in the order of the fields.
+
+    Segments without a payload become gaps of `missing_because`.
+    """
+
+    time_unix_nanos: int
+    begins: list[Begin] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    payload: Payload | None = None
+    plan_digest: str = ""
+    missing_because: int = NO_PLAN
+    ends: list[End] = field(default_factory=list)

@@ -1,0 +1,163 @@
+"""vLLM's V1 model runner (`vllm/v1/worker/gpu_model_runner.py`; the CPU runner inherits it), proven on 0.32.
+
+`execute_model` gets the scheduler's decision, `_update_states` inside it makes the batch true, `_prepare_inputs` fills
+token ids and query_start_loc, and `_model_forward` runs the model: the row table is taken right after that. Before
+`execute_model` the batch is that of the step before; dummy and profiling runs do not pass through `_model_forward`.
+Without speculative decoding `num_computed_tokens_cpu` is exact, also under asynchronous scheduling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from monitor.errors import FeaturewatchError
+from monitor.tap.record import NewRequest, RowTable
+from monitor.tap.tap import Tap
+
+_NEEDED: Final = ("load_model", "execute_model", "_model_forward", "shutdown", "input_batch", "requests", "input_ids")
+
+
+class RunnerV1:
+    """Adapter of one `GPUModelRunner`. See `monitor.tap.runner.RunnerAdapter`."""
+
+    def __init__(self, runner: Any) -> None:
+        missing = [name for name in _NEEDED if not hasattr(runner, name)]
+        if missing:
+            raise FeaturewatchError(
+                f"model runner {type(runner).__module__}.{type(runner).__name__} without {', '.join(missing)}",
+                "the tap knows vLLM's V1 model runner",
+                "serve with a vLLM version that the tap was proven on (see docs/tap.md)",
+            )
+        self._runner = runner
+        self._tap: Tap | None = None
+        self._scheduled: Any = None
+        self._wrapped: list[str] = []
+
+    @property
+    def model(self) -> nn.Module:
+        model: nn.Module = self._runner.model
+        return model
+
+    @property
+    def max_rows(self) -> int:
+        return int(self._runner.max_num_tokens)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self._runner.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self._runner.device
+        return device
+
+    def on_model_loaded(self, callback: Callable[[], None]) -> None:
+        original = self._runner.load_model
+
+        def load_model(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            self._restore("load_model")
+            callback()
+            return result
+
+        self._wrap("load_model", load_model)
+
+    def attach(self, tap: Tap, on_shutdown: Callable[[], None]) -> None:
+        runner = self._runner
+        execute_model, model_forward, shutdown = runner.execute_model, runner._model_forward, runner.shutdown
+        self._tap = tap
+
+        def wrapped_execute_model(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+            tap.guard(self._before_step, scheduler_output)
+            self._scheduled = scheduler_output
+            try:
+                return execute_model(scheduler_output, *args, **kwargs)
+            finally:
+                self._scheduled = None
+
+        def wrapped_model_forward(*args: Any, **kwargs: Any) -> Any:
+            output = model_forward(*args, **kwargs)
+            scheduled, self._scheduled = self._scheduled, None
+            if scheduled is not None and not tap.guard(self._after_forward):
+                tap.guard(self._blind, scheduled)
+            return output
+
+        def wrapped_shutdown(*args: Any, **kwargs: Any) -> Any:
+            on_shutdown()
+            return shutdown(*args, **kwargs)
+
+        self._wrap("execute_model", wrapped_execute_model)
+        self._wrap("_model_forward", wrapped_model_forward)
+        self._wrap("shutdown", wrapped_shutdown)
+
+    def detach(self) -> None:
+        self._tap = None
+        for name in list(self._wrapped):
+            if name != "shutdown":
+                self._restore(name)
+
+    def outputs(self, request_id: str) -> Sequence[int]:
+        state = self._runner.requests.get(request_id)
+        return state.output_token_ids if state is not None else ()
+
+    def _before_step(self, scheduler_output: Any) -> None:
+        """Runs before `_update_states` removes what has finished."""
+        tap = self._tap
+        if tap is None:
+            return
+        ended = [
+            (request_id, self.outputs(request_id))
+            for request_id in scheduler_output.finished_req_ids
+            if tap.knows(request_id)
+        ]
+        begun = [
+            NewRequest(
+                request_id=new.req_id,
+                prompt_token_ids=new.prompt_token_ids or (),
+                adapter=new.lora_request.lora_name if new.lora_request is not None else "",
+            )
+            for new in scheduler_output.scheduled_new_reqs
+        ]
+        tap.between_steps(ended, begun)
+
+    def _after_forward(self) -> None:
+        tap, runner = self._tap, self._runner
+        if tap is None:
+            return
+        batch = runner.input_batch
+        requests = batch.num_reqs
+        bounds = runner.query_start_loc.np[: requests + 1]
+        positions = runner.positions
+        on_host = positions.device.type == "cpu"
+        tap.after_forward(
+            RowTable(
+                request_ids=batch.req_ids[:requests],
+                bounds=bounds,
+                # The model's own input where it can be read without waiting for the device.
+                first_positions=positions.numpy()[bounds[:-1]] if on_host else batch.num_computed_tokens_cpu[:requests],
+                token_ids=runner.input_ids.gpu,
+            )
+        )
+
+    def _blind(self, scheduler_output: Any) -> None:
+        if self._tap is not None:
+            self._tap.blind(
+                {
+                    request_id: int(self._runner.requests[request_id].num_computed_tokens) + count
+                    for request_id, count in scheduler_output.num_scheduled_tokens.items()
+                }
+            )
+
+    def _wrap(self, name: str, wrapper: Callable[..., Any]) -> None:
+        setattr(self._runner, name, wrapper)
+        self._wrapped.append(name)
+
+    def _restore(self, name: str) -> None:
+        """The class's method shows again."""
+        delattr(self._runner, name)
+        self._wrapped.remove(name)
