@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -191,22 +191,22 @@ class PolicyDocument(_Fields):
     metadata: Metadata
     spec: Spec
 
-    schema_id: ClassVar[str] = "https://json-schema.org/draft/2020-12/schema"
-
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of the policy file, for editors. A field is left out, never null."""
-    schema = _without_null(PolicyDocument.model_json_schema(by_alias=True))
-    return {"$schema": PolicyDocument.schema_id, **schema}
+    """JSON Schema of the policy file, for editors."""
+    schema = _tidied(PolicyDocument.model_json_schema(by_alias=True))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Featurewatch policy", **schema}
 
 
-def _without_null(schema: Any) -> Any:
-    """The schema without the alternatives and defaults ``null``."""
+def _tidied(schema: Any) -> Any:
+    """Without generated titles and without null: a field that has no value is left out of the file."""
     if isinstance(schema, list):
-        return [_without_null(item) for item in schema]
+        return [_tidied(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {key: _without_null(value) for key, value in schema.items() if not (key == "default" and value is None)}
+    unwanted = {key for key, value in schema.items() if (key, value) == ("default", None)}
+    unwanted |= {key for key, value in schema.items() if key == "title" and isinstance(value, str)}
+    kept = {key: _tidied(value) for key, value in schema.items() if key not in unwanted}
     options = [option for option in kept.get("anyOf", ()) if option != {"type": "null"}]
     if len(options) == 1:
         del kept["anyOf"]
