@@ -3,11 +3,12 @@
 from monitor.audit.lookup import AmbiguousIdError, UnknownIdError, resolve
 from monitor.audit.paging import PageKey
 from monitor.audit.recent import RecentSummaries
-from monitor.audit.record import Transcript, build_record, gap_reason_text
+from monitor.audit.record import UNKNOWN_TOKEN, Transcript, build_record, gap_reason_text
 from monitor.audit.store import AuditStore
 from monitor.audit.writer import AuditWriter
 
 __all__ = [
+    "UNKNOWN_TOKEN",
     "AmbiguousIdError",
     "AuditStore",
     "AuditWriter",

@@ -1,0 +1,214 @@
+"""Applies the frames of one tap: begins, gaps, rows, ends, in this order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from monitor.audit import gap_reason_text
+from monitor.rpc import WireFormatError, ints_from_bytes
+from monitor.sidecar.alerting import stable_id
+from monitor.sidecar.frame_rows import Segment, read_activations, read_segments, read_token_ids
+from monitor.sidecar.ledger import PolicyLedger
+from monitor.sidecar.plan import TapPlan
+from monitor.sidecar.problem_log import ProblemLog
+from monitor.sidecar.request import LiveRequest, RequestIdentity
+from monitor.sidecar.row_judge import RowJudge
+from monitor.sidecar.token_log import TokenLog
+from monitor.sidecar.tokenizer import TokenReader
+from monitor.v1.alerts_pb2 import Alert
+from monitor.v1.engine_pb2 import EngineInfo
+from monitor.v1.tap_pb2 import Gap, GapReason, RequestBegin, RequestEnd, StepFrame
+
+_log = logging.getLogger(__name__)
+
+# Positions of one request that are believed when the engine does not state its maximum.
+DEFAULT_MAX_POSITIONS: Final = 1 << 21
+REFUSED: Final = "dropped: frame refused by the sidecar"
+
+
+@dataclass
+class Verdicts:
+    """What a frame gave: rules that began to fire, requests they fired on, requests that ended."""
+
+    alerts: list[Alert] = field(default_factory=list)
+    flagged: list[LiveRequest] = field(default_factory=list)
+    ended: list[LiveRequest] = field(default_factory=list)
+
+
+class TapJudge:
+    """All requests of one tap. One call at a time.
+
+    Attributes:
+        last_seq: highest StepFrame.seq taken.
+        problems: counts of what was wrong with frames.
+    """
+
+    def __init__(
+        self,
+        *,
+        tap_id: str,
+        session_id: str,
+        engine_info: EngineInfo,
+        plan: TapPlan,
+        reader: TokenReader,
+        ledger: PolicyLedger,
+        clock: Callable[[], int],
+    ) -> None:
+        """`clock` gives the wall clock in nanoseconds since the Unix epoch."""
+        self.plan = plan
+        self.reader = reader
+        self.engine_info = engine_info
+        self.last_seq = 0
+        self.frames = 0
+        self.rows = 0
+        self.problems = ProblemLog(_log, f"tap {tap_id}")
+        self._tap_id = tap_id
+        self._session_id = session_id
+        self._max_positions = engine_info.max_model_len or DEFAULT_MAX_POSITIONS
+        self._rows = RowJudge(
+            tap_id=tap_id, plan=plan, reader=reader, ledger=ledger, problems=self.problems, clock=clock
+        )
+        self._clock = clock
+        self._live: dict[int, LiveRequest] = {}
+
+    @property
+    def live(self) -> list[LiveRequest]:
+        return [*self._live.values()]
+
+    def apply(self, frame: StepFrame) -> Verdicts:
+        """Judges a frame. One taken before has no effect; what is malformed is counted, logged and left out."""
+        verdicts = Verdicts()
+        if frame.seq <= self.last_seq:
+            self.problems.note("frame sent again", f"seq {frame.seq} after {self.last_seq}")
+            return verdicts
+        if self.last_seq and frame.seq != self.last_seq + 1:
+            self.problems.note("frames missing", f"seq {frame.seq} after {self.last_seq}")
+        self.last_seq = frame.seq
+        self.frames += 1
+        for begin in frame.begins:
+            self._begin(begin, verdicts)
+        for gap in frame.gaps:
+            self._gap(gap)
+        if frame.handles or frame.token_ids:
+            self._judge_rows(frame, verdicts)
+        for end in frame.ends:
+            self._end(end, verdicts)
+        return verdicts
+
+    def finish_all(self, note: str) -> list[LiveRequest]:
+        """Ends every live request as far as it got, because the tap or the sidecar goes away."""
+        requests = self.live
+        for handle, request in [*self._live.items()]:
+            request.notes.append(note)
+            self._settle(handle, request, request.coverage.next_position, self._clock())
+        return requests
+
+    def _begin(self, begin: RequestBegin, verdicts: Verdicts) -> None:
+        known = self._live.get(begin.handle)
+        if known is not None and known.identity.request_id == begin.request_id:
+            self.problems.note("request announced again", begin.request_id)
+            return
+        try:
+            prompt_ids = ints_from_bytes(begin.prompt_token_ids, "prompt_token_ids")
+        except WireFormatError as error:
+            self.problems.note("malformed begin", f"{begin.request_id}: {error}")
+            return
+        if known is not None:
+            self.problems.note("end never reported", f"{known.identity.request_id}: its handle names another request")
+            known.notes.append("its end was never reported")
+            self._settle(begin.handle, known, known.coverage.next_position, self._clock())
+            verdicts.ended.append(known)
+        identity = RequestIdentity(
+            generation_id=stable_id("generation", self._session_id, self._tap_id, begin.request_id),
+            request_id=begin.request_id,
+            external_id=begin.external_id,
+            model=self.engine_info.served_model or self.engine_info.model,
+            adapter=begin.adapter,
+            start_unix_nanos=begin.start_unix_nanos,
+            prompt_tokens=len(prompt_ids),
+        )
+        classes, state = self.reader.classes.classify(prompt_ids.astype(np.int64), 0)
+        self._live[begin.handle] = LiveRequest(
+            identity=identity,
+            slot=self._rows.engine.open(),
+            log=TokenLog(prompt_ids, len(self.plan.policies.detectors)),
+            prompt_classes_p=classes,
+            class_state=state,
+            notes=["it began before this sidecar process"] if begin.resumed else [],
+        )
+
+    def _gap(self, gap: Gap) -> None:
+        segment = Segment(gap.handle, gap.first_position, gap.count, 0)
+        if self._is_plausible(segment):
+            coverage = self._live[gap.handle].coverage
+            _, count = coverage.fresh(segment.first, segment.count)
+            coverage.miss(count, gap_reason_text(gap.reason))
+
+    def _judge_rows(self, frame: StepFrame, verdicts: Verdicts) -> None:
+        segments: list[Segment] = []
+        refused = REFUSED
+        try:
+            segments = read_segments(frame)
+            num_rows = sum(segment.count for segment in segments)
+            segments = [segment for segment in segments if self._is_plausible(segment)]
+            token_ids_n = read_token_ids(frame, num_rows)
+            if frame.plan_version == 0:
+                refused = gap_reason_text(GapReason.GAP_REASON_NO_PLAN)
+                raise WireFormatError("rows were computed without a watch plan")
+            if frame.plan_version != self.plan.watch_plan.version:
+                raise WireFormatError(f"plan {frame.plan_version}, in force is {self.plan.watch_plan.version}")
+            acts_nk = read_activations(frame, num_rows, self.plan.hooks)
+        except WireFormatError as error:
+            self.problems.note("rows refused", f"frame {frame.seq}: {error}")
+            for segment in segments:
+                coverage = self._live[segment.handle].coverage
+                _, count = coverage.fresh(segment.first, segment.count)
+                coverage.miss(count, refused)
+            return
+        self.rows += num_rows
+        for request, alert in self._rows.judge(
+            self._live, segments, token_ids_n, acts_nk, frame.forward_end_unix_nanos
+        ):
+            verdicts.alerts.append(alert)
+            if request not in verdicts.flagged:
+                verdicts.flagged.append(request)
+
+    def _end(self, end: RequestEnd, verdicts: Verdicts) -> None:
+        request = self._live.get(end.handle)
+        if request is None:
+            self.problems.note("unknown handle", f"end of {end.handle}")
+            return
+        try:
+            request.tail_ids = tuple(ints_from_bytes(end.tail_token_ids, "tail_token_ids").tolist())
+        except WireFormatError as error:
+            self.problems.note("malformed end", f"{request.identity.request_id}: {error}")
+        positions = end.positions
+        if positions > self._max_positions:
+            self.problems.note("position out of range", f"{request.identity.request_id} ends after {positions}")
+            positions = request.coverage.next_position
+        self._settle(end.handle, request, positions, end.end_unix_nanos or self._clock())
+        verdicts.ended.append(request)
+
+    def _settle(self, handle: int, request: LiveRequest, positions: int, end_unix_nanos: int) -> None:
+        fault = request.coverage.finish(positions)
+        if fault:
+            self.problems.note("coverage does not add up", f"{request.identity.request_id}: {fault}")
+            request.notes.append(f"coverage does not add up: {fault}")
+        request.positions = positions
+        request.end_unix_nanos = end_unix_nanos
+        self._rows.engine.close(request.slot)
+        del self._live[handle]
+
+    def _is_plausible(self, segment: Segment) -> bool:
+        if segment.handle not in self._live:
+            self.problems.note("unknown handle", f"{segment.count} positions of {segment.handle}")
+            return False
+        if segment.first + segment.count > self._max_positions:
+            self.problems.note("position out of range", f"{segment.first}+{segment.count} of {segment.handle}")
+            return False
+        return True

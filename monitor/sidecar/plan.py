@@ -1,0 +1,124 @@
+"""What one tap is to watch: the policies that fit it, their directions, and why others do not take part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from monitor.errors import FeaturewatchError
+from monitor.policy import Mode, Policy, PolicySet, check_policy, compile_policies, fit_mismatch, matches_model
+from monitor.sidecar.frame_rows import HookColumns
+from monitor.sidecar.policy_book import PolicyBook
+from monitor.sidecar.provenance import provenance_of
+from monitor.sidecar.weights import direction_row, hook_plan
+from monitor.v1.engine_pb2 import EngineInfo
+from monitor.v1.generations_pb2 import Provenance
+from monitor.v1.tap_pb2 import WatchPlan
+
+
+@dataclass(frozen=True)
+class ServedPolicy:
+    """A policy as it is in force on one tap; `reason` says why `mode` is lower than the file's."""
+
+    policy: Policy
+    mode: Mode
+    reason: str
+
+
+@dataclass(frozen=True)
+class TapPlan:
+    """The outcome of fitting the policies to one tap.
+
+    Attributes:
+        served: by policy name.
+        unserved: policy name to a readable line why this tap cannot serve it.
+        policies: what the engine judges.
+        hooks: columns per hook point, in the order of `policies.directions`.
+        watch_plan: the directions' weights, as sent to the tap.
+        provenance: policies, SAEs and probes that take part, with hashes.
+    """
+
+    served: Mapping[str, ServedPolicy]
+    unserved: Mapping[str, str]
+    policies: PolicySet
+    hooks: tuple[HookColumns, ...]
+    watch_plan: WatchPlan
+    provenance: tuple[Provenance, ...]
+
+
+def plan_for_tap(book: PolicyBook, engine: EngineInfo, hook_points: Sequence[str], version: int) -> TapPlan:
+    """Fits the loaded policies to a tap. A policy that does not fit is left out with a reason, never in part."""
+    served: dict[str, ServedPolicy] = {}
+    unserved: dict[str, str] = {}
+    for policy in book.policies:
+        if policy.mode is Mode.OFF:
+            continue
+        fault = _fault(book, policy, engine, hook_points)
+        if fault:
+            unserved[policy.name] = f"policy {policy.name}: {fault}"
+            continue
+        mismatches = fit_mismatch(policy, serving_config(engine))
+        served[policy.name] = ServedPolicy(
+            policy,
+            min(policy.mode, Mode.SHADOW) if mismatches else policy.mode,
+            f"thresholds were fitted on another configuration: {'; '.join(mismatches)}" if mismatches else "",
+        )
+    policies = compile_policies([entry.policy for entry in served.values()], book.sources)
+    hooks = [
+        (hook_point, list(directions))
+        for hook_point, directions in groupby(policies.directions, key=lambda direction: direction.hook_point)
+    ]
+    return TapPlan(
+        served=served,
+        unserved=unserved,
+        policies=policies,
+        hooks=tuple(HookColumns(hook_point, len(directions)) for hook_point, directions in hooks),
+        watch_plan=WatchPlan(
+            version=version,
+            hooks=[
+                hook_plan(hook_point, [direction_row(direction, book.sources) for direction in directions])
+                for hook_point, directions in hooks
+            ],
+        ),
+        provenance=provenance_of(policies, book.sources),
+    )
+
+
+def serving_config(engine: EngineInfo) -> dict[str, str]:
+    """What `fittedOn` is compared with; its `sae` and `hook` were checked when the file was read."""
+    return {
+        "model": engine.model,
+        "revision": engine.revision,
+        "dtype": engine.dtype,
+        "quantization": engine.quantization,
+        "kvCacheDtype": engine.kv_cache_dtype,
+        "vllm": engine.version,
+    }
+
+
+def _fault(book: PolicyBook, policy: Policy, engine: EngineInfo, hook_points: Sequence[str]) -> str:
+    names = [name for name in (engine.served_model, engine.model) if name]
+    if not any(matches_model(policy, name) for name in names):
+        patterns = ", ".join(policy.document.spec.match.models)
+        return f"spec.match.models ({patterns}) does not match model {' or '.join(names)}"
+    try:
+        directions = compile_policies([policy], book.sources).directions
+        problems = check_policy(
+            policy,
+            book.sources,
+            num_layers=engine.num_layers or None,
+            width=engine.hidden_size or None,
+            model=engine.served_model or engine.model,
+        )
+    except FeaturewatchError as error:
+        return str(error)
+    if problems:
+        return "; ".join(f"{problem.value}: {problem.rule}" for problem in problems)
+    missing = sorted({direction.hook_point for direction in directions} - set(hook_points))
+    if missing:
+        return (
+            f"needs hook point {', '.join(missing)}, this tap has {', '.join(hook_points) or 'none'}; "
+            "add it to the tap's hook_points and restart the engine"
+        )
+    return ""

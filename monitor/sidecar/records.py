@@ -1,0 +1,43 @@
+"""From a live or ended request to its generation record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from monitor import __version__
+from monitor.audit import build_record
+from monitor.sidecar.judge import TapJudge
+from monitor.sidecar.request import LiveRequest
+from monitor.v1.generations_pb2 import GenerationRecord
+
+
+def prepare_record(request: LiveRequest, judge: TapJudge) -> Callable[[], GenerationRecord]:
+    """Copies what the record needs now and returns the function that builds it, to be called in any thread.
+
+    Content is kept unless a policy that fired forbids it; a request that nothing flagged has none.
+    """
+    detectors = judge.plan.policies.detectors
+    summary = request.summary(detectors)
+    arrays = request.transcript_arrays()
+    alerts, notes = [*request.alerts], [*request.notes]
+    gaps = [type(gap).FromString(gap.SerializeToString()) for gap in request.coverage.gaps]
+    keep_content = bool(alerts) and request.content == "full"
+
+    def build() -> GenerationRecord:
+        transcript = arrays
+        if keep_content:
+            transcript = replace(arrays, texts=judge.reader.texts(arrays.token_ids_p.tolist()))
+        return build_record(
+            summary,
+            transcript,
+            score_columns=[detector.name for detector in detectors],
+            alerts=alerts,
+            engine=judge.engine_info,
+            provenance=judge.plan.provenance,
+            gaps=gaps,
+            notes=notes,
+            sidecar_version=__version__,
+        )
+
+    return build

@@ -1,0 +1,134 @@
+"""One live request: its books, its transcript, what fired on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.audit import Transcript
+from monitor.policy import CompiledDetector, Phase
+from monitor.sidecar.coverage import CoverageBook
+from monitor.sidecar.token_log import TokenLog
+from monitor.sidecar.tokenizer import TokenReader
+from monitor.v1.alerts_pb2 import Alert, DetectorState, Mode
+from monitor.v1.generations_pb2 import DetectorPeak, GenerationSummary
+
+
+@dataclass(frozen=True)
+class RequestIdentity:
+    """Who a request is; `generation_id` is made by this sidecar."""
+
+    generation_id: str
+    request_id: str
+    external_id: str
+    model: str
+    adapter: str
+    start_unix_nanos: int
+    prompt_tokens: int
+
+
+@dataclass(eq=False)
+class LiveRequest:
+    """State of one request besides its slot's detector state, which the policy engine holds.
+
+    Attributes:
+        prompt_classes_p: uint8, token classes of the prompt.
+        class_state: where the template's state machine stands after the last response token seen.
+        tail_ids: sampled tokens that were never fed back.
+        content: "full", or "none" once a policy fired that forbids content in records.
+    """
+
+    identity: RequestIdentity
+    slot: int
+    log: TokenLog
+    prompt_classes_p: npt.NDArray[np.uint8]
+    class_state: int
+    coverage: CoverageBook = field(default_factory=CoverageBook)
+    positions: int | None = None
+    end_unix_nanos: int = 0
+    tail_ids: tuple[int, ...] = ()
+    alerts: list[Alert] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    content: str = "full"
+
+    def classify(self, reader: TokenReader, first: int, token_ids_n: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+        """Token classes of rows from position `first` on; response rows advance the template's state."""
+        num_prompt = self.identity.prompt_tokens
+        if first + len(token_ids_n) <= num_prompt:
+            return self.prompt_classes_p[first : first + len(token_ids_n)]
+        cut = max(num_prompt - first, 0)
+        response, self.class_state = reader.classes.classify(
+            token_ids_n[cut:].astype(np.int64), max(first, num_prompt), self.class_state
+        )
+        return np.concatenate([self.prompt_classes_p[first:num_prompt], response])
+
+    def phases(self, first: int, count: int) -> npt.NDArray[np.uint8]:
+        """Codes of `Phase`: prompt before the prompt's end, response from there on."""
+        phases_n = np.full(count, Phase.RESPONSE, np.uint8)
+        phases_n[: max(self.identity.prompt_tokens - first, 0)] = Phase.PROMPT
+        return phases_n
+
+    def add_alert(self, alert: Alert, content: str) -> None:
+        self.alerts.append(alert)
+        if content == "none":
+            self.content = "none"
+
+    def summary(self, detectors: Sequence[CompiledDetector]) -> GenerationSummary:
+        """What is known now; `end_unix_nanos` is 0 while the request runs."""
+        positions = self.coverage.next_position if self.positions is None else self.positions
+        fired = dict.fromkeys(f"{alert.policy}/{alert.rule}" for alert in self.alerts)
+        return GenerationSummary(
+            generation_id=self.identity.generation_id,
+            request_id=self.identity.request_id,
+            external_id=self.identity.external_id,
+            model=self.identity.model,
+            adapter=self.identity.adapter,
+            start_unix_nanos=self.identity.start_unix_nanos,
+            end_unix_nanos=self.end_unix_nanos,
+            prompt_tokens=self.identity.prompt_tokens,
+            output_tokens=max(positions - self.identity.prompt_tokens, 0) + len(self.tail_ids),
+            coverage=self.coverage.message(self.positions),
+            fired=fired,
+            mode=max((alert.mode for alert in self.alerts), default=Mode.MODE_UNSPECIFIED),
+            peaks=self._peaks(detectors),
+        )
+
+    def transcript_arrays(self) -> Transcript:
+        """Copies of the arrays over all positions known, the unfed tail last; texts are left to the caller (None)."""
+        log, num_prompt = self.log, self.identity.prompt_tokens
+        size = max(self.coverage.next_position, num_prompt)
+        log.reserve(size)
+        tail = np.array(self.tail_ids, np.int32)
+        blank_td = np.full((tail.size, log.scores_pd.shape[1]), np.nan, np.float32)
+        return Transcript(
+            token_ids_p=np.concatenate([log.token_ids_p[:size], tail]),
+            phases_p=self.phases(0, size + tail.size),
+            observed_p=np.concatenate([log.observed_p[:size], np.zeros(tail.size, np.bool_)]),
+            scores_pd=np.concatenate([log.scores_pd[:size], blank_td]),
+            token_scores_pd=np.concatenate([log.token_scores_pd[:size], blank_td]),
+            texts=None,
+        )
+
+    def _peaks(self, detectors: Sequence[CompiledDetector]) -> list[DetectorPeak]:
+        size = min(self.coverage.next_position, self.log.observed_p.size)
+        scores_pd, states_pd = self.log.scores_pd[:size], self.log.states_pd[:size]
+        peaks = []
+        for d, detector in enumerate(detectors):
+            if np.isnan(scores_pd[:, d]).all():
+                continue
+            position = int(np.nanargmax(scores_pd[:, d]))
+            peaks.append(
+                DetectorPeak(
+                    policy=detector.policy,
+                    detector=detector.id,
+                    score=float(scores_pd[position, d]),
+                    position=position,
+                    state=DetectorState.ValueType(int(states_pd[:, d].max())),
+                    warn=detector.warn,
+                    fire=detector.fire,
+                )
+            )
+        return peaks
