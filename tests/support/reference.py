@@ -1,0 +1,40 @@
+"""Residuals as Hugging Face computes them: the truth that the tap is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+class Reference:
+    """Decoder layer outputs of a Hugging Face model in float32."""
+
+    def __init__(self, folder: Path | str) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval()
+        self._outputs: list[torch.Tensor] = []
+        for layer in self._model.model.layers:
+            layer.register_forward_hook(self._record)
+
+    def _record(self, module: Any, args: Any, output: Any) -> None:
+        self._outputs.append(output[0] if isinstance(output, tuple) else output)
+
+    def residuals(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """[layers, n, d]: the residual stream after each decoder layer. The last one too is taken before the final
+        norm, unlike `hidden_states[-1]`."""
+        self._outputs.clear()
+        with torch.inference_mode():
+            self._model(torch.tensor([list(token_ids)]), use_cache=False)
+        return torch.stack([output[0] for output in self._outputs]).numpy()
+
+
+def relative_error(observed: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
+    """Largest row-wise ``|observed - expected| / |expected|`` (2-norms) of [n, d] arrays."""
+    difference = np.linalg.norm(observed - expected, axis=-1)
+    return float((difference / np.linalg.norm(expected, axis=-1)).max())
