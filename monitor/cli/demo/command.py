@@ -13,13 +13,13 @@ import typer
 from rich.rule import Rule
 
 from monitor.cli.common import console, default_policies, default_zoo, home, resolve_model
+from monitor.cli.demo.hook_points import hook_points_needed
 from monitor.cli.demo.processes import running
 from monitor.cli.demo.prompts import PROMPTS
 from monitor.cli.demo.report import generations_table, is_flagged, tally
 from monitor.cli.demo.servers import Setting, free_port, sidecar_ready, start_sidecar, start_vllm, vllm_ready
 from monitor.cli.demo.traffic import Answer, send_all
 from monitor.cli.demo.watch import SidecarView
-from monitor.cli.policy import hook_points_needed
 from monitor.cli.render import alert_line, render_generation
 from monitor.v1 import generations_pb2
 
