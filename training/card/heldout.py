@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
-from training.harvest import ActivationCache
 from training.harvest.batches import make_batches
+from training.harvest.cache import ActivationCache
 from training.harvest.residuals import ResidualModel
 from training.harvest.tokens import Reason, TokenSequence
 

@@ -104,6 +104,12 @@ def _load(model: str, load: Any) -> Any:
         raise FeaturewatchError(
             f"model folder {model}", "there is no such folder", "fetch one with `featurewatch model fetch smollm2`"
         )
+    from transformers.utils import logging
+
+    verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    # Its report lists the head as unexpected, which is what a cut is for.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         return load()
     except (OSError, ValueError) as error:
@@ -112,3 +118,7 @@ def _load(model: str, load: Any) -> Any:
             "it must be a Hugging Face folder or id that transformers can load",
             "check the path, or fetch one with `featurewatch model fetch smollm2`",
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if shows_bars:
+            logging.enable_progress_bar()

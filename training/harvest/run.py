@@ -28,6 +28,7 @@ from training.progress import ProgressLine
 Floats = npt.NDArray[np.float32]
 _MEDIAN_BATCHES = 8
 _FLUSH_BATCHES = 32
+_MOST_SHARDS = 128  # all are open at once, times the hook points
 
 
 def harvest(config: HarvestConfig) -> Manifest:
@@ -53,8 +54,10 @@ def harvest(config: HarvestConfig) -> Manifest:
     run = _Run(config, model, CacheWriter(config.cache, manifest))
     with ProgressLine("harvest", config.tokens) as progress:
         for index, batch in enumerate(source):
-            if manifest.rows >= config.tokens:
-                break
+            if index >= manifest.batches_done and manifest.rows >= config.tokens:
+                source.finish()
+                if not batch.held_out:
+                    continue
             if index >= manifest.batches_done:
                 run.take(index, batch)
                 positions = sum(manifest.counts.values()) - manifest.counts.get("padding", 0)
@@ -70,14 +73,21 @@ class _Batches:
 
     def __init__(self, maker: SequenceMaker, documents: Sequence[Document], config: HarvestConfig) -> None:
         self._maker, self._documents, self._config = maker, documents, config
-        self._used = 0
+        self._used, self._finishing = 0, False
 
     def __iter__(self) -> Iterator[TokenBatch]:
+        self._finishing = False
         return make_batches(self._sequences(), self._config.batch_tokens)
+
+    def finish(self) -> None:
+        """No further documents: the iteration ends with the sequences that are waiting for a full batch."""
+        self._finishing = True
 
     def _sequences(self) -> Iterator[TokenSequence]:
         heldout = 0
         for used, document in enumerate(self._documents, 1):
+            if self._finishing:
+                return
             self._used = used
             for sequence in self._maker.sequences(document):
                 if sequence.held_out:
@@ -135,7 +145,8 @@ class _Run:
         manifest.outliers_by_hook_point = dict(self._outliers)
         manifest.seconds = self._before + time.monotonic() - self._started
         manifest.batches_done = index + 1
-        if manifest.batches_done % _FLUSH_BATCHES == 0:
+        # The last batches depend on where the iteration was finished, so they are noted all at once at the end.
+        if manifest.batches_done % _FLUSH_BATCHES == 0 and manifest.rows < self._config.tokens:
             self.writer.flush()
 
     def _with_outliers(
@@ -195,7 +206,7 @@ def _manifest(config: HarvestConfig, model: ResidualModel) -> Manifest:
             )
         return manifest
     config.cache.mkdir(parents=True, exist_ok=True)
-    shards = max(1, round(config.tokens / config.shard_rows))
+    shards = min(max(1, round(config.tokens / config.shard_rows)), _MOST_SHARDS)
     return Manifest(
         width=model.width,
         hook_points=[str(point) for point in model.hook_points],

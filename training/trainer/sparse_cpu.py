@@ -87,7 +87,7 @@ def gradients(  # noqa: PLR0917
 
 
 @_jit
-def _count_above(pre: Floats, floor: float) -> Ints:
+def _count_above(pre: Floats, floor: np.float32) -> Ints:
     n, m = pre.shape
     starts = np.zeros(n + 1, np.int64)
     for i in numba.prange(n):
@@ -101,7 +101,7 @@ def _count_above(pre: Floats, floor: float) -> Ints:
 
 
 @_jit
-def _gather_above(pre: Floats, floor: float, starts: Ints) -> tuple[Ints, Floats]:
+def _gather_above(pre: Floats, floor: np.float32, starts: Ints) -> tuple[Ints, Floats]:
     n, m = pre.shape
     latents = np.empty(starts[n], np.int64)
     values = np.empty(starts[n], np.float32)

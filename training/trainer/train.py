@@ -15,7 +15,7 @@ from torch import Tensor
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
-from training.harvest import ActivationCache
+from training.harvest.cache import ActivationCache
 from training.harvest.compute import forward_device
 from training.progress import ProgressLine
 from training.trainer.batch_top_k import BatchTopK

@@ -1,0 +1,78 @@
+"""`featurewatch sae`: look at a dictionary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from monitor.cli.common import console, default_zoo
+from monitor.sae import Catalog, Dictionary, JumpRelu, load_saelens
+from training.card.card import CARD_JSON, Card
+
+app = typer.Typer(help="Look at sparse autoencoders.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command("info")
+def info(
+    folder: Annotated[Path, typer.Argument(help="SAE folder in SAELens layout, or an SAE id from the zoo.")],
+    zoo: Annotated[list[Path] | None, typer.Option(help="Folder to search for SAE ids.")] = None,
+) -> None:
+    """Show what an SAE is, the figures of its card and whether its weights are sound."""
+    path = folder if folder.is_dir() else Catalog(zoo or default_zoo()).path(str(folder))
+    dictionary = load_saelens(path)
+    table = Table("figure", "value", title=str(folder), title_justify="left")
+    card = _card(path)
+    for name, value in card.rows() if card else _plain_rows(dictionary):
+        table.add_row(name, value)
+    console.print(table)
+    checks = [*_checks(dictionary), *(_card_checks(card, dictionary) if card else [])]
+    for good, text in checks:
+        console.print(f"[green]ok[/green]     {text}" if good else f"[red]failed[/red] {text}", highlight=False)
+    if not card:
+        console.print(f"This SAE has no {CARD_JSON}: nothing is known about its quality.", highlight=False)
+    if not all(good for good, _ in checks):
+        raise typer.Exit(1)
+
+
+def _card(path: Path) -> Card | None:
+    return Card.load(path) if (path / CARD_JSON).is_file() else None
+
+
+def _plain_rows(dictionary: Dictionary) -> list[tuple[str, str]]:
+    return [
+        ("model, hook point", f"{dictionary.model or 'unknown'}, {dictionary.hook_point}"),
+        ("shape", f"{dictionary.num_latents:,} latents of width {dictionary.width}"),
+        ("activation", type(dictionary.activation).__name__),
+        ("sha256", dictionary.sha256),
+    ]
+
+
+def _checks(dictionary: Dictionary) -> list[tuple[bool, str]]:
+    """Loading has already refused wrong shapes and values that are not finite."""
+    norms_m = np.linalg.norm(dictionary.w_dec_md, axis=1)
+    checks = [
+        (True, "all tensors are there, finite and of matching shapes"),
+        (bool((norms_m > 0).all()), f"decoder rows have norms {norms_m.min():.3g} to {norms_m.max():.3g}, none is 0"),
+    ]
+    if isinstance(dictionary.activation, JumpRelu):
+        threshold_m = dictionary.activation.threshold_m
+        text = f"thresholds lie between {threshold_m.min():.4g} and {threshold_m.max():.4g}, none is negative"
+        checks.append((bool((threshold_m >= 0).all()), text))
+    return checks
+
+
+def _card_checks(card: Card, dictionary: Dictionary) -> list[tuple[bool, str]]:
+    off = card.l0_inference / card.k - 1
+    return [
+        (card.sha256 == dictionary.sha256, "the card belongs to these weights"),
+        (abs(off) <= 0.05, f"L0 at inference is {card.l0_inference:.2f}, {off:+.1%} from k = {card.k}"),
+    ]

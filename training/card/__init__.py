@@ -1,0 +1,1 @@
+"""What is known about a trained SAE: figures on held-out data, written beside it. Start at `card`."""

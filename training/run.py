@@ -1,0 +1,107 @@
+"""The whole training: harvest once, train an SAE per hook point, measure, write the folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from monitor.errors import FeaturewatchError
+from monitor.sae import Dictionary, HookPoint, load_saelens, save_saelens
+from training.card.card import Card
+from training.card.cross_entropy import measure_cross_entropy
+from training.card.heldout import HeldoutRows, heldout_rows, heldout_sequences
+from training.card.make import make_card
+from training.command import command_line
+from training.harvest.cache import ActivationCache
+from training.harvest.config import HarvestConfig
+from training.harvest.run import harvest
+from training.output_config import OutputConfig
+from training.trainer.config import TrainConfig
+from training.trainer.export import rounded, to_dictionary, with_threshold
+from training.trainer.train import TrainedSae, train_sae
+
+
+def train_saes(
+    harvest_config: HarvestConfig, train_config: TrainConfig, output: OutputConfig, console: Console
+) -> dict[HookPoint, Path]:
+    """Trains at every hook point of the harvest and returns the folders written.
+
+    A folder appears whole or not at all.
+
+    Raises:
+        FeaturewatchError: bad input, a folder in the way, or a threshold whose L0 misses its target.
+    """
+    command = command_line(harvest_config, train_config, output)
+    points = sorted(HookPoint.parse(text) for text in harvest_config.hook_points)
+    folders = {point: output.out / str(point) for point in points}
+    _require_free(folders, output)
+    manifest = harvest(harvest_config)
+    cache = ActivationCache(harvest_config.cache)
+    console.print(f"{manifest.rows:,} tokens kept, {manifest.heldout_rows:,} positions held out", highlight=False)
+    trained = {point: train_sae(cache, point, train_config) for point in points}
+    sequences = heldout_sequences(cache, output.card_tokens)
+    rows = heldout_rows(harvest_config.model, points, sequences, harvest_config.batch_tokens)
+    model = output.name or Path(harvest_config.model).name
+    dictionaries = {
+        point: _stored_form(trained[point], point, rows, model=model, k=train_config.k, dtype=output.dtype)
+        for point in points
+    }
+    losses = measure_cross_entropy(
+        harvest_config.model,
+        dictionaries,
+        heldout_sequences(cache, output.loss_tokens),
+        harvest_config.batch_tokens,
+    )
+    for point in points:
+        card = make_card(
+            dictionaries[point], trained[point], rows, losses[point], manifest=manifest, config=train_config
+        )
+        card = dataclasses.replace(card, stored_dtype=output.dtype, command=command)
+        _write(dictionaries[point], card, folders[point], output.dtype)
+        console.print(f"[bold]{point}[/bold] → {folders[point]}", soft_wrap=True, highlight=False)
+    return folders
+
+
+def _require_free(folders: Mapping[HookPoint, Path], output: OutputConfig) -> None:
+    taken = [folder for folder in folders.values() if folder.exists()]
+    if taken and not output.replace:
+        raise FeaturewatchError(
+            f"output folder {taken[0]}", "it exists already", "give another --out or --replace to overwrite it"
+        )
+    if output.dtype not in ("float16", "float32"):
+        raise FeaturewatchError(f"dtype {output.dtype!r}", "it is float16 or float32", "choose one of them")
+
+
+def _stored_form(
+    trained: TrainedSae, point: HookPoint, rows: HeldoutRows, *, model: str, k: int, dtype: str
+) -> Dictionary:
+    """The dictionary as it will be read back, with its threshold set on the rounded weights."""
+    metadata = {
+        "training_architecture": "batchtopk",
+        "k": k,
+        "prepend_bos": True,
+        "exclude_special_tokens": True,
+    }
+    dictionary = rounded(to_dictionary(trained, point, model, metadata), dtype)
+    return with_threshold(dictionary, rows.calibration(point), k)
+
+
+def _write(dictionary: Dictionary, card: Card, folder: Path, dtype: str) -> None:
+    """Writes beside the target and renames, so that a half-written SAE never has the final name."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        save_saelens(dictionary, part, dtype=dtype)
+        stored = load_saelens(part)
+        dataclasses.replace(card, sha256=stored.sha256).save(part)
+        part.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
