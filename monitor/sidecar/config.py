@@ -1,0 +1,50 @@
+"""Everything a sidecar is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.rpc import Target
+
+
+@dataclass(frozen=True)
+class RedisConfig:
+    """Where alerts go besides watchers and file.
+
+    Attributes:
+        url: e.g. ``redis://127.0.0.1:6379/0``.
+        stream: key of the stream.
+        spool: file in which events wait while Redis is away.
+    """
+
+    url: str
+    stream: str
+    spool: Path
+
+
+@dataclass(frozen=True)
+class SidecarConfig:
+    """Attributes:
+
+    listen: addresses; at least one.
+    policies: files and folders of policies.
+    zoo: folders below which SAEs are looked up.
+    store: SQLite file of flagged generations.
+    tokenizer: folder that overrides the one the tap names.
+    alerts_jsonl: file that alerts are appended to.
+    insecure_tcp: permits TCP addresses that other machines can reach.
+    drain_seconds: longest wait for open calls at shutdown.
+    tap_grace_seconds: how long a tap that went away keeps its state.
+    """
+
+    listen: tuple[Target, ...]
+    policies: tuple[Path, ...]
+    zoo: tuple[Path, ...]
+    store: Path
+    tokenizer: Path | None = None
+    alerts_jsonl: Path | None = None
+    redis: RedisConfig | None = None
+    insecure_tcp: bool = False
+    drain_seconds: float = 5.0
+    tap_grace_seconds: float = 60.0

@@ -1,0 +1,122 @@
+"""monitor.v1.GenerationService: live, recent and stored generations as one list."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import grpc
+
+from monitor.audit import (
+    AmbiguousIdError,
+    AuditStore,
+    AuditWriter,
+    PageKey,
+    RecentSummaries,
+    UnknownIdError,
+    resolve,
+)
+from monitor.audit.writer import BuildRecord
+from monitor.errors import FeaturewatchError
+from monitor.rpc import abort
+from monitor.sidecar.records import prepare_record
+from monitor.sidecar.taps import Taps
+from monitor.v1.generations_pb2 import (
+    GenerationRecord,
+    GenerationSummary,
+    GetGenerationRequest,
+    GetGenerationResponse,
+    ListGenerationsRequest,
+    ListGenerationsResponse,
+)
+from monitor.v1.generations_pb2_grpc import GenerationServiceServicer
+
+DEFAULT_PAGE: Final = 100
+LARGEST_PAGE: Final = 1000
+ONLY_SUMMARY: Final = "nothing flagged this generation: only its summary is kept, in memory"
+
+
+class GenerationService(GenerationServiceServicer):
+    def __init__(self, taps: Taps, recent: RecentSummaries, store: AuditStore, writer: AuditWriter) -> None:
+        self._taps = taps
+        self._recent = recent
+        self._store = store
+        self._writer = writer
+
+    async def ListGenerations(  # noqa: N802
+        self,
+        request: ListGenerationsRequest,
+        context: grpc.aio.ServicerContext[ListGenerationsRequest, ListGenerationsResponse],
+    ) -> ListGenerationsResponse:
+        size = request.page_size or DEFAULT_PAGE
+        try:
+            if size > LARGEST_PAGE:
+                raise FeaturewatchError(f"page_size {size}", f"it is at most {LARGEST_PAGE}", "ask for several pages")
+            before = PageKey.from_token(request.page_token)
+            # One more than a page tells whether there is a next one.
+            found = await self._summaries(size + 1, before, unflagged=request.include_unflagged)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "BAD_REQUEST", error)
+        page = found[:size]
+        more = PageKey.of(page[-1]).token if len(found) > size else ""
+        return ListGenerationsResponse(generations=page, next_page_token=more)
+
+    async def GetGeneration(  # noqa: N802
+        self,
+        request: GetGenerationRequest,
+        context: grpc.aio.ServicerContext[GetGenerationRequest, GetGenerationResponse],
+    ) -> GetGenerationResponse:
+        try:
+            return GetGenerationResponse(generation=await self._record(request.id))
+        except UnknownIdError as error:
+            await abort(context, grpc.StatusCode.NOT_FOUND, "UNKNOWN_GENERATION", error)
+        except AmbiguousIdError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_ID", error)
+
+    async def _summaries(self, limit: int, before: PageKey | None, *, unflagged: bool) -> list[GenerationSummary]:
+        await asyncio.to_thread(self._writer.flush)
+        live = [s for s in await self._live_summaries() if unflagged or s.fired]
+        stored = await asyncio.to_thread(self._store.page, limit, before)
+        recent = self._recent.page(limit, before) if unflagged else []
+        # The live one counts where a generation is also stored as it was when a rule fired.
+        by_id = {summary.generation_id: summary for summary in [*stored, *recent, *live]}
+        wanted = [s for s in by_id.values() if before is None or PageKey.of(s) < before]
+        return sorted(wanted, key=PageKey.of, reverse=True)[:limit]
+
+    async def _record(self, id_: str) -> GenerationRecord:
+        # What has just ended is on its way to the store.
+        await asyncio.to_thread(self._writer.flush)
+        stored = await asyncio.to_thread(self._store.candidates, id_)
+        recent = {summary.generation_id: summary for summary in self._recent.summaries()}
+        generation_id = resolve(id_, [*await self._live_summaries(), *recent.values(), *stored])
+        build = await self._live_record(generation_id)
+        if build is not None:
+            return await asyncio.to_thread(build)
+        record = await asyncio.to_thread(self._store.get, generation_id)
+        if record is not None:
+            return record
+        # It ended between the two looks, or nothing flagged it.
+        summary = recent.get(generation_id)
+        if summary is None:
+            await asyncio.to_thread(self._writer.flush)
+            record = await asyncio.to_thread(self._store.get, generation_id)
+            if record is None:
+                raise UnknownIdError(f"generation {id_!r}", "it has just ended unflagged", "ask again")
+            return record
+        return GenerationRecord(summary=summary, content="none", notes=[ONLY_SUMMARY])
+
+    async def _live_summaries(self) -> list[GenerationSummary]:
+        def work() -> list[GenerationSummary]:
+            return [request.summary(tap.plan.policies.detectors) for tap in self._taps for request in tap.judge.live]
+
+        return await self._taps.in_judge_thread(work)
+
+    async def _live_record(self, generation_id: str) -> BuildRecord | None:
+        def work() -> BuildRecord | None:
+            for tap in self._taps:
+                for request in tap.judge.live:
+                    if request.identity.generation_id == generation_id:
+                        return prepare_record(request, tap.judge)
+            return None
+
+        return await self._taps.in_judge_thread(work)

@@ -1,0 +1,119 @@
+"""Puts a sidecar together, runs it and takes it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from monitor.audit import AuditStore, AuditWriter, RecentSummaries
+from monitor.emit import Delivery, JsonlSink, MemoryOutbox, RedisStreamSink, SpoolOutbox
+from monitor.rpc import SERVER_OPTIONS, Target
+from monitor.sae import Catalog
+from monitor.sidecar.alert_hub import AlertHub
+from monitor.sidecar.alert_service import AlertService
+from monitor.sidecar.config import SidecarConfig
+from monitor.sidecar.generation_service import GenerationService
+from monitor.sidecar.policy_book import PolicyBook
+from monitor.sidecar.policy_service import PolicyService
+from monitor.sidecar.publisher import Publisher
+from monitor.sidecar.sockets import bind, remove_socket
+from monitor.sidecar.tap_service import TapService
+from monitor.sidecar.taps import Taps
+from monitor.sidecar.tokenizer_cache import TokenizerCache
+from monitor.v1.alerts_pb2_grpc import add_AlertServiceServicer_to_server
+from monitor.v1.generations_pb2_grpc import add_GenerationServiceServicer_to_server
+from monitor.v1.policies_pb2_grpc import add_PolicyServiceServicer_to_server
+from monitor.v1.tap_pb2_grpc import add_TapServiceServicer_to_server
+
+_log = logging.getLogger(__name__)
+
+SERVICES: Final = (
+    "monitor.v1.TapService",
+    "monitor.v1.AlertService",
+    "monitor.v1.PolicyService",
+    "monitor.v1.GenerationService",
+)
+
+
+class Sidecar:
+    """One sidecar process' parts. `start`, then `stop`; both once.
+
+    Reading policies, SAEs and the store happens in the constructor, so bad input is told before anything listens.
+    """
+
+    def __init__(self, config: SidecarConfig) -> None:
+        """Raises FeaturewatchError, or PolicyError with all problems of all policy files."""
+        self.config = config
+        self.book = PolicyBook.load(config.policies, Catalog(config.zoo))
+        self.session_id = str(uuid.uuid4())
+        self.listening: tuple[Target, ...] = ()
+        self.deliveries: tuple[Delivery, ...] = ()
+        self._tokenizers = TokenizerCache(config.tokenizer)
+        self.store = AuditStore(config.store)
+        self._writer = AuditWriter(self.store)
+        self._hub = AlertHub()
+        self._health = health.aio.HealthServicer()
+
+    async def start(self) -> None:
+        """Listens and serves. Raises FeaturewatchError when an address or a spool file is in use."""
+        self.deliveries = tuple(_deliveries(self.config))
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        listening = []
+        for target in self.config.listen:
+            listening.append(bind(self._server, target, insecure_tcp=self.config.insecure_tcp))
+        self.listening = tuple(listening)
+        recent = RecentSummaries()
+        publisher = Publisher(self._hub, self.deliveries, self._writer, recent)
+        self.taps = Taps(
+            self.book,
+            publisher,
+            self._tokenizers,
+            session_id=self.session_id,
+            grace_seconds=self.config.tap_grace_seconds,
+        )
+        self._tap_service = TapService(self.taps)
+        add_TapServiceServicer_to_server(self._tap_service, self._server)
+        add_AlertServiceServicer_to_server(AlertService(self._hub, self.book), self._server)
+        add_PolicyServiceServicer_to_server(PolicyService(self.book, self.taps), self._server)
+        generations = GenerationService(self.taps, recent, self.store, self._writer)
+        add_GenerationServiceServicer_to_server(generations, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        for delivery in self.deliveries:
+            delivery.start()
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Says NOT_SERVING, judges what has arrived, ends streams, writes records, delivers events; bounded."""
+        await self._health.enter_graceful_shutdown()
+        self._tap_service.close()
+        self._hub.close()
+        await self._server.stop(self.config.drain_seconds)
+        await self.taps.close()
+        await asyncio.to_thread(self._writer.close)
+        await asyncio.gather(*(delivery.close() for delivery in self.deliveries))
+        self.store.close()
+        for target in self.listening:
+            remove_socket(target)
+        _log.info("stopped: %d records written, %d lost", self._writer.written, self._writer.lost)
+        for delivery in self.deliveries:
+            _log.info("%s: %s", delivery.name, delivery.stats)
+
+
+def _deliveries(config: SidecarConfig) -> Sequence[Delivery]:
+    deliveries = []
+    if config.alerts_jsonl is not None:
+        deliveries.append(Delivery(JsonlSink(config.alerts_jsonl), MemoryOutbox()))
+    if config.redis is not None:
+        sink = RedisStreamSink(config.redis.url, config.redis.stream)
+        deliveries.append(Delivery(sink, SpoolOutbox(config.redis.spool)))
+    return deliveries

@@ -1,0 +1,110 @@
+"""Addresses to listen on: refused when another process has them, cleared when a dead one left them behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from monitor.errors import FeaturewatchError
+from monitor.rpc import Target
+
+_OWNER_ONLY = 0o177
+
+
+def bind(server: grpc.aio.Server, target: Target, *, insecure_tcp: bool) -> Target:
+    """Makes `server` listen and returns the address with the port the system chose.
+
+    A Unix socket is readable and writable by its owner only. Raises FeaturewatchError when the address is in use, may
+    not be used, or is reachable from other machines without `insecure_tcp`.
+    """
+    if target.path is not None:
+        _clear_stale(target.path)
+        with _umask(_OWNER_ONLY):
+            _add_port(server, target)
+        return target
+    if not target.is_loopback and not insecure_tcp:
+        raise FeaturewatchError(
+            f"TCP address {target}",
+            "other machines can reach it, and this version has no TLS: anyone could read prompts and send frames",
+            "listen on 127.0.0.1 or a Unix socket, or pass --insecure-tcp where the network itself is trusted",
+        )
+    return Target(host=target.host, port=_add_port(server, target))
+
+
+def remove_socket(target: Target) -> None:
+    """Removes the socket file of a server that has stopped."""
+    if target.path is not None:
+        target.path.unlink(missing_ok=True)
+
+
+def _add_port(server: grpc.aio.Server, target: Target) -> int:
+    try:
+        return server.add_insecure_port(target.grpc)
+    except RuntimeError as error:
+        raise FeaturewatchError(
+            f"address {target} ({_cause(target) or error})",
+            "the sidecar must be able to listen there, and another process may have it",
+            "stop that process or choose another address with --listen",
+        ) from error
+
+
+def _clear_stale(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FeaturewatchError(
+            f"socket {path} ({error.strerror})", "its folder must be usable", "choose another path with --listen"
+        ) from error
+    if not stat.S_ISSOCK(mode):
+        raise FeaturewatchError(
+            f"socket path {path}", "a file that is no socket is there", "remove it or choose another path with --listen"
+        )
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise FeaturewatchError(
+                f"socket {path} ({error.strerror or error})",
+                "it is not known whether a sidecar listens there",
+                "check its owner and permissions or choose another path with --listen",
+            ) from error
+    raise FeaturewatchError(
+        f"socket {path}",
+        "another process listens on it",
+        "stop that sidecar or choose another path with --listen",
+    )
+
+
+def _cause(target: Target) -> str:
+    """Why the system refuses the address; gRPC's own error does not say."""
+    try:
+        if target.path is not None:
+            return "" if os.access(target.path.parent, os.W_OK) else f"no write permission in {target.path.parent}"
+        family = socket.AF_INET6 if target.host.startswith("[") else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.bind((target.host.strip("[]"), target.port))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+@contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -1,0 +1,168 @@
+"""monitor.v1.TapService: the stream between one tap and the sidecar."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+import grpc
+
+from monitor import __version__
+from monitor.errors import FeaturewatchError
+from monitor.rpc import PROTOCOL_VERSION, abort
+from monitor.sidecar.taps import Tap, Taps
+from monitor.v1.tap_pb2 import Ack, Hello, StepFrame, StreamRequest, StreamResponse, Welcome
+from monitor.v1.tap_pb2_grpc import TapServiceServicer
+
+_log = logging.getLogger(__name__)
+
+# Unacknowledged frames that the sidecar holds; beyond them it stops reading and the tap's own buffer fills.
+CREDITS: Final = 512
+# Frames judged in one go, with one acknowledgement, when many are waiting.
+BATCH: Final = 32
+HELLO_SECONDS: Final = 10.0
+
+Context = grpc.aio.ServicerContext[StreamRequest, StreamResponse]
+_Inbox = asyncio.Queue[StreamRequest]
+
+
+class TapService(TapServiceServicer):
+    def __init__(self, taps: Taps) -> None:
+        self._taps = taps
+        self._readers: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def Stream(self, _requests: Any, context: Context) -> None:  # type: ignore[override]  # noqa: N802
+        """Hello, Welcome, WatchPlan, then frames up and acknowledgements down until the tap goes."""
+        hello = await self._hello(context)
+        try:
+            tap = await self._taps.attach(hello)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, "POLICIES_DO_NOT_FIT", error)
+        inbox: _Inbox = asyncio.Queue(CREDITS)
+        reader = asyncio.create_task(_read(context, inbox), name=f"read tap {hello.tap_id}")
+        tap.reader = reader
+        self._readers.add(reader)
+        try:
+            await context.write(StreamResponse(welcome=_welcome(tap)))
+            await context.write(StreamResponse(watch_plan=tap.plan.watch_plan))
+            _log_plan(tap)
+            await self._judge(tap, inbox, reader, context)
+            if not self._closing and tap.reader is not reader:
+                newer = FeaturewatchError(
+                    f"tap {hello.tap_id!r}",
+                    "a newer stream of the same tap has taken over",
+                    "give every worker process a tap_id of its own",
+                )
+                await abort(context, grpc.StatusCode.ABORTED, "TAP_TAKEN_OVER", newer)
+        finally:
+            reader.cancel()
+            self._readers.discard(reader)
+            self._taps.detach(tap, reader)
+
+    def close(self) -> None:
+        """Ends all streams after the frames that have been read are judged."""
+        self._closing = True
+        for reader in self._readers:
+            reader.cancel()
+
+    async def _hello(self, context: Context) -> Hello:
+        try:
+            first: Any = await asyncio.wait_for(context.read(), HELLO_SECONDS)
+        except TimeoutError:
+            error = FeaturewatchError(
+                f"tap stream without a message for {HELLO_SECONDS:.0f} s", "it begins with Hello", "send Hello first"
+            )
+            await abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "NO_HELLO", error)
+        if not isinstance(first, StreamRequest) or first.WhichOneof("message") != "hello" or not first.hello.tap_id:
+            kind = first.WhichOneof("message") if isinstance(first, StreamRequest) else "end of stream"
+            error = FeaturewatchError(
+                f"tap stream that begins with {kind}", "it begins with Hello and a tap_id", "send Hello first"
+            )
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "NO_HELLO", error)
+        if first.hello.protocol_version != PROTOCOL_VERSION:
+            error = FeaturewatchError(
+                f"protocol version {first.hello.protocol_version} of tap {first.hello.tap_id!r}",
+                f"this sidecar ({__version__}) speaks version {PROTOCOL_VERSION}",
+                "install the same Featurewatch version in the engine and the sidecar",
+            )
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, "PROTOCOL_VERSION", error)
+        if self._closing:
+            error = FeaturewatchError("sidecar", "it is shutting down", "connect again")
+            await abort(context, grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", error)
+        return first.hello
+
+    async def _judge(self, tap: Tap, inbox: _Inbox, reader: asyncio.Task[None], context: Context) -> None:
+        while True:
+            first = await _next(inbox, reader)
+            if first is None:
+                return
+            messages = [first]
+            while len(messages) < BATCH and not inbox.empty():
+                messages.append(inbox.get_nowait())
+            frames: list[StepFrame] = []
+            for message in messages:
+                kind = message.WhichOneof("message")
+                if kind == "step":
+                    frames.append(message.step)
+                elif kind == "heartbeat":
+                    tap.heartbeat = message.heartbeat
+                else:
+                    tap.judge.problems.note("unexpected message", str(kind))
+            if frames:
+                await self._taps.judge(tap, frames)
+                await context.write(StreamResponse(ack=Ack(seq=tap.judge.last_seq)))
+
+
+async def _read(context: Context, inbox: _Inbox) -> None:
+    """Moves messages into the inbox until the tap ends the stream; waits while the inbox is full."""
+    while True:
+        message: Any = await context.read()
+        if message is grpc.aio.EOF:
+            return
+        await inbox.put(message)
+
+
+async def _next(inbox: _Inbox, reader: asyncio.Task[None]) -> StreamRequest | None:
+    """The next message; None when the reader has ended and everything it read was taken."""
+    if not inbox.empty():
+        return inbox.get_nowait()
+    waiting = asyncio.create_task(inbox.get())
+    try:
+        await asyncio.wait({waiting, reader}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+    finally:
+        waiting.cancel()
+    return None
+
+
+def _welcome(tap: Tap) -> Welcome:
+    return Welcome(
+        protocol_version=PROTOCOL_VERSION,
+        session_id=tap.session_id,
+        sidecar_version=__version__,
+        credits=CREDITS,
+        last_seq=tap.judge.last_seq,
+        unserved=tap.plan.unserved.values(),
+    )
+
+
+def _log_plan(tap: Tap) -> None:
+    engine = tap.hello.engine
+    _log.info(
+        "tap %s: %s %s, model %s, hook points %s: watching %d directions for %s",
+        tap.hello.tap_id,
+        engine.name,
+        engine.version,
+        engine.served_model or engine.model,
+        ", ".join(tap.hello.hook_points) or "none",
+        len(tap.plan.policies.directions),
+        ", ".join(tap.plan.served) or "no policy",
+    )
+    for line in tap.plan.unserved.values():
+        _log.warning("tap %s: not served: %s", tap.hello.tap_id, line)
+    for name, served in tap.plan.served.items():
+        if served.reason:
+            _log.warning("tap %s: policy %s is in shadow mode: %s", tap.hello.tap_id, name, served.reason)

@@ -1,0 +1,194 @@
+"""The taps that speak, or spoke a moment ago, to this sidecar. Their state outlives a broken stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from monitor.sidecar.judge import TapJudge
+from monitor.sidecar.ledger import PolicyLedger
+from monitor.sidecar.plan import TapPlan, plan_for_tap
+from monitor.sidecar.policy_book import PolicyBook
+from monitor.sidecar.publisher import Outcome, Publisher
+from monitor.sidecar.records import prepare_record
+from monitor.sidecar.tokenizer_cache import TokenizerCache
+from monitor.v1.policies_pb2 import TapStatus
+from monitor.v1.tap_pb2 import Heartbeat, Hello, StepFrame
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(eq=False)
+class Tap:
+    """One tap: what it said of itself, its judge, and the task that reads its stream while there is one."""
+
+    hello: Hello
+    session_id: str
+    judge: TapJudge
+    reader: asyncio.Task[None] | None = None
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def plan(self) -> TapPlan:
+        return self.judge.plan
+
+    def status(self) -> TapStatus:
+        return TapStatus(
+            tap_id=self.hello.tap_id,
+            model=self.hello.engine.served_model or self.hello.engine.model,
+            hook_points=self.hello.hook_points,
+            connected=self.reader is not None,
+            frames=self.judge.frames,
+            rows=self.judge.rows,
+            steps=self.heartbeat.steps,
+            steps_fired=self.heartbeat.steps_fired,
+            dropped_rows=self.heartbeat.dropped_rows,
+            errors=self.heartbeat.errors + self.judge.problems.total,
+            unreported_requests=self.heartbeat.unreported_requests,
+        )
+
+
+class Taps:
+    """Attaches streams to taps and runs all judging in one thread, in order.
+
+    A tap that goes away keeps its state for `grace_seconds`, so that a short break costs nothing; then its requests are
+    ended as far as they got.
+    """
+
+    def __init__(
+        self,
+        book: PolicyBook,
+        publisher: Publisher,
+        tokenizers: TokenizerCache,
+        *,
+        session_id: str,
+        grace_seconds: float,
+    ) -> None:
+        self.ledger = PolicyLedger()
+        self.plan_version = 1
+        self._book = book
+        self._publisher = publisher
+        self._tokenizers = tokenizers
+        self._session_id = session_id
+        self._grace_seconds = grace_seconds
+        self._taps: dict[str, Tap] = {}
+        self._lives: Counter[str] = Counter()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="judge")
+        self._attaching = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = set()
+
+    def __iter__(self) -> Iterator[Tap]:
+        return iter([*self._taps.values()])
+
+    async def in_judge_thread(self, work: Callable[[], _T]) -> _T:
+        """Runs `work` between frames, when the state of all requests is consistent."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def attach(self, hello: Hello) -> Tap:
+        """The tap's state, as it was left or new; an older stream of the same tap ends. Raises FeaturewatchError."""
+        async with self._attaching:
+            tap = self._taps.get(hello.tap_id)
+            if tap is not None and not _same_tap(tap.hello, hello):
+                await self._expire(tap)
+                tap = None
+            if tap is None:
+                tap = await self.in_judge_thread(lambda: self._new_tap(hello))
+                self._taps[hello.tap_id] = tap
+        if tap.expiry is not None:
+            tap.expiry.cancel()
+            tap.expiry = None
+        if tap.reader is not None:
+            tap.reader.cancel()
+        return tap
+
+    def detach(self, tap: Tap, reader: asyncio.Task[None]) -> None:
+        """The stream that `reader` read has ended: what is flagged is written, the state waits for the tap."""
+        if tap.reader is not reader:
+            return
+        tap.reader = None
+        loop = asyncio.get_running_loop()
+        tap.expiry = loop.call_later(self._grace_seconds, lambda: self._start(self._expire(tap)))
+        self._start(self._save_flagged(tap))
+        _log.info("tap %s: stream ended with %d requests live", tap.hello.tap_id, len(tap.judge.live))
+
+    async def judge(self, tap: Tap, frames: Sequence[StepFrame]) -> None:
+        """Judges frames in order and publishes what they gave, also when the stream that brought them ends."""
+        await asyncio.shield(self._start(self._judge(tap, frames)))
+
+    async def close(self) -> None:
+        """Ends all requests as far as they got, publishes them, and ends the thread."""
+        for tap in self:
+            if tap.expiry is not None:
+                tap.expiry.cancel()
+            await self._finish(tap, "the sidecar shut down before it ended")
+        await asyncio.gather(*self._background)
+        self._thread.shutdown()
+
+    def _new_tap(self, hello: Hello) -> Tap:
+        self._lives[hello.tap_id] += 1
+        life = self._lives[hello.tap_id]
+        # A tap whose state was given up must learn that it is lost, although the process is still the same.
+        session_id = self._session_id if life == 1 else f"{self._session_id}/{life}"
+        plan = plan_for_tap(self._book, hello.engine, hello.hook_points, self.plan_version)
+        judge = TapJudge(
+            tap_id=hello.tap_id,
+            session_id=session_id,
+            engine_info=hello.engine,
+            plan=plan,
+            reader=self._tokenizers.reader_for(hello.engine.tokenizer),
+            ledger=self.ledger,
+            clock=time.time_ns,
+        )
+        return Tap(hello=hello, session_id=session_id, judge=judge)
+
+    async def _judge(self, tap: Tap, frames: Sequence[StepFrame]) -> None:
+        def work() -> list[Outcome]:
+            return [_outcome(tap.judge, frame) for frame in frames]
+
+        for outcome in await self.in_judge_thread(work):
+            self._publisher.publish(outcome)
+
+    async def _save_flagged(self, tap: Tap) -> None:
+        def work() -> Outcome:
+            flagged = [request for request in tap.judge.live if request.alerts]
+            return Outcome(records=[prepare_record(request, tap.judge) for request in flagged])
+
+        self._publisher.publish(await self.in_judge_thread(work))
+
+    async def _expire(self, tap: Tap) -> None:
+        if self._taps.get(tap.hello.tap_id) is tap:
+            del self._taps[tap.hello.tap_id]
+        await self._finish(tap, "the tap went away before it ended")
+
+    async def _finish(self, tap: Tap, note: str) -> None:
+        outcome = await self.in_judge_thread(lambda: Outcome.of_ended(tap.judge.finish_all(note), tap.judge))
+        self._publisher.publish(outcome)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+
+def _outcome(judge: TapJudge, frame: StepFrame) -> Outcome:
+    try:
+        return Outcome.of(judge.apply(frame), judge)
+    except Exception:  # noqa: BLE001
+        # The other requests of this tap must go on being judged whatever is wrong with one frame; its positions come
+        # out as dropped when the next rows of those requests arrive.
+        _log.exception("frame %d", frame.seq)
+        judge.problems.note("judging failed", f"frame {frame.seq}")
+        return Outcome()
+
+
+def _same_tap(one: Hello, other: Hello) -> bool:
+    return one.engine == other.engine and one.hook_points == other.hook_points
