@@ -13,7 +13,8 @@ from rich.table import Table
 from monitor.cli.common import console, default_zoo, err_console, resolve_model
 from monitor.cli.model_shape import ModelShape, read_model_shape
 from monitor.policy import Policy, PolicyError, Problem, check_policy, parse_policy
-from monitor.policy.schema import Calibration, Detector, json_schema
+from monitor.policy.json_schema import json_schema
+from monitor.policy.schema import Calibration, Detector
 from monitor.sae import Catalog
 from monitor.sidecar.sources import CatalogSources
 

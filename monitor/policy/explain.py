@@ -11,7 +11,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from monitor.policy import planned
-from monitor.policy.schema import json_schema
+from monitor.policy.json_schema import json_schema
 from monitor.policy.schema_rules import RULE_ERROR
 from monitor.policy.yaml_fields import Fields, line_of
 
@@ -33,7 +33,7 @@ _PLAIN = {
     "model_type": _BLOCK,
     "model_attributes_type": _BLOCK,
     "greater_than": ("must be greater than {gt:g}", "choose a larger number"),
-    "greater_than_equal": ("must be at least {ge}", "choose a larger number"),
+    "greater_than_equal": ("must be at least {ge:g}", "choose a larger number"),
     "less_than": ("must be less than {lt:g}", "choose a smaller number"),
     "less_than_equal": ("must be at most {le:g}", "choose a smaller number"),
 }

@@ -2,8 +2,8 @@
 
 Per request and detector the state is four numbers, so a row costs the same at any length of the request:
 
-- value: the decayed sum (ema), the sum of the current block (rolling mean) or the maximum;
-- weight: the decayed count, by which the ema's start is corrected;
+- value: the average (ema), the sum of the current block (rolling mean) or the maximum;
+- weight: the ema's decayed count, 1 in the long run, which corrects its start;
 - count: judged tokens;
 - score: the aggregate as it stands.
 
@@ -55,9 +55,9 @@ def aggregate(score, memory_sd4, rings_sw, slot, d, ints_d8, floats_d7):  # type
     )
     kind = ints_d8[d, 1]
     if kind == _EMA:
-        value = floats_d7[d, 1] * value + floats_d7[d, 2] * score
         weight = floats_d7[d, 1] * weight + floats_d7[d, 2]
-        result = value / weight
+        value += (score - value) * (floats_d7[d, 2] / weight)
+        result = value
     elif kind == _ROLLING_MEAN:
         window, start = ints_d8[d, 2], ints_d8[d, 3]
         at = int(count) % window

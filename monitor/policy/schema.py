@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from monitor.policy import schema_rules as rules
 
-#: A number as YAML writes it: no strings, no booleans, no NaN, no infinity.
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+#: A number as YAML writes it: no strings, no booleans, no NaN, no infinity. The bounds keep all later sums finite.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e30, le=1e30)]
 Text = Annotated[str, Field(strict=True, min_length=1, max_length=4000)]
 #: Stable names in metrics and alerts.
 PolicyName = Annotated[str, Field(strict=True, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
@@ -190,25 +190,3 @@ class PolicyDocument(_Fields):
     kind: Literal["Policy"]
     metadata: Metadata
     spec: Spec
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of the policy file, for editors."""
-    schema = _tidied(PolicyDocument.model_json_schema(by_alias=True))
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Featurewatch policy", **schema}
-
-
-def _tidied(schema: Any) -> Any:
-    """Without generated titles and without null: a field that has no value is left out of the file."""
-    if isinstance(schema, list):
-        return [_tidied(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    unwanted = {key for key, value in schema.items() if (key, value) == ("default", None)}
-    unwanted |= {key for key, value in schema.items() if key == "title" and isinstance(value, str)}
-    kept = {key: _tidied(value) for key, value in schema.items() if key not in unwanted}
-    options = [option for option in kept.get("anyOf", ()) if option != {"type": "null"}]
-    if len(options) == 1:
-        del kept["anyOf"]
-        kept = {**options[0], **kept}
-    return kept

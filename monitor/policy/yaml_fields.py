@@ -47,7 +47,9 @@ class Fields:
     problems: list[Problem] = field(default_factory=list)
 
     def refuse(self, line: int, path: str, value: str, rule: str, remedy: str) -> None:
-        self.problems.append(Problem(self.file, line, shorten(path, 160), shorten(value), rule, remedy))
+        self.problems.append(
+            Problem(self.file, line, shorten(path, 160), shorten(value), shorten(rule, 800), shorten(remedy, 400))
+        )
 
 
 def line_of(lines: dict[str, int], path: str) -> int:
