@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.errors import FeaturewatchError
-from monitor.policy import Policy, PolicyError, Problem, check_policy, parse_policy
+from monitor.policy import Policy, PolicyError, PolicySet, Problem, check_policy, compile_policies, parse_policy
 from monitor.sae import Catalog
 from monitor.sidecar.sources import CatalogSources
 from monitor.sidecar.sources_search import SearchSources
@@ -17,11 +17,17 @@ _SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class PolicyBook:
-    """Good policies, the catalog they refer to and the sources they are compiled from."""
+    """Good policies and what they are compiled from.
+
+    Attributes:
+        policies: all that were given, those in mode off included.
+        sources: where their SAEs and probes are looked up.
+        compiled: all that are not off, together.
+    """
 
     policies: tuple[Policy, ...]
-    catalog: Catalog
     sources: SearchSources
+    compiled: PolicySet
 
     @classmethod
     def load(cls, paths: Sequence[Path], catalog: Catalog) -> PolicyBook:
@@ -48,7 +54,14 @@ class PolicyBook:
             policies.append(policy)
         if problems:
             raise PolicyError(problems)
-        return cls(tuple(policies), catalog, SearchSources(catalog, [file.parent for file in files]))
+        sources = SearchSources(catalog, [file.parent for file in files])
+        return cls(tuple(policies), sources, compile_policies(policies, sources))
+
+    @property
+    def sae_hashes(self) -> dict[str, str]:
+        """SHA-256 of the weights of each SAE that takes part, by id."""
+        saes = dict.fromkeys(ref.source for ref in self.compiled.directions if ref.kind == "latent")
+        return {sae: self.sources.sae(sae).sha256 for sae in saes}
 
     def policy(self, name: str) -> Policy | None:
         return next((policy for policy in self.policies if policy.name == name), None)

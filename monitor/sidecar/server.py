@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import grpc
+import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from monitor.audit import AuditStore, AuditWriter, RecentSummaries
 from monitor.emit import Delivery, JsonlSink, MemoryOutbox, RedisStreamSink, SpoolOutbox
+from monitor.policy import PolicyEngine, TokenClasses
 from monitor.rpc import SERVER_OPTIONS, Target
 from monitor.sae import Catalog
 from monitor.sidecar.alert_hub import AlertHub
@@ -60,6 +62,9 @@ class Sidecar:
         self._writer = AuditWriter(self.store)
         self._hub = AlertHub()
         self._health = health.aio.HealthServicer()
+        # Compiles or loads the kernels now: the first frame must not wait for that.
+        PolicyEngine(self.book.compiled)
+        TokenClasses.unknown().classify(np.zeros(1, np.int64), 0)
 
     async def start(self) -> None:
         """Listens and serves. Raises FeaturewatchError when an address or a spool file is in use."""

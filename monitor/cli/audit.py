@@ -1,0 +1,99 @@
+"""`featurewatch audit`: generations that were judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli.audit_reader import open_reader
+from monitor.cli.common import console
+from monitor.cli.render import clock_time, coverage_words, render_generation
+from monitor.v1.generations_pb2 import GenerationSummary
+
+app = typer.Typer(help="Look at judged generations.", no_args_is_help=True)
+
+_Sidecar = Annotated[
+    str | None, typer.Option("--sidecar", metavar="TARGET", help="unix:<path> or host:port.", show_default=False)
+]
+_Store = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="FILE", help="Read this file instead of asking a sidecar.", show_default=False),
+]
+_Json = Annotated[bool, typer.Option("--json", help="As JSON, with everything that is stored.")]
+
+
+@app.callback()
+def _audit() -> None:
+    """Look at judged generations."""
+
+
+@app.command("list")
+def list_(
+    sidecar: _Sidecar = None,
+    store: _Store = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also the latest that nothing flagged (from a sidecar).")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
+    json: _Json = False,
+) -> None:
+    """List generations, the newest first."""
+    with open_reader(sidecar, store) as reader:
+        summaries = reader.summaries(limit, unflagged=all_)
+    if json:
+        for summary in summaries:
+            typer.echo(_json(summary, indent=None))
+    elif summaries:
+        console.print(_table(summaries))
+    else:
+        console.print("No generation yet." if all_ else "No generation was flagged yet; --all shows the others.")
+
+
+@app.command("show")
+def show(
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="Generation, request or client id, or the beginning of one.")
+    ],
+    sidecar: _Sidecar = None,
+    store: _Store = None,
+    json: _Json = False,
+) -> None:
+    """Show one generation: tokens coloured by score, the rules that fired, the evidence, what was not seen."""
+    with open_reader(sidecar, store) as reader:
+        record = reader.record(id_)
+    if json:
+        typer.echo(_json(record, indent=2))
+    else:
+        console.print(render_generation(record), highlight=False)
+
+
+def _table(summaries: list[GenerationSummary]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("generation", no_wrap=True)
+    table.add_column("began", no_wrap=True)
+    table.add_column("client id")
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("fired")
+    table.add_column("coverage")
+    for summary in summaries:
+        fired = Text(", ".join(summary.fired), style="red") if summary.fired else Text("-", style="dim")
+        if not summary.end_unix_nanos:
+            fired.append(" (running)", style="dim")
+        table.add_row(
+            summary.generation_id[:8],
+            clock_time(summary.start_unix_nanos),
+            summary.external_id or summary.request_id,
+            f"{summary.prompt_tokens}+{summary.output_tokens}",
+            fired,
+            coverage_words(summary.coverage),
+        )
+    return table
+
+
+def _json(message: Message, indent: int | None) -> str:
+    return MessageToJson(message, preserving_proto_field_name=True, indent=indent, ensure_ascii=False)

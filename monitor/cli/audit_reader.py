@@ -1,0 +1,108 @@
+"""Where `featurewatch audit` reads: a running sidecar, or the store's file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+from rich.markup import escape
+
+from monitor.audit import AuditStore, resolve
+from monitor.cli.common import default_socket, err_console, home
+from monitor.errors import FeaturewatchError
+from monitor.rpc import CHANNEL_OPTIONS, Target, call_error
+from monitor.v1.generations_pb2 import (
+    GenerationRecord,
+    GenerationSummary,
+    GetGenerationRequest,
+    ListGenerationsRequest,
+)
+from monitor.v1.generations_pb2_grpc import GenerationServiceStub
+
+_SECONDS = 10.0
+_LARGEST_PAGE = 1000
+
+
+def default_store() -> Path:
+    """The SQLite file that a sidecar writes when it is told nothing else."""
+    return home() / "audit.sqlite"
+
+
+class Reader(Protocol):
+    def summaries(self, limit: int, *, unflagged: bool) -> list[GenerationSummary]: ...
+
+    def record(self, id_: str) -> GenerationRecord: ...
+
+
+@contextmanager
+def open_reader(sidecar: str | None, store: Path | None) -> Iterator[Reader]:
+    """The store if one is named, else the sidecar; without both the default sidecar, or its store when it is down."""
+    if store is None and sidecar is None:
+        default = Target.parse(default_socket())
+        if default.path is not None and not default.path.exists() and default_store().is_file():
+            store = default_store()
+            err_console.print(
+                f"[dim]No sidecar at {escape(str(default))}; reading {escape(str(store))}.[/dim]", highlight=False
+            )
+    if store is not None:
+        if sidecar is not None:
+            raise FeaturewatchError("--sidecar and --store", "only one of them can be read", "leave one of them out")
+        audit = AuditStore(store, read_only=True)
+        try:
+            yield StoreReader(audit)
+        finally:
+            audit.close()
+        return
+    target = Target.parse(sidecar or default_socket())
+    with grpc.insecure_channel(target.grpc, options=CHANNEL_OPTIONS) as channel:
+        yield SidecarReader(channel, target)
+
+
+class StoreReader:
+    def __init__(self, store: AuditStore) -> None:
+        self._store = store
+
+    def summaries(self, limit: int, *, unflagged: bool) -> list[GenerationSummary]:
+        if unflagged:
+            raise FeaturewatchError(
+                f"--all with the store {self._store.path}",
+                "a store holds flagged generations only",
+                "ask the running sidecar (--sidecar) or leave --all out",
+            )
+        return self._store.page(limit)
+
+    def record(self, id_: str) -> GenerationRecord:
+        record = self._store.get(resolve(id_, self._store.candidates(id_)))
+        assert record is not None  # nothing deletes from a store
+        return record
+
+
+class SidecarReader:
+    def __init__(self, channel: grpc.Channel, target: Target) -> None:
+        self._stub = GenerationServiceStub(channel)
+        self._target = target
+
+    def summaries(self, limit: int, *, unflagged: bool) -> list[GenerationSummary]:
+        found: list[GenerationSummary] = []
+        token = ""
+        try:
+            while len(found) < limit:
+                size = min(limit - len(found), _LARGEST_PAGE)
+                request = ListGenerationsRequest(include_unflagged=unflagged, page_size=size, page_token=token)
+                response = self._stub.ListGenerations(request, timeout=_SECONDS)
+                found += response.generations
+                token = response.next_page_token
+                if not token:
+                    break
+        except grpc.RpcError as error:
+            raise call_error(error, self._target) from error
+        return found
+
+    def record(self, id_: str) -> GenerationRecord:
+        try:
+            return self._stub.GetGeneration(GetGenerationRequest(id=id_), timeout=_SECONDS).generation
+        except grpc.RpcError as error:
+            raise call_error(error, self._target) from error

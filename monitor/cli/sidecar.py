@@ -1,0 +1,119 @@
+"""`featurewatch sidecar`: the process that judges."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from monitor import __version__
+from monitor.cli.audit_reader import default_store
+from monitor.cli.common import console, default_policies, default_socket, default_zoo, err_console, home
+from monitor.policy import PolicyError
+from monitor.rpc import Target, name_of
+from monitor.sidecar.config import RedisConfig, SidecarConfig
+from monitor.sidecar.server import Sidecar
+from monitor.v1.alerts_pb2 import Mode
+
+
+def sidecar(  # noqa: PLR0917 - one parameter per command-line option
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TARGET", help="unix:<path> or host:port; may be repeated.", show_default=False),
+    ] = None,
+    policies: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR|FILE", help="Policy file or folder; may be repeated.", show_default=False),
+    ] = None,
+    zoo: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder with SAEs; may be repeated.", show_default=False)
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="SQLite file of flagged generations.", show_default=False)
+    ] = None,
+    alerts_jsonl: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append alerts to this file.", show_default=False)
+    ] = None,
+    redis: Annotated[str | None, typer.Option(metavar="URL", help="Also send alerts to this Redis.")] = None,
+    redis_stream: Annotated[str, typer.Option(metavar="NAME", help="Key of the Redis Stream.")] = "mon:events",
+    spool: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where alerts wait while Redis is away.", show_default=False),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder with tokenizer.json; default: the model's.", show_default=False),
+    ] = None,
+    insecure_tcp: Annotated[
+        bool, typer.Option("--insecure-tcp", help="Allow TCP addresses that other machines can reach, without TLS.")
+    ] = False,
+    drain_seconds: Annotated[float, typer.Option(min=0, help="Longest wait for open calls at shutdown.")] = 5.0,
+) -> None:
+    """Judge what taps see: serve gRPC, evaluate policies, send alerts, keep the audit."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = SidecarConfig(
+        listen=tuple(Target.parse(text) for text in listen or [default_socket()]),
+        policies=tuple(policies or [default_policies()]),
+        zoo=tuple(zoo or default_zoo()),
+        store=store or default_store(),
+        tokenizer=tokenizer,
+        alerts_jsonl=alerts_jsonl,
+        redis=RedisConfig(redis, redis_stream, spool or home() / "redis.spool") if redis else None,
+        insecure_tcp=insecure_tcp,
+        drain_seconds=drain_seconds,
+    )
+    try:
+        asyncio.run(_serve(Sidecar(config)))
+    except PolicyError as error:
+        for problem in error.problems:
+            err_console.print(f"[bold red]error[/bold red] {escape(str(problem))}", soft_wrap=True, highlight=False)
+        err_console.print(f"{len(error.problems)} problems in the policies; nothing was started", highlight=False)
+        raise typer.Exit(2) from error
+
+
+async def _serve(server: Sidecar) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        stopping.set()
+        # A second signal ends the process at once.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await server.start()
+    console.print(_startup(server))
+    await stopping.wait()
+    console.print("Stopping: no new calls, open ones are drained.")
+    await server.stop()
+
+
+def _startup(server: Sidecar) -> Table:
+    table = Table(
+        box=None, show_header=False, pad_edge=False, title=f"Featurewatch sidecar {__version__}", title_justify="left"
+    )
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for target in server.listening:
+        table.add_row("  listening", escape(str(target)))
+    for policy in server.book.policies:
+        mode = name_of(Mode, int(policy.mode))
+        rules = ", ".join(rule.id for rule in policy.document.spec.rules)
+        table.add_row("  policy", escape(f"{policy.name} revision {policy.revision}, mode {mode}, rules {rules}"))
+    for name, sha256 in server.book.sae_hashes.items():
+        table.add_row("  SAE", escape(f"{name} sha256:{sha256[:16]}…"))
+    for delivery in server.deliveries:
+        waiting = f" ({delivery.stats.pending} waiting)" if delivery.stats.pending else ""
+        table.add_row("  alerts to", escape(f"{delivery.name}{waiting}"))
+    if not server.deliveries:
+        table.add_row("  alerts to", "gRPC watchers only (--alerts-jsonl, --redis)")
+    table.add_row("  store", escape(f"{server.store.path} ({server.store.count()} flagged generations)"))
+    return table
