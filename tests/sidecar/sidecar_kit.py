@@ -1,0 +1,302 @@
+"""A sidecar on real parts for tests, and a fake tap that speaks the protocol in the place of a vLLM worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from monitor.rpc import CHANNEL_OPTIONS, PROTOCOL_VERSION, Target, floats_to_bytes, ints_to_bytes
+from monitor.sae import DenseProbe, Dictionary, HookPoint, JumpRelu, save_dense_probe, save_saelens
+from monitor.sidecar.config import SidecarConfig
+from monitor.sidecar.server import Sidecar
+from monitor.v1.engine_pb2 import EngineInfo
+from monitor.v1.tap_pb2 import (
+    DirectionRule,
+    Gap,
+    Hello,
+    HookActivations,
+    RequestBegin,
+    RequestEnd,
+    StepFrame,
+    StreamRequest,
+    StreamResponse,
+    WatchPlan,
+    Welcome,
+)
+from monitor.v1.tap_pb2_grpc import TapServiceStub
+
+WIDTH, LATENTS = 8, 12
+HOOKS = ("resid_post.3", "resid_post.5")
+WORDS = ("<s>", "make", "a", "bomb", "cake", "please", "sure", "no", "\n", "<e>")
+
+LOUD = """\
+apiVersion: monitor/v1
+kind: Policy
+metadata: {name: loud, revision: 2, runbook: "https://example.org/loud"}
+spec:
+  mode: alert
+  match: {models: ["*tiny*"]}
+  fittedOn: {model: tiny, dtype: float32, hook: resid_post.3}
+  detectors:
+    - id: dense
+      source: {denseProbe: {file: weights/loud.dense.safetensors}}
+      aggregate: {kind: max, skip: [bos]}
+      threshold: {warn: 1, fire: 2, clear: 0.5}
+    - id: latents
+      source: {saeLatents: {sae: tiny/resid_post.3, latents: [{index: 4, label: "explosives"}, {index: 7, weight: 0.5}]}}
+      aggregate: {kind: max, skip: [bos]}
+      threshold: {warn: 10, fire: 20}
+  rules:
+    - {id: LOUD-001, when: "dense.fire or latents.fire", severity: high}
+"""
+QUIET = """\
+apiVersion: monitor/v1
+kind: Policy
+metadata: {name: quiet, revision: 1}
+spec:
+  mode: shadow
+  detectors:
+    - id: late
+      source: {saeLatents: {sae: tiny/resid_post.5, latents: [{index: 1, label: "late latent"}]}}
+      aggregate: {kind: max, skip: [bos]}
+      threshold: {fire: 3}
+  rules:
+    - {id: QUIET-001, when: late.fire, severity: low}
+  record: {content: none}
+"""
+ENGINE = EngineInfo(
+    name="vllm",
+    version="0.32.0",
+    model="/models/tiny",
+    served_model="tiny",
+    dtype="float32",
+    num_layers=8,
+    hidden_size=WIDTH,
+    max_model_len=4096,
+)
+
+
+def make_dictionary(layer: int, width: int = WIDTH) -> Dictionary:
+    rng = np.random.default_rng(layer)
+    return Dictionary(
+        w_enc_md=rng.standard_normal((LATENTS, width), np.float32),
+        b_enc_m=rng.standard_normal(LATENTS, np.float32),
+        w_dec_md=rng.standard_normal((LATENTS, width), np.float32),
+        b_dec_d=np.zeros(width, np.float32),
+        activation=JumpRelu(rng.random(LATENTS, np.float32)),
+        hook_point=HookPoint(layer),
+        model="tiny",
+    )
+
+
+@dataclass(frozen=True)
+class World:
+    """Folders with SAEs, policies, probe weights and a tokenizer; `socket` is free."""
+
+    folder: Path
+    socket: Path
+
+    @property
+    def zoo(self) -> Path:
+        return self.folder / "zoo"
+
+    @property
+    def policies(self) -> Path:
+        return self.folder / "policies"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / "model"
+
+    def config(self, **changes: Any) -> SidecarConfig:
+        settings: dict[str, Any] = {
+            "listen": (Target(path=self.socket),),
+            "policies": (self.policies,),
+            "zoo": (self.zoo,),
+            "store": self.folder / "audit.sqlite",
+            "tokenizer": self.tokenizer,
+            "drain_seconds": 1.0,
+        }
+        return SidecarConfig(**{**settings, **changes})
+
+    def arguments(self) -> list[str]:
+        """The same as command-line arguments."""
+        return [
+            *("--listen", f"unix:{self.socket}", "--policies", str(self.policies), "--zoo", str(self.zoo)),
+            *("--store", str(self.folder / "audit.sqlite"), "--tokenizer", str(self.tokenizer)),
+            *("--drain-seconds", "1"),
+        ]
+
+
+def build_world(folder: Path, socket: Path) -> World:
+    world = World(folder, socket)
+    for layer in (3, 5):
+        save_saelens(make_dictionary(layer), world.zoo / "tiny" / f"resid_post.{layer}")
+    probe = DenseProbe(HookPoint(3), np.arange(WIDTH, dtype=np.float32), bias=-0.25)
+    save_dense_probe(probe, world.policies / "weights" / "loud.dense.safetensors")
+    (world.policies / "loud.yaml").write_text(LOUD)
+    (world.policies / "quiet.yaml").write_text(QUIET)
+    world.tokenizer.mkdir()
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="no"))
+    tokenizer.add_special_tokens(["<s>", "<e>"])
+    tokenizer.save(str(world.tokenizer / "tokenizer.json"))
+    return world
+
+
+@asynccontextmanager
+async def running_sidecar(config: SidecarConfig) -> AsyncIterator[Sidecar]:
+    sidecar = Sidecar(config)
+    await sidecar.start()
+    try:
+        yield sidecar
+    finally:
+        await sidecar.stop()
+
+
+def begin(handle: int, prompt: Sequence[int] = (0, 1, 2), request_id: str = "", **more: Any) -> RequestBegin:
+    name = request_id or f"req-{handle}"
+    return RequestBegin(
+        handle=handle,
+        request_id=f"{name}-x1",
+        external_id=name,
+        prompt_token_ids=ints_to_bytes(np.array(prompt)),
+        start_unix_nanos=1_700_000_000_000_000_000 + handle,
+        **more,
+    )
+
+
+def end(handle: int, positions: int, tail: Sequence[int] = (9,)) -> RequestEnd:
+    return RequestEnd(
+        handle=handle,
+        positions=positions,
+        tail_token_ids=ints_to_bytes(np.array(tail, np.int32)),
+        end_unix_nanos=1_700_000_005_000_000_000,
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of one request. `dense`, `explosives` and `late` are activations of those directions per row."""
+
+    handle: int
+    first: int
+    tokens: Sequence[int]
+    dense: Sequence[float] = ()
+    explosives: Sequence[float] = ()
+    late: Sequence[float] = ()
+
+
+class FrameMaker:
+    """Makes frames in the column order of a plan."""
+
+    def __init__(self, plan: WatchPlan) -> None:
+        self.plan = plan
+        self.seq = 0
+
+    def __call__(
+        self,
+        rows: Sequence[Rows] = (),
+        *,
+        begins: Sequence[RequestBegin] = (),
+        gaps: Sequence[Gap] = (),
+        ends: Sequence[RequestEnd] = (),
+        seq: int | None = None,
+    ) -> StepFrame:
+        self.seq = self.seq + 1 if seq is None else seq
+        tokens = [token for run in rows for token in run.tokens]
+        return StepFrame(
+            seq=self.seq,
+            plan_version=self.plan.version,
+            forward_end_unix_nanos=1_700_000_000_000_000_000,
+            begins=begins,
+            gaps=gaps,
+            ends=ends,
+            handles=[run.handle for run in rows],
+            first_positions=[run.first for run in rows],
+            row_counts=[len(run.tokens) for run in rows],
+            token_ids=ints_to_bytes(np.array(tokens, np.int32)),
+            activations=[
+                HookActivations(hook_point=hook.hook_point, values=floats_to_bytes(self._values(hook, rows)))
+                for hook in self.plan.hooks
+                if rows
+            ],
+        )
+
+    def _values(self, hook: Any, rows: Sequence[Rows]) -> npt.NDArray[np.float32]:
+        parts = []
+        for run in rows:
+            values = np.zeros((len(run.tokens), hook.count), np.float32)
+            dense = [k for k, rule in enumerate(hook.rules) if rule == DirectionRule.DIRECTION_RULE_IDENTITY]
+            latents = [k for k, rule in enumerate(hook.rules) if rule == DirectionRule.DIRECTION_RULE_JUMPRELU]
+            if hook.hook_point == "resid_post.3" and run.dense:
+                values[:, dense[0]] = run.dense
+            if hook.hook_point == "resid_post.3" and run.explosives:
+                values[:, latents[0]] = run.explosives
+            if hook.hook_point == "resid_post.5" and run.late:
+                values[:, latents[0]] = run.late
+            parts.append(values)
+        return np.concatenate(parts)
+
+
+@dataclass
+class FakeTap:
+    """One stream of a tap. `acks` is the highest acknowledged seq."""
+
+    call: grpc.aio.StreamStreamCall[StreamRequest, StreamResponse]
+    welcome: Welcome
+    plan: WatchPlan
+    frame: FrameMaker
+    acked: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    async def send(self, *frames: StepFrame, wait: bool = True) -> None:
+        for frame in frames:
+            await self.call.write(StreamRequest(step=frame))
+        if wait and frames:
+            await self.wait_ack(max(frame.seq for frame in frames))
+
+    async def wait_ack(self, seq: int) -> None:
+        while self.acked < seq:
+            response: Any = await self.call.read()
+            assert response is not grpc.aio.EOF, "the sidecar ended the stream"
+            assert response.WhichOneof("message") == "ack"
+            self.acked = response.ack.seq
+
+    def drop(self) -> None:
+        """As if the connection broke."""
+        self.call.cancel()
+
+
+def hello(tap_id: str = "tap-1", engine: EngineInfo = ENGINE, hooks: Sequence[str] = HOOKS, **more: Any) -> Hello:
+    settings: dict[str, Any] = {"protocol_version": PROTOCOL_VERSION, "hook_points": hooks, **more}
+    return Hello(tap_id=tap_id, engine=engine, **settings)
+
+
+@asynccontextmanager
+async def channel_to(socket: Path) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(f"unix:{socket}", options=CHANNEL_OPTIONS) as channel:
+        yield channel
+
+
+async def connect(channel: grpc.aio.Channel, said: Hello | None = None) -> FakeTap:
+    call = TapServiceStub(channel).Stream(wait_for_ready=True)
+    await call.write(StreamRequest(hello=said or hello()))
+    first: Any = await call.read()
+    second: Any = await call.read()
+    assert first.WhichOneof("message") == "welcome"
+    assert second.WhichOneof("message") == "watch_plan"
+    return FakeTap(call, first.welcome, second.watch_plan, FrameMaker(second.watch_plan), acked=first.welcome.last_seq)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,382 @@
+"""A tap's session with a real grpc.aio server on a Unix socket. The tap is a fake that speaks the protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from sidecar_kit import (
+    ENGINE,
+    FakeTap,
+    Rows,
+    World,
+    begin,
+    channel_to,
+    connect,
+    end,
+    hello,
+    make_dictionary,
+    running_sidecar,
+)
+
+from monitor.rpc import floats_from_bytes
+from monitor.v1.alerts_pb2 import Alert, DetectorState, Mode, Phase, Severity, WatchAlertsRequest
+from monitor.v1.alerts_pb2_grpc import AlertServiceStub
+from monitor.v1.engine_pb2 import EngineInfo
+from monitor.v1.generations_pb2 import GenerationRecord, GetGenerationRequest
+from monitor.v1.generations_pb2_grpc import GenerationServiceStub
+from monitor.v1.policies_pb2 import ListPoliciesRequest, ListPoliciesResponse
+from monitor.v1.policies_pb2_grpc import PolicyServiceStub
+from monitor.v1.tap_pb2 import DirectionRule, Gap, GapReason, Heartbeat, StreamRequest
+from monitor.v1.tap_pb2_grpc import TapServiceStub
+
+
+async def watch(channel: grpc.aio.Channel, **wanted: Any) -> Any:
+    call = AlertServiceStub(channel).WatchAlerts(WatchAlertsRequest(**wanted))
+    await call.initial_metadata()
+    return call
+
+
+async def next_alert(call: Any) -> Alert:
+    response = await call.read()
+    assert response is not grpc.aio.EOF
+    return response.alert  # type: ignore[no-any-return]
+
+
+async def record_of(channel: grpc.aio.Channel, id_: str) -> GenerationRecord:
+    return (await GenerationServiceStub(channel).GetGeneration(GetGenerationRequest(id=id_))).generation
+
+
+async def policies(channel: grpc.aio.Channel) -> ListPoliciesResponse:
+    return await PolicyServiceStub(channel).ListPolicies(ListPoliciesRequest())
+
+
+async def flag(tap: FakeTap, handle: int = 1) -> None:
+    """One request that fires LOUD-001 at token 4 and ends."""
+    await tap.send(
+        tap.frame([Rows(handle, 0, (0, 1, 2), dense=(9, 0, 0.5))], begins=[begin(handle)]),
+        tap.frame([Rows(handle, 3, (3,), dense=(1.5,))]),
+        tap.frame([Rows(handle, 4, (4,), dense=(2.5,), explosives=(3.0,))]),
+        tap.frame(ends=[end(handle, 5)]),
+    )
+
+
+async def test_the_watch_plan_holds_the_directions_of_the_policies(world: World) -> None:
+    async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        assert tap.welcome.session_id == sidecar.session_id
+        assert list(tap.welcome.unserved) == []
+        assert [hook.hook_point for hook in tap.plan.hooks] == ["resid_post.3", "resid_post.5"]
+        third, fifth = tap.plan.hooks
+        weights_kd = floats_from_bytes(third.weights, (3, 8), "weights")
+        biases_k = floats_from_bytes(third.biases, (3,), "biases")
+        thresholds_k = floats_from_bytes(third.thresholds, (3,), "thresholds")
+        sae = make_dictionary(3)
+        for k, rule in enumerate(third.rules):
+            if rule == DirectionRule.DIRECTION_RULE_IDENTITY:
+                np.testing.assert_array_equal(weights_kd[k], np.arange(8))
+                assert biases_k[k] == -0.25
+            else:
+                index = next(i for i in (4, 7) if np.array_equal(sae.w_enc_md[i], weights_kd[k]))
+                assert biases_k[k] == sae.b_enc_m[index]
+                assert thresholds_k[k] == sae.activation.threshold_m[index]
+        assert fifth.count == 1
+
+
+async def test_an_alert_says_what_fired_where_and_why(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        alerts = await watch(channel)
+        tap = await connect(channel)
+        await flag(tap)
+        alert = await next_alert(alerts)
+    assert (alert.policy, alert.policy_revision, alert.rule) == ("loud", 2, "LOUD-001")
+    assert (alert.severity, alert.mode) == (Severity.SEVERITY_HIGH, Mode.MODE_ALERT)
+    assert (alert.request_id, alert.external_id, alert.model) == ("req-1-x1", "req-1", "tiny")
+    assert (alert.position, alert.token_id, alert.token.strip()) == (4, 4, "cake")
+    assert alert.phase == Phase.PHASE_RESPONSE
+    assert alert.runbook == "https://example.org/loud"
+    assert alert.latency_nanos > 0
+    by_name = {reading.detector: reading for reading in alert.readings}
+    assert by_name["dense"].state == DetectorState.DETECTOR_STATE_FIRE
+    assert (by_name["dense"].score, by_name["dense"].warn, by_name["dense"].fire) == (2.5, 1, 2)
+    assert by_name["latents"].contributions[0].label == "explosives"
+    assert by_name["latents"].contributions[0].direction == "tiny/resid_post.3/4"
+    assert by_name["latents"].contributions[0].activation == 3.0
+
+
+async def test_a_flagged_generation_is_recorded_token_by_token(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        await flag(tap)
+        record = await record_of(channel, "req-1")
+    summary = record.summary
+    assert list(summary.fired) == ["loud/LOUD-001"]
+    assert (summary.prompt_tokens, summary.output_tokens) == (3, 3)
+    assert (summary.coverage.positions, summary.coverage.observed) == (5, 5)
+    assert [token.text.strip() for token in record.tokens] == ["<s>", "make", "a", "bomb", "cake", "<e>"]
+    assert [token.token_id for token in record.tokens] == [0, 1, 2, 3, 4, 9]
+    assert [token.observed for token in record.tokens] == [True] * 5 + [False]
+    dense = list(record.score_columns).index("loud/dense")
+    # Position 0 is BOS and skipped; the aggregate is the running maximum.
+    np.testing.assert_array_equal(
+        [token.token_scores[dense] for token in record.tokens], [np.nan, 0, 0.5, 1.5, 2.5, np.nan]
+    )
+    assert record.tokens[4].scores[dense] == 2.5
+    assert [token.phase for token in record.tokens] == [Phase.PHASE_PROMPT] * 3 + [Phase.PHASE_RESPONSE] * 3
+    peak = next(peak for peak in summary.peaks if peak.detector == "dense")
+    assert (peak.score, peak.position, peak.state) == (2.5, 4, DetectorState.DETECTOR_STATE_FIRE)
+    assert {entry.kind for entry in record.provenance} == {"policy", "sae", "probe"}
+    assert all(len(entry.sha256) == 64 for entry in record.provenance)
+    assert record.engine.version == "0.32.0"
+    assert record.content == "full"
+
+
+async def test_frames_sent_again_after_a_reconnect_do_not_alert_twice(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        alerts = await watch(channel)
+        tap = await connect(channel)
+        frames = [
+            tap.frame([Rows(1, 0, (0, 1, 2), dense=(0, 0, 3))], begins=[begin(1)]),
+            tap.frame([Rows(1, 3, (3,), dense=(4,))]),
+        ]
+        await tap.send(*frames)
+        tap.drop()
+        again = await connect(channel, hello(last_session_id=tap.welcome.session_id))
+        assert again.welcome.session_id == tap.welcome.session_id
+        assert again.welcome.last_seq == 2
+        again.frame.seq = 2
+        # Frame 3 also repeats rows below the high-water mark.
+        await again.send(*frames, wait=False)
+        await again.send(again.frame([Rows(1, 2, (2, 3, 4), dense=(3, 4, 5))]), again.frame(ends=[end(1, 5)]))
+        await again.send(again.frame([Rows(2, 0, (0, 1), dense=(0, 3))], begins=[begin(2, (0, 1))]))
+        assert (await next_alert(alerts)).external_id == "req-1"
+        assert (await next_alert(alerts)).external_id == "req-2"
+        record = await record_of(channel, "req-1")
+        status = (await policies(channel)).taps[0]
+    assert len(record.alerts) == 1
+    assert record.summary.coverage.observed == record.summary.coverage.positions == 5
+    assert status.frames == 5
+
+
+async def test_a_new_stream_of_a_tap_ends_the_old_one(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        old = await connect(channel)
+        await connect(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await old.wait_ack(1)
+    assert caught.value.code() is grpc.StatusCode.ABORTED
+    assert "newer stream" in str(caught.value.details())
+
+
+async def test_gaps_are_counted_by_their_reason(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        prompt = (0, *[1] * 9)
+        await tap.send(
+            tap.frame(
+                [Rows(1, 4, (1,) * 6)],
+                begins=[begin(1, prompt)],
+                gaps=[Gap(handle=1, first_position=0, count=4, reason=GapReason.GAP_REASON_PREFIX_CACHE)],
+            ),
+            tap.frame(
+                [Rows(1, 12, (3,), dense=(5,))],
+                gaps=[Gap(handle=1, first_position=10, count=2, reason=GapReason.GAP_REASON_QUEUE_FULL)],
+            ),
+            tap.frame(ends=[end(1, 13)]),
+        )
+        record = await record_of(channel, "req-1")
+    coverage = record.summary.coverage
+    assert (coverage.observed, coverage.dropped, coverage.unseen, coverage.positions) == (7, 2, 4, 13)
+    assert [(gap.first_position, gap.count, gap.reason) for gap in record.gaps] == [
+        (0, 4, "unseen: prefix cache"),
+        (10, 2, "dropped: queue full"),
+    ]
+    assert list(record.notes) == []
+    # The tokens of the prompt are known although they were not seen, those of the response are not.
+    assert record.tokens[1].text.strip() == "make"
+    assert not record.tokens[1].observed
+    assert (record.tokens[10].text, record.tokens[10].token_id) == ("", 0)
+
+
+async def test_positions_nobody_reported_are_dropped_and_told(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        await tap.send(
+            tap.frame([Rows(1, 0, (0, 1, 2), dense=(0, 0, 3))], begins=[begin(1)]),
+            tap.frame([Rows(1, 5, (3,))]),
+            tap.frame(ends=[end(1, 8)]),
+        )
+        record = await record_of(channel, "req-1")
+        errors = (await policies(channel)).taps[0].errors
+    coverage = record.summary.coverage
+    assert (coverage.observed, coverage.dropped, coverage.positions) == (4, 4, 8)
+    assert {gap.reason for gap in record.gaps} == {"dropped: never reported by the tap"}
+    assert "coverage does not add up: 4 positions were never reported" in record.notes[0]
+    assert errors == 1
+
+
+async def test_malformed_frames_are_counted_and_the_stream_goes_on(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        await tap.send(tap.frame([Rows(1, 0, (0, 1, 2))], begins=[begin(1)]))
+        short_tokens = tap.frame([Rows(1, 3, (3,))])
+        short_tokens.token_ids = b"\x00\x01"
+        short_values = tap.frame([Rows(1, 4, (3,))])
+        short_values.activations[0].values = b"\x00" * 5
+        other_plan = tap.frame([Rows(1, 5, (3,))])
+        other_plan.plan_version = 77
+        no_hook = tap.frame([Rows(1, 6, (3,))])
+        del no_hook.activations[1]
+        uneven = tap.frame([Rows(1, 7, (3,))])
+        uneven.row_counts.append(4)
+        unknown = tap.frame([Rows(99, 0, (3,)), Rows(1, 8, (3,))])
+        not_finite = tap.frame(
+            [Rows(1, 9, (3, 3, 3), dense=(0, float("nan"), float("inf"))), Rows(1, 12, (3,), dense=(9,))]
+        )
+        too_far = tap.frame([Rows(1, 4_000_000_000, (3,))])
+        bad_begin = tap.frame(begins=[begin(2)])
+        bad_begin.begins[0].prompt_token_ids = b"\x01"
+        frames = [short_tokens, short_values, other_plan, no_hook, uneven, unknown, not_finite, too_far, bad_begin]
+        await tap.send(*frames, tap.frame(ends=[end(1, 13), end(5, 1)]))
+        record = await record_of(channel, "req-1")
+        status = (await policies(channel)).taps[0]
+    coverage = record.summary.coverage
+    assert coverage.positions == 13
+    assert coverage.observed + coverage.dropped + coverage.unseen == 13
+    assert coverage.observed == 3 + 1 + 1 + 1
+    reasons = {gap.first_position: gap.reason for gap in record.gaps}
+    assert reasons == {
+        3: "dropped: frame refused by the sidecar",
+        7: "dropped: never reported by the tap",
+        10: "dropped: activations not finite",
+    }
+    assert list(record.summary.fired) == ["loud/LOUD-001"]
+    assert status.errors >= 9
+
+
+async def test_bytes_that_are_no_message_end_the_stream_and_nothing_else(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        raw = channel.stream_stream("/monitor.v1.TapService/Stream")()
+        await raw.write(b"\xff\xff\xff\xff garbage")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await raw.read()
+        tap = await connect(channel)
+        await flag(tap)
+        assert (await record_of(channel, "req-1")).summary.fired
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "says"),
+    [
+        (StreamRequest(heartbeat=Heartbeat()), grpc.StatusCode.INVALID_ARGUMENT, "begins with Hello"),
+        (StreamRequest(hello=hello(protocol_version=9)), grpc.StatusCode.FAILED_PRECONDITION, "speaks version 1"),
+        (StreamRequest(hello=hello(tap_id="")), grpc.StatusCode.INVALID_ARGUMENT, "tap_id"),
+    ],
+)
+async def test_a_stream_that_begins_wrong_is_refused(
+    world: World, said: StreamRequest, code: grpc.StatusCode, says: str
+) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        call = TapServiceStub(channel).Stream()
+        await call.write(said)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert caught.value.code() is code
+    assert says in str(caught.value.details())
+
+
+async def test_policies_that_do_not_fit_a_tap_are_told_and_left_out(world: World) -> None:
+    other_width = EngineInfo(name="vllm", served_model="tiny", dtype="float32", num_layers=8, hidden_size=16)
+    other_model = EngineInfo(name="vllm", served_model="large", dtype="float32", num_layers=8, hidden_size=8)
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        no_hook = await connect(channel, hello("a", hooks=["resid_post.3"]))
+        wide = await connect(channel, hello("b", engine=other_width))
+        foreign = await connect(channel, hello("c", engine=other_model))
+        listed = {policy.name: policy for policy in (await policies(channel)).policies}
+    assert [line for line in no_hook.welcome.unserved if "quiet" in line and "resid_post.5" in line]
+    assert [hook.hook_point for hook in no_hook.plan.hooks] == ["resid_post.3"]
+    assert len(wide.welcome.unserved) == 2
+    assert all("width" in line for line in wide.welcome.unserved)
+    assert len(wide.plan.hooks) == 0
+    assert [line for line in foreign.welcome.unserved if "loud" in line and "does not match" in line]
+    assert "cannot serve it" in listed["quiet"].reason
+
+
+async def test_thresholds_fitted_on_another_configuration_fall_to_shadow(world: World) -> None:
+    half = EngineInfo()
+    half.CopyFrom(ENGINE)
+    half.dtype = "bfloat16"
+    jsonl = world.folder / "alerts.jsonl"
+    async with running_sidecar(world.config(alerts_jsonl=jsonl)), channel_to(world.socket) as channel:
+        everything = await watch(channel, include_shadow=True)
+        tap = await connect(channel, hello(engine=half))
+        await flag(tap)
+        alert = await next_alert(everything)
+        status = next(policy for policy in (await policies(channel)).policies if policy.name == "loud")
+        record = await record_of(channel, "req-1")
+    assert alert.mode == Mode.MODE_SHADOW
+    assert (status.mode, status.effective_mode) == (Mode.MODE_ALERT, Mode.MODE_SHADOW)
+    assert "dtype: fitted on float32, serving bfloat16" in status.reason
+    assert (status.alerts, status.shadow_alerts) == (0, 1)
+    assert record.summary.mode == Mode.MODE_SHADOW
+    assert not jsonl.exists()
+
+
+async def test_shadow_alerts_reach_only_who_asks_and_content_none_withholds_tokens(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        plain, everything = await watch(channel), await watch(channel, include_shadow=True)
+        tap = await connect(channel)
+        await tap.send(
+            tap.frame([Rows(1, 0, (0, 1, 2), late=(0, 0, 4))], begins=[begin(1)]),
+            tap.frame(ends=[end(1, 3)]),
+        )
+        await flag(tap, 2)
+        shadow = await next_alert(everything)
+        assert (await next_alert(plain)).policy == "loud"
+        record = await record_of(channel, "req-1")
+    assert (shadow.policy, shadow.mode, shadow.token, shadow.token_id) == ("quiet", Mode.MODE_SHADOW, "", 0)
+    assert record.content == "none"
+    assert {(token.text, token.token_id) for token in record.tokens} == {("", 0)}
+    assert record.alerts[0].position == 2
+    late = list(record.score_columns).index("quiet/late")
+    assert record.tokens[2].scores[late] == 4.0
+
+
+async def test_a_resumed_request_goes_on_in_a_new_process(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        tap = await connect(channel, hello(last_session_id="of a process that is gone"))
+        assert tap.welcome.last_seq == 0
+        tap.frame.seq = 500
+        await tap.send(
+            tap.frame(
+                [Rows(1, 6, (3,), dense=(7,))],
+                begins=[begin(1, resumed=True)],
+                gaps=[
+                    Gap(handle=1, first_position=0, count=4, reason=GapReason.GAP_REASON_SIDECAR_LOST),
+                    Gap(handle=1, first_position=4, count=2, reason=GapReason.GAP_REASON_QUEUE_FULL),
+                ],
+            ),
+            tap.frame(ends=[end(1, 7)]),
+        )
+        record = await record_of(channel, "req-1")
+    coverage = record.summary.coverage
+    assert (coverage.observed, coverage.dropped, coverage.positions) == (1, 6, 7)
+    assert [gap.reason for gap in record.gaps] == ["dropped: sidecar restarted", "dropped: queue full"]
+    assert list(record.notes) == ["it began before this sidecar process"]
+
+
+async def test_a_tap_that_stays_away_has_its_requests_ended(world: World) -> None:
+    async with running_sidecar(world.config(tap_grace_seconds=0.05)), channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        await tap.send(tap.frame([Rows(1, 0, (0, 1, 2), dense=(0, 0, 3))], begins=[begin(1)]))
+        tap.drop()
+        while not (record := await record_of(channel, "req-1")).summary.end_unix_nanos:
+            pass
+        back = await connect(channel, hello(last_session_id=tap.welcome.session_id))
+    assert "the tap went away before it ended" in record.notes
+    assert record.summary.coverage.observed == 3
+    # Its state is gone, so it must report what it sent before as a gap.
+    assert back.welcome.session_id != tap.welcome.session_id
+    assert back.welcome.last_seq == 0
