@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -10,6 +11,7 @@ from policy_samples import GOOD, FakeSources
 
 from monitor.policy import PolicyEngine, PolicyError, check_policy, compile_policies, parse_policy
 
+GOOD_TREE = yaml.safe_load(GOOD)
 ODD_VALUES = [
     *(None, True, False, 0, -1, 1, 10**30, 1e308, float("nan"), float("inf"), "", " ", "\x1b[0m", "é", "x" * 5000),
     *(
@@ -70,7 +72,7 @@ def mutate_tree(rng: random.Random, node: object) -> object:
         if other is not value and other_key in (other if isinstance(other, dict) else range(len(other))):
             parent[key] = other[other_key] if not contains(other[other_key], parent) else 1
     elif isinstance(value, (int, float)):
-        parent[key] = -value * rng.choice([0.5, 3, 1e6])
+        parent[key] = rng.choice([0.5, 3, 1e6]) if abs(value) > 1e300 else -value * rng.choice([0.5, 3, 1e6])
     elif isinstance(value, str):
         at = rng.randrange(len(value) + 1)
         parent[key] = value[:at] + rng.choice(["", "x", " ", ".", "-", "é", "("]) + value[at + 1 :]
@@ -108,7 +110,7 @@ def mutations(seed: int) -> str:
         for _ in range(rng.randrange(1, 4)):
             text = mutate_text(rng, text)
         return text
-    tree: object = yaml.safe_load(GOOD)
+    tree: object = copy.deepcopy(GOOD_TREE)
     for _ in range(rng.randrange(1, 4)):
         tree = mutate_tree(rng, tree)
     return yaml.dump(tree, Dumper=NoAliases, sort_keys=False, allow_unicode=True)
@@ -130,27 +132,17 @@ def test_a_mutated_policy_is_accepted_or_refused(block: int) -> None:
                 assert problem.remedy, (seed, problem)
             continue
         accepted += 1
+        written = yaml.safe_load(text)["spec"]["detectors"]
+        read = [detector.model_dump(by_alias=True, exclude_unset=True) for detector in policy.document.spec.detectors]
+        assert plain(read) == plain(written), seed
         if not check_policy(policy, FakeSources()):
             PolicyEngine(compile_policies([policy], FakeSources()))
     assert accepted, "mutations that leave a good policy are among them"
     assert refused
 
 
-def test_accepted_fields_are_read_as_written() -> None:
-    """What an accepted mutation says in its numbers and words is what the document holds."""
-    for seed in range(600):
-        text = mutations(seed)
-        try:
-            document = parse_policy(text).document
-        except PolicyError:
-            continue
-        written = yaml.safe_load(text)["spec"]["detectors"]
-        stated = [detector.model_dump(by_alias=True, exclude_unset=True) for detector in document.spec.detectors]
-        assert yaml.safe_load(yaml.safe_dump(plain(stated))) == plain(written), seed
-
-
 def plain(value: object) -> object:
-    """Tuples as lists and whole numbers as integers, so that 2 and 2.0 compare as the number they are."""
+    """Tuples as lists."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,0 +1,86 @@
+"""`featurewatch policy`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from policy_samples import GOOD
+from typer.testing import CliRunner, Result
+from zoo_samples import WIDTH, write_policy, write_zoo
+
+from monitor.cli.policy import app
+from monitor.errors import FeaturewatchError
+from monitor.policy.json_schema import json_schema
+
+
+def check(*arguments: Path | str) -> Result:
+    return CliRunner().invoke(app, ["check", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def write_model(root: Path, config: object) -> Path:
+    folder = root / "tiny"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_good_policy_is_summed_up(tmp_path: Path) -> None:
+    model = write_model(tmp_path, {"num_hidden_layers": 30, "hidden_size": WIDTH})
+    result = check(write_policy(tmp_path), "--zoo", write_zoo(tmp_path), "--model", model)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    for part in ("harm revision 3, mode alert", "latents", "9 of 1000 benign fired", "HARM-001", "2 tokens", "high"):
+        assert part in result.stdout
+
+
+def test_each_problem_is_one_line_with_file_and_line(tmp_path: Path) -> None:
+    bad = write_policy(
+        tmp_path, GOOD.replace("{index: 2}", "{index: 99}").replace("tiny/resid_post.14", "[b]"), "bad.yaml"
+    )
+    worse = write_policy(tmp_path, "mode: [", "worse.yaml")
+    result = check(bad, worse, tmp_path / "none.yaml", tmp_path, "--zoo", write_zoo(tmp_path))
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith(f'error {bad}:12 spec.detectors[0].source.saeLatents.sae: ["b"] — must be text. ')
+    assert lines[1].startswith(f"error {worse}:1: the file must be YAML")
+    assert lines[2].startswith(f"error {tmp_path}/none.yaml:1: No such file or directory — ")
+    assert lines[3].startswith(f"error {tmp_path}:1: Is a directory — ")
+    assert lines[4] == "4 problems in 4 of 4 files"
+
+
+def test_sources_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    file = write_policy(tmp_path, GOOD.replace("{index: 2}", "{index: 99}"))
+    model = write_model(tmp_path, {"text_config": {"num_hidden_layers": 10, "hidden_size": 16}})
+    result = check(file, "--zoo", write_zoo(tmp_path), "--model", model)
+    assert result.exit_code == 2
+    assert "99 — SAE tiny/resid_post.14 has latents 0 to 9. Choose one of them." in result.stderr
+    assert "tiny has layers 0 to 9" in result.stderr
+    assert "the residual stream of tiny has width 16" in result.stderr
+
+
+def test_a_good_file_is_shown_beside_a_bad_one_and_names_are_unique(tmp_path: Path) -> None:
+    first, second = write_policy(tmp_path), write_policy(tmp_path, name="copy.yaml")
+    result = check(first, second, "--zoo", write_zoo(tmp_path))
+    assert result.exit_code == 2
+    assert "harm revision 3" in result.stdout
+    assert f"error {second}:3 metadata.name: harm — {first} has a policy of this name." in result.stderr
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    result = check(tmp_path / "binary.yaml")
+    assert result.exit_code == 2
+    assert "it must be a readable text file in UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize("config", [{}, [], {"num_hidden_layers": True, "hidden_size": 8}, {"hidden_size": 8}])
+def test_a_model_without_layers_and_width_is_refused(tmp_path: Path, config: object) -> None:
+    result = check(write_policy(tmp_path), "--model", write_model(tmp_path, config))
+    assert isinstance(result.exception, FeaturewatchError)
+    assert "num_hidden_layers and hidden_size" in str(result.exception)
+
+
+def test_the_schema_is_printed(tmp_path: Path) -> None:
+    assert json.loads(CliRunner().invoke(app, ["schema"]).stdout) == json_schema()
