@@ -60,12 +60,16 @@ def build_alert(
         position=position,
         token_id=0 if withheld else max(ids[-1], 0),
         token="" if withheld else reader.text_of_last(ids),
-        phase=Phase.ValueType(int(request.phases(position, 1)[0])),
+        phase=_phase(request, position),
         readings=readings,
         runbook=policy.document.metadata.runbook or "",
         # Clocks of two processes on one host: a step backwards must not become an enormous unsigned number.
         latency_nanos=max(now_unix_nanos - forward_end_unix_nanos, 0) if forward_end_unix_nanos else 0,
     )
+
+
+def _phase(request: LiveRequest, position: int) -> Phase.ValueType:
+    return Phase.PHASE_PROMPT if position < request.identity.prompt_tokens else Phase.PHASE_RESPONSE
 
 
 def readings_of(

@@ -63,10 +63,15 @@ class LiveRequest:
         response, self.class_state = reader.classes.classify(
             token_ids_n[cut:].astype(np.int64), max(first, num_prompt), self.class_state
         )
-        return np.concatenate([self.prompt_classes_p[first:num_prompt], response])
+        return np.concatenate([self.prompt_classes_p[first:num_prompt], response]) if cut else response
 
-    def phases(self, first: int, count: int) -> npt.NDArray[np.uint8]:
-        """Codes of `Phase`: prompt before the prompt's end, response from there on."""
+    def phase_codes(self, first: int, count: int) -> npt.NDArray[np.uint8] | int:
+        """Codes of `Phase` of positions from `first` on: prompt before the prompt's end, response from there on.
+
+        One code where it is the same for all of them.
+        """
+        if first >= self.identity.prompt_tokens:
+            return Phase.RESPONSE
         phases_n = np.full(count, Phase.RESPONSE, np.uint8)
         phases_n[: max(self.identity.prompt_tokens - first, 0)] = Phase.PROMPT
         return phases_n
@@ -102,10 +107,11 @@ class LiveRequest:
         size = max(self.coverage.next_position, num_prompt)
         log.reserve(size)
         tail = np.array(self.tail_ids, np.int32)
+        total = size + tail.size
         blank_td = np.full((tail.size, log.scores_pd.shape[1]), np.nan, np.float32)
         return Transcript(
             token_ids_p=np.concatenate([log.token_ids_p[:size], tail]),
-            phases_p=self.phases(0, size + tail.size),
+            phases_p=np.broadcast_to(np.asarray(self.phase_codes(0, total), np.uint8), total),
             observed_p=np.concatenate([log.observed_p[:size], np.zeros(tail.size, np.bool_)]),
             scores_pd=np.concatenate([log.scores_pd[:size], blank_td]),
             token_scores_pd=np.concatenate([log.token_scores_pd[:size], blank_td]),

@@ -77,6 +77,7 @@ class RowJudge:
         slots_n = np.zeros(num_rows, np.int64)
         classes_n, phases_n = np.zeros(num_rows, np.uint8), np.zeros(num_rows, np.uint8)
         finite_n = np.asarray(np.isfinite(acts_nk).all(axis=1))
+        all_finite = bool(finite_n.all())
         runs: list[_Run] = []
         for segment in segments:
             request = live[segment.handle]
@@ -85,11 +86,17 @@ class RowJudge:
                 self._problems.note("positions sent again", f"{segment.count - count} of {request.identity.request_id}")
             row = segment.row + segment.count - count
             span = slice(row, row + count)
+            if not count:
+                continue
             slots_n[span] = request.slot
-            classes_n[span] = self.read_tokens(request, first, token_ids_n[span])
-            phases_n[span] = request.phases(first, count)
-            runs += self._observe(request, first, row, finite_n[span])
-        rows = np.concatenate([np.arange(run.row, run.row + run.count) for run in runs] or [np.zeros(0, np.int64)])
+            classes_n[span] = self._read_tokens(request, first, token_ids_n[span])
+            phases_n[span] = request.phase_codes(first, count)
+            if all_finite:
+                request.coverage.observe(count)
+                runs.append(_Run(request, first, row, count))
+            else:
+                runs += self._observe(request, first, row, finite_n[span])
+        rows = _rows_of(runs)
         judgement = self.engine.advance(acts_nk[rows], slots_n[rows], classes_n[rows], phases_n[rows])
         starts = np.cumsum([0, *(run.count for run in runs)])
         self._write(runs, starts, judgement)
@@ -104,22 +111,21 @@ class RowJudge:
             fired.append((run.request, alert))
         return fired
 
-    def read_tokens(
+    def _read_tokens(
         self, request: LiveRequest, first: int, token_ids_n: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.uint8]:
         """Writes the tokens of rows into the transcript and returns their classes."""
-        prompt = request.log.token_ids_p[first : min(first + len(token_ids_n), request.identity.prompt_tokens)]
-        if not np.array_equal(prompt, token_ids_n[: len(prompt)]):
+        in_prompt = request.identity.prompt_tokens - first
+        prompt = request.log.token_ids_p[first : first + min(len(token_ids_n), in_prompt)] if in_prompt > 0 else ()
+        if len(prompt) and not np.array_equal(prompt, token_ids_n[: len(prompt)]):
             self._problems.note("tokens differ from the prompt", f"{request.identity.request_id} from position {first}")
         request.log.write_ids(first, token_ids_n)
         return request.classify(self._reader, first, token_ids_n)
 
     def _observe(self, request: LiveRequest, first: int, row: int, finite_n: npt.NDArray[np.bool_]) -> list[_Run]:
         """Settles rows in the coverage; those with a NaN or an infinity are dropped."""
-        if finite_n.all():
-            request.coverage.observe(len(finite_n))
-            return [_Run(request, first, row, len(finite_n))] if len(finite_n) else []
-        self._problems.note("activations not finite", f"{request.identity.request_id} from position {first}")
+        if not finite_n.all():
+            self._problems.note("activations not finite", f"{request.identity.request_id} from position {first}")
         edges = np.flatnonzero(np.diff(finite_n)) + 1
         runs = []
         for part in np.split(np.arange(len(finite_n)), edges):
@@ -163,3 +169,10 @@ class RowJudge:
         request.add_alert(alert, served.policy.document.spec.record.content)
         self._ledger.fired(rule.policy, shadow=served.mode < Mode.ALERT)
         return alert
+
+
+def _rows_of(runs: Sequence[_Run]) -> npt.NDArray[np.int64]:
+    """Row numbers of all runs, in order."""
+    counts = np.array([run.count for run in runs], np.int64)
+    starts = np.array([run.row for run in runs], np.int64)
+    return np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)

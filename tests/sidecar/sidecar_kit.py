@@ -53,7 +53,10 @@ spec:
       aggregate: {kind: max, skip: [bos]}
       threshold: {warn: 1, fire: 2, clear: 0.5}
     - id: latents
-      source: {saeLatents: {sae: tiny/resid_post.3, latents: [{index: 4, label: "explosives"}, {index: 7, weight: 0.5}]}}
+      source:
+        saeLatents:
+          sae: tiny/resid_post.3
+          latents: [{index: 4, label: "explosives"}, {index: 7, weight: 0.5}]
       aggregate: {kind: max, skip: [bos]}
       threshold: {warn: 10, fire: 20}
   rules:

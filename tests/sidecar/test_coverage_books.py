@@ -1,0 +1,160 @@
+"""Coverage adds up, whatever a tap sends. The judge is driven directly, without a server."""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sidecar_kit import ENGINE, HOOKS, FrameMaker, Rows, begin, build_world, end
+
+from monitor.sae import Catalog
+from monitor.sidecar.coverage import NEVER_REPORTED, CoverageBook
+from monitor.sidecar.judge import TapJudge
+from monitor.sidecar.ledger import PolicyLedger
+from monitor.sidecar.plan import TapPlan, plan_for_tap
+from monitor.sidecar.policy_book import PolicyBook
+from monitor.sidecar.request import LiveRequest
+from monitor.sidecar.tokenizer import TokenReader
+from monitor.v1.tap_pb2 import Gap, StepFrame
+
+
+@pytest.fixture(scope="module")
+def plan() -> TapPlan:
+    with tempfile.TemporaryDirectory() as folder:
+        world = build_world(Path(folder), Path(folder) / "unused")
+        book = PolicyBook.load([world.policies], Catalog([world.zoo]))
+        return plan_for_tap(book, ENGINE, HOOKS, version=1)
+
+
+def new_judge(plan: TapPlan) -> TapJudge:
+    return TapJudge(
+        tap_id="tap",
+        session_id="session",
+        engine_info=ENGINE,
+        plan=plan,
+        reader=TokenReader.unknown(),
+        ledger=PolicyLedger(),
+        clock=lambda: 1,
+    )
+
+
+SPAN = st.tuples(st.integers(0, 40), st.integers(0, 12))
+STEP = st.one_of(
+    st.tuples(st.just("begin"), st.integers(0, 3), st.integers(0, 20)),
+    st.tuples(st.just("gap"), st.integers(0, 3), SPAN, st.integers(0, 6)),
+    st.tuples(st.just("rows"), st.integers(0, 3), SPAN, st.booleans()),
+    st.tuples(st.just("end"), st.integers(0, 3), st.integers(0, 60)),
+    st.tuples(st.just("again"), st.integers(1, 5)),
+)
+
+
+def make_frames(plan: TapPlan, steps: list[tuple[object, ...]]) -> list[StepFrame]:
+    maker, frames = FrameMaker(plan.watch_plan), []
+    for number, step in enumerate(steps):
+        match step:
+            case ("begin", int(handle), int(prompt)):
+                # Two request ids per handle: some begins repeat, others take the handle over.
+                frames.append(maker(begins=[begin(handle, [1] * prompt, f"{handle}-{number % 2}")]))
+            case ("gap", int(handle), (int(first), int(count)), int(reason)):
+                gap = Gap(handle=handle, first_position=first, count=count, reason=reason)  # type: ignore[arg-type]
+                frames.append(maker(gaps=[gap]))
+            case ("rows", int(handle), (int(first), int(count)), bool(finite)):
+                dense = [0.0] * count
+                if count and not finite:
+                    dense[count // 2] = np.nan
+                frames.append(maker([Rows(handle, first, [1] * count, dense=dense)]))
+            case ("end", int(handle), int(positions)):
+                frames.append(maker(ends=[end(handle, positions)]))
+            case ("again", int(back)) if frames:
+                frames.append(frames[max(0, len(frames) - back)])
+    return frames
+
+
+def total(request: LiveRequest) -> int:
+    book = request.coverage
+    return book.observed + book.dropped + book.unseen
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps=st.lists(STEP, max_size=40))
+def test_every_position_is_counted_once(plan: TapPlan, steps: list[tuple[object, ...]]) -> None:
+    judge = new_judge(plan)
+    ended: list[LiveRequest] = []
+    for frame in make_frames(plan, steps):
+        ended += judge.apply(frame).ended
+        for request in judge.live:
+            assert total(request) == request.coverage.next_position
+            assert request.log.observed_p.sum() == request.coverage.observed
+    ended += judge.finish_all("the end")
+    assert judge.live == []
+    for request in ended:
+        assert total(request) == request.coverage.next_position
+        # What was promised at the end and what was seen differ only where a note says so.
+        if total(request) != request.positions or request.coverage.holes:
+            assert any("coverage does not add up" in note for note in request.notes)
+        else:
+            assert not any("coverage does not add up" in note for note in request.notes)
+        gaps = request.coverage.gaps
+        assert sum(gap.count for gap in gaps) == request.coverage.dropped + request.coverage.unseen
+        covered = {p for gap in gaps for p in range(gap.first_position, gap.first_position + gap.count)}
+        assert len(covered) == sum(gap.count for gap in gaps)
+        observed = set(np.flatnonzero(request.log.observed_p).tolist())
+        assert observed.isdisjoint(covered)
+        assert observed | covered == set(range(request.coverage.next_position))
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=st.lists(STEP, max_size=30), repeats=st.data())
+def test_frames_sent_again_change_nothing(
+    plan: TapPlan, steps: list[tuple[object, ...]], repeats: st.DataObject
+) -> None:
+    frames = make_frames(plan, steps)
+    once, twice = new_judge(plan), new_judge(plan)
+    ended_once, ended_twice = [], []
+    for index, frame in enumerate(frames):
+        ended_once += once.apply(frame).ended
+        ended_twice += twice.apply(frame).ended
+        for old in frames[repeats.draw(st.integers(0, index)) : index + 1]:
+            verdicts = twice.apply(old)
+            assert not verdicts.alerts
+            assert not verdicts.ended
+    books = [(request.coverage, request.positions, request.notes) for request in [*ended_once, *once.live]]
+    assert books == [(request.coverage, request.positions, request.notes) for request in [*ended_twice, *twice.live]]
+
+
+@settings(max_examples=20, deadline=None)
+@given(cuts=st.sets(st.integers(1, 29), max_size=10))
+def test_scores_do_not_depend_on_how_rows_are_cut(plan: TapPlan, cuts: set[int]) -> None:
+    dense = np.sin(np.arange(30.0)).tolist()
+    whole, cut = new_judge(plan), new_judge(plan)
+    maker = FrameMaker(plan.watch_plan)
+    whole.apply(maker([Rows(1, 0, [1] * 30, dense=dense)], begins=[begin(1, [1] * 5)]))
+    maker = FrameMaker(plan.watch_plan)
+    cut.apply(maker(begins=[begin(1, [1] * 5)]))
+    edges = [0, *sorted(cuts), 30]
+    for first, last in pairwise(edges):
+        cut.apply(maker([Rows(1, first, [1] * (last - first), dense=dense[first:last])]))
+    np.testing.assert_array_equal(whole.live[0].log.scores_pd[:30], cut.live[0].log.scores_pd[:30])
+    np.testing.assert_array_equal(whole.live[0].log.states_pd[:30], cut.live[0].log.states_pd[:30])
+
+
+def test_a_hole_is_told_with_its_reason() -> None:
+    book = CoverageBook()
+    assert book.fresh(0, 3) == (0, 3)
+    book.observe(3)
+    assert book.fresh(1, 2) == (3, 0)
+    assert book.fresh(2, 4) == (3, 3)
+    book.miss(3, "unseen: prefix cache")
+    assert book.fresh(8, 1) == (8, 1)
+    book.observe(1)
+    assert [(gap.first_position, gap.count, gap.reason) for gap in book.gaps] == [
+        (3, 3, "unseen: prefix cache"),
+        (6, 2, NEVER_REPORTED),
+    ]
+    assert book.finish(9) == "2 positions were never reported by the tap and are counted as dropped"
+    assert book.finish(7).endswith("the tap reported 7 positions at the end and 9 before it")
