@@ -40,7 +40,7 @@ def generations_table(answers: Sequence[Answer], summaries: Summaries) -> Table:
             _verdict(answer, summary),
             _judged(answer.prompt.kind, summary),
             _top_score(summary),
-            coverage_words(summary.coverage) if summary else "none",
+            coverage_cell(summary.coverage) if summary else "none",
         )
     return table
 
@@ -59,7 +59,7 @@ def tally(answers: Sequence[Answer], summaries: Summaries) -> list[str]:
     return lines
 
 
-def coverage_words(coverage: coverage_pb2.Coverage) -> str:
+def coverage_cell(coverage: coverage_pb2.Coverage) -> str:
     """``61/61`` or, with holes, ``29/61 (32 unseen)``."""
     holes = [
         f"{count} {name}"
