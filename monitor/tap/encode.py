@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from monitor.tap.plan import ActivePlan
+from monitor.tap.blas import use_one_blas_thread
+from monitor.tap.plan import ActivePlan, HookWeights
 from monitor.tap.record import HostRows, Payload
 from monitor.tap.sites import Site
 
@@ -59,9 +60,13 @@ class HostPayload:
 
 
 class CpuEncoder:
-    """For engines whose tensors live on the host: the pass has ended when the engine's call returns."""
+    """For engines whose tensors live on the host: the pass has ended when the engine's call returns.
+
+    Encodes with numpy on the calling thread (see `monitor.tap.blas`), not with torch on the engine's thread pool.
+    """
 
     def __init__(self, sites: Sequence[Site]) -> None:
+        use_one_blas_thread()
         self._counts = [site.fired.numpy() for site in sites]
         self._marked = self._read()
 
@@ -74,21 +79,24 @@ class CpuEncoder:
     def _read(self) -> list[int]:
         return [int(count[0]) for count in self._counts]
 
-    @torch.inference_mode()
     def encode(
         self, plan: ActivePlan | None, token_ids: Any, rows: int, kept: npt.NDArray[np.int64] | None
     ) -> Payload | None:
         if plan is None:
             return None
-        ids_n = token_ids[:rows].numpy().astype(np.int32)
-        index_n = None if kept is None else torch.from_numpy(kept)
-        if kept is not None:
-            ids_n = ids_n[kept]
-        activations = []
-        for hook in plan.hooks:
-            x_nd = hook.site.buffer_nd[:rows]
-            activations.append((hook.name, hook.encode(x_nd if index_n is None else x_nd[index_n]).numpy()))
-        return HostPayload(HostRows(ids_n, activations))
+        ids_n: npt.NDArray[np.int32] = token_ids[:rows].numpy().astype(np.int32)
+        activations = [(hook.name, self._activations(hook, rows, kept)) for hook in plan.hooks]
+        return HostPayload(HostRows(ids_n if kept is None else ids_n[kept], activations))
+
+    @staticmethod
+    def _activations(hook: HookWeights, rows: int, kept: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
+        """As `HookWeights.encode`."""
+        x_nd: npt.NDArray[np.float32] = hook.site.buffer_nd[:rows].float().numpy()
+        acts_nk: npt.NDArray[np.float32] = (x_nd if kept is None else x_nd[kept]) @ hook.w_dk.numpy()
+        acts_nk += hook.bias_k.numpy()
+        if hook.has_threshold:
+            np.copyto(acts_nk, 0.0, where=acts_nk <= hook.threshold_k.numpy())
+        return acts_nk
 
 
 class _CudaPayload:

@@ -30,7 +30,7 @@ class Duration:
             left -= self._buckets[bucket]
             if left <= 0:
                 octave, step = divmod(bucket - _BUCKETS_PER_OCTAVE, _BUCKETS_PER_OCTAVE)
-                return float(2**octave) * (step + 1) / (2 * _BUCKETS_PER_OCTAVE)
+                return float(2**octave) * (step + 1 + _BUCKETS_PER_OCTAVE) / (2 * _BUCKETS_PER_OCTAVE)
         return 0.0
 
     def __str__(self) -> str:

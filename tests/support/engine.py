@@ -60,6 +60,9 @@ class EngineProcess:
                     "VLLM_CPU_KVCACHE_SPACE": "1",
                     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
                     "VLLM_NO_USAGE_STATS": "1",
+                    # Only for `changes_on_runner`, which sends a function to the worker.
+                    "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
+                    "PYTHONPATH": os.pathsep.join([str(_DRIVER.parent.parent), *sys.path[1:]]),
                     "TOKENIZERS_PARALLELISM": "false",
                     **(environment or {}),
                 },
@@ -85,12 +88,17 @@ class EngineProcess:
         outputs: dict[str, list[list[int]]] = answer["outputs"]
         return outputs
 
-    def stop(self) -> float:
-        """Shuts the engine down; returns how long vLLM's shutdown took, in seconds."""
+    def changes_on_runner(self) -> list[str]:
+        """Methods of the model runner that are wrapped, then modules of the model that are hooked."""
+        self._say({"inspect": True})
+        changes: list[str] = self._hear()["changes"]
+        return changes
+
+    def stop(self) -> None:
+        """Shuts the engine down and waits for its process."""
         self._say({"stop": True})
-        seconds: float = self._hear()["stopped_seconds"]
+        self._hear()
         self._process.wait(60)
-        return seconds
 
     def __enter__(self) -> EngineProcess:
         return self

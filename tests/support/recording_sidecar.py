@@ -106,7 +106,7 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
         """At once, as a killed process would: streams break, nothing is said."""
         self._server.stop(0).wait()
 
-    def wait_for(self, condition: Callable[[RecordingSidecar], bool], what: str, seconds: float = 30.0) -> None:
+    def wait_for(self, condition: Callable[[RecordingSidecar], bool], what: str, seconds: float = 120.0) -> None:
         """Waits until `condition(self)`; raises with what was recorded when it does not come."""
         deadline = time.monotonic() + seconds
         with self._changed:
@@ -126,7 +126,7 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
 
     def summary(self) -> str:
         lines = [
-            f"{request.begin.request_id}: {request.observed} observed, gaps {request.gaps}, ended {request.end is not None}"
+            f"{request.begin.request_id}: {request.observed} observed, gaps {request.gaps}, end {request.end}"
             for request in self.requests.values()
         ]
         return "\n".join([f"{len(self.hellos)} hellos, {self.frames} frames, breaches {self.breaches}", *lines])

@@ -1,0 +1,83 @@
+"""Compares what a sidecar recorded with what the engine answered and with Hugging Face."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from monitor.rpc import ints_from_bytes
+from support.recording_sidecar import RecordedRequest, RecordingSidecar
+from support.reference import Reference, relative_error
+
+TOLERANCE = 1e-4
+
+
+def check_request(
+    recorded: RecordedRequest, prompt: list[int], output: list[int], reference: Reference, *, aborted: bool = False
+) -> float:
+    """Asserts tokens, positions, coverage and residuals of one finished request; returns its relative error.
+
+    `output` is what the client got; of an aborted request the engine may have computed more.
+    """
+    name = recorded.begin.request_id
+    assert recorded.end is not None, name
+    tail = ints_from_bytes(recorded.end.tail_token_ids, "tail").tolist()
+    assert recorded.prompt == prompt, name
+    gaps = sum(count for _, count, _ in recorded.gaps)
+    assert recorded.observed + gaps == recorded.end.positions, name
+    observed = sorted(recorded.token_ids)
+    if aborted:
+        answered = prompt + [recorded.token_ids[position] for position in observed if position >= len(prompt)]
+        assert (answered[len(prompt) :] + tail)[: len(output)] == output, name
+    else:
+        answered = prompt + output
+        assert recorded.end.positions == len(answered) - 1, name
+        assert tail == output[-1:], name
+    assert [recorded.token_ids[position] for position in observed] == [answered[position] for position in observed]
+    if not observed:
+        return 0.0
+    expected_lnd = reference.residuals(answered[: max(observed) + 1])
+    worst = 0.0
+    for hook_point in recorded.rows:
+        positions, residuals_nd = recorded.stack(hook_point)
+        assert positions == observed, f"{name} at {hook_point}"
+        layer = int(hook_point.removeprefix("resid_post."))
+        worst = max(worst, relative_error(residuals_nd, expected_lnd[layer][positions]))
+    assert worst <= TOLERANCE, f"{name}: relative error {worst:.1e}"
+    return worst
+
+
+def check_all(
+    sidecar: RecordingSidecar, requests: list[dict[str, Any]], outputs: dict[str, list[list[int]]], reference: Reference
+) -> float:
+    """`check_request` for every completion of every request; returns the largest relative error."""
+    assert sidecar.breaches == []
+    worst = 0.0
+    for request in requests:
+        recorded = sidecar.named(request["id"])
+        assert len(recorded) == request.get("n", 1), request["id"]
+        for completion, output in zip(recorded, outputs[request["id"]], strict=True):
+            aborted = "abort_after" in request
+            worst = max(worst, check_request(completion, request["prompt"], output, reference, aborted=aborted))
+    return worst
+
+
+def mixed_requests(seed: int, count: int, *, longest: int = 150) -> list[dict[str, Any]]:
+    """Requests of many lengths that join and leave at different steps: short, longer than a prefill chunk, single
+    tokens, two completions each (n = 2), one that the client aborts."""
+    random = np.random.default_rng(seed)
+    requests: list[dict[str, Any]] = []
+    for index in range(count):
+        length = int(random.choice([1, 2, 5, 17, 40, 63, 64, 65, 100, longest]))
+        requests.append(
+            {
+                "id": f"mixed-{seed}-{index}",
+                "prompt": random.integers(4, 1000, length).tolist(),
+                "max_tokens": int(random.integers(1, 40)),
+            }
+        )
+    requests[1] |= {"n": 2, "temperature": 1.0, "max_tokens": 20}
+    requests[2] |= {"n": 2, "temperature": 1.0, "max_tokens": 9}
+    requests[3] |= {"max_tokens": 300, "abort_after": 5}
+    return requests
