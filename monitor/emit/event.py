@@ -32,8 +32,11 @@ class Event:
 
     @classmethod
     def from_line(cls, line: str) -> Event:
-        """Reads a line that `alert_event` made; raises ValueError or KeyError for anything else."""
-        return cls(event_id=str(json.loads(line)["event_id"]), line=line)
+        """Reads a line that `alert_event` made; raises ValueError for anything else."""
+        fields = json.loads(line)
+        if not isinstance(fields, dict) or "event_id" not in fields:
+            raise ValueError("it must be a JSON object with an event_id")
+        return cls(event_id=str(fields["event_id"]), line=line)
 
 
 def alert_event(alert: Alert) -> Event:

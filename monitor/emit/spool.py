@@ -59,7 +59,7 @@ class SpoolOutbox:
             line = self._read_line()
             try:
                 return Event.from_line(line.decode().rstrip("\n"))
-            except (ValueError, KeyError) as error:
+            except ValueError as error:
                 # Someone wrote into the spool: the line can never be delivered, so it must not block the others.
                 _log.error("spool %s: passed over byte %d, which is no event: %s", self._path, self._offset, error)
                 self._step_over(len(line))

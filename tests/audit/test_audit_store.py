@@ -1,0 +1,226 @@
+"""The store of flagged generations."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from monitor.audit import (
+    AmbiguousIdError,
+    AuditStore,
+    AuditWriter,
+    PageKey,
+    RecentSummaries,
+    Transcript,
+    UnknownIdError,
+    build_record,
+    resolve,
+)
+from monitor.errors import FeaturewatchError
+from monitor.v1.alerts_pb2 import Alert, Mode
+from monitor.v1.engine_pb2 import EngineInfo
+from monitor.v1.generations_pb2 import CoverageGap, GenerationRecord, GenerationSummary, Provenance
+
+
+def summary(number: int, **changes: object) -> GenerationSummary:
+    values = {
+        "generation_id": f"gen-{number:03d}",
+        "request_id": f"chatcmpl-{number:03d}-0a1b2c3d",
+        "external_id": f"chatcmpl-{number:03d}",
+        "model": "tiny",
+        "start_unix_nanos": 1_700_000_000_000_000_000 + number // 2,
+        "fired": ["loud/LOUD-001"],
+        "mode": Mode.MODE_ALERT,
+        **changes,
+    }
+    return GenerationSummary(**values)  # type: ignore[arg-type]
+
+
+def record(number: int = 1, **changes: object) -> GenerationRecord:
+    scores = np.array([[np.nan, 0.5], [1.5, -2.0]], np.float32)
+    transcript = Transcript(
+        token_ids_p=np.array([7, -1], np.int32),
+        phases_p=np.array([1, 3], np.uint8),
+        observed_p=np.array([True, False]),
+        scores_pd=scores,
+        token_scores_pd=scores + 1,
+        texts=["boom", ""],
+    )
+    return build_record(
+        summary(number, **changes),
+        transcript,
+        score_columns=["loud/dense", "loud/latents"],
+        alerts=[Alert(alert_id="a")],
+        engine=EngineInfo(name="vllm", version="0.32.0"),
+        provenance=[Provenance(kind="sae", name="tiny/resid_post.3", sha256="ab" * 32)],
+        gaps=[CoverageGap(first_position=1, count=1, reason="dropped: queue full")],
+        notes=["a note"],
+        sidecar_version="0.1.0",
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AuditStore:
+    return AuditStore(tmp_path / "deep" / "audit.sqlite")
+
+
+def test_a_record_comes_back_as_it_was(store: AuditStore) -> None:
+    written = record()
+    store.put(written)
+    found = AuditStore(store.path, read_only=True).get("gen-001")
+    # Serialised, because NaN differs from itself.
+    assert found is not None
+    assert found.SerializeToString() == written.SerializeToString()
+    assert [(token.token_id, token.text, token.observed) for token in found.tokens] == [
+        (7, "boom", True),
+        (0, "", False),
+    ]
+    assert store.get("gen-002") is None
+    with sqlite3.connect(store.path) as plain:
+        assert plain.execute("pragma journal_mode").fetchone() == ("wal",)
+        assert plain.execute("select version from schema_version").fetchall() == [(1,)]
+
+
+def test_a_later_record_of_a_generation_replaces_the_earlier(store: AuditStore) -> None:
+    store.put(record(1))
+    store.put(record(1, end_unix_nanos=5))
+    assert store.count() == 1
+    assert store.page(10)[0].end_unix_nanos == 5
+
+
+def test_without_content_there_are_no_texts_and_no_token_ids() -> None:
+    blank = np.zeros((2, 0), np.float32)
+    ids, flags = np.array([7, 8], np.int32), np.array([True, True])
+    withheld = build_record(
+        summary(1),
+        Transcript(ids, np.ones(2, np.uint8), flags, blank, blank, texts=None),
+        score_columns=[],
+        alerts=[],
+        engine=EngineInfo(),
+        provenance=[],
+        gaps=[],
+        notes=[],
+        sidecar_version="",
+    )
+    assert withheld.content == "none"
+    assert {(token.token_id, token.text) for token in withheld.tokens} == {(0, "")}
+
+
+def test_pages_list_the_newest_first_and_each_once(store: AuditStore) -> None:
+    for number in range(7):
+        store.put(record(number))
+    seen: list[str] = []
+    before: PageKey | None = None
+    while page := store.page(3, before):
+        seen += [found.generation_id for found in page]
+        before = PageKey.from_token(PageKey.of(page[-1]).token)
+    assert seen == [f"gen-{number:03d}" for number in reversed(range(7))]
+    with pytest.raises(FeaturewatchError, match="page token 'x'"):
+        PageKey.from_token("x")
+
+
+def test_ids_are_found_by_their_beginning(store: AuditStore) -> None:
+    for number in (1, 12, 120):
+        store.put(record(number))
+    candidates = store.candidates("chatcmpl-012")
+    assert resolve("chatcmpl-012", candidates) == "gen-012"
+    assert resolve("gen-1", store.candidates("gen-1")) == "gen-120"
+    with pytest.raises(AmbiguousIdError, match="3 generations match: gen-"):
+        resolve("chat", store.candidates("chat"))
+    with pytest.raises(UnknownIdError, match="no such generation"):
+        resolve("%", store.candidates("%"))
+    with pytest.raises(UnknownIdError):
+        resolve("", store.candidates(""))
+
+
+def test_a_whole_id_wins_over_a_beginning() -> None:
+    one, two = summary(1, external_id="req"), summary(2, external_id="req-2")
+    assert resolve("req", [one, two]) == "gen-001"
+
+
+def test_two_generations_of_one_client_id_are_both_named() -> None:
+    with pytest.raises(AmbiguousIdError, match=r"gen-001 .*gen-002"):
+        resolve("req", [summary(1, external_id="req"), summary(2, external_id="req")])
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_what_is_no_store_is_refused(tmp_path: Path, read_only: bool) -> None:
+    path = tmp_path / "notes.sqlite"
+    path.write_text("shopping list " * 100)
+    with pytest.raises(FeaturewatchError, match=r"audit store .*not a database"):
+        AuditStore(path, read_only=read_only)
+
+
+def test_a_store_of_another_version_is_refused(store: AuditStore) -> None:
+    with sqlite3.connect(store.path) as plain:
+        plain.execute("update schema_version set version = 9")
+    with pytest.raises(FeaturewatchError, match="schema version 9: this version .* reads and writes version 1"):
+        AuditStore(store.path)
+
+
+def test_a_missing_store_is_not_made_by_reading(tmp_path: Path) -> None:
+    with pytest.raises(FeaturewatchError, match="there is no such file"):
+        AuditStore(tmp_path / "none.sqlite", read_only=True)
+    assert not (tmp_path / "none.sqlite").exists()
+
+
+def test_the_writer_survives_a_record_that_cannot_be_built(store: AuditStore) -> None:
+    writer = AuditWriter(store)
+
+    def broken() -> GenerationRecord:
+        raise ZeroDivisionError
+
+    writer.submit(lambda: record(1))
+    writer.submit(broken)
+    writer.submit(lambda: record(2))
+    assert writer.flush()
+    assert (writer.written, writer.lost, store.count()) == (2, 1, 2)
+    writer.close()
+
+
+def test_the_writer_tries_again_while_the_store_is_locked(store: AuditStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.audit.writer.PAUSE_SECONDS", 0.001)
+    attempts = []
+
+    def put(written: GenerationRecord) -> None:
+        attempts.append(written)
+        if len(attempts) < 3:
+            raise OperationalError("insert", None, sqlite3.OperationalError("database is locked"))
+        AuditStore.put(store, written)
+
+    monkeypatch.setattr(store, "put", put)
+    writer = AuditWriter(store)
+    writer.submit(lambda: record(1))
+    assert writer.flush()
+    assert (len(attempts), writer.written, writer.lost) == (3, 1, 0)
+    writer.close()
+
+
+def test_a_full_writer_queue_loses_records_and_counts_them(store: AuditStore) -> None:
+    gate = threading.Event()
+    writer = AuditWriter(store, max_queued=1)
+
+    def slow() -> GenerationRecord:
+        gate.wait(30)
+        return record(1)
+
+    for _ in range(4):
+        writer.submit(slow)
+    gate.set()
+    assert writer.flush()
+    assert writer.lost in (2, 3), "one is being written, one waits"
+    assert writer.written + writer.lost == 4
+    writer.close()
+
+
+def test_the_ring_keeps_the_latest() -> None:
+    ring = RecentSummaries(max_summaries=3)
+    for number in range(5):
+        ring.add(summary(number))
+    assert [found.generation_id for found in ring.page(10)] == ["gen-004", "gen-003", "gen-002"]
+    assert [found.generation_id for found in ring.page(10, PageKey.of(summary(3)))] == ["gen-002"]

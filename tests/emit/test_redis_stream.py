@@ -1,0 +1,125 @@
+"""The Redis sink against a real redis-server; it must be installed, these tests do not pass without it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from emit_kit import make_event
+
+from monitor.emit import Delivery, RedisStreamSink, SpoolOutbox
+
+STREAM = "mon:events"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def redis_server(port: int, folder: Path) -> Iterator[redis.Redis]:
+    binary = shutil.which("redis-server")
+    assert binary, "redis-server is not installed: apt-get install redis-server"
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    with (folder / "redis.log").open("ab") as log:
+        process = subprocess.Popen([binary, *options], stdout=log, stderr=log)
+    client = redis.Redis(port=port)
+    try:
+        deadline = time.monotonic() + 30
+        while not answers(client):
+            assert process.poll() is None, (folder / "redis.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield client
+    finally:
+        client.close()
+        process.kill()
+        process.wait()
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def entries(client: redis.Redis) -> list[dict[bytes, bytes]]:
+    return [fields for _, fields in client.xrange(STREAM)]
+
+
+async def settled(delivery: Delivery) -> None:
+    while delivery.stats.pending:
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+async def test_events_become_entries_with_their_fields(tmp_path: Path, port: int) -> None:
+    with redis_server(port, tmp_path) as client:
+        sink = RedisStreamSink(f"redis://127.0.0.1:{port}", STREAM)
+        delivery = Delivery(sink, SpoolOutbox(tmp_path / "spool"))
+        delivery.start()
+        for number in range(3):
+            delivery.offer(make_event(number))
+        await settled(delivery)
+        await delivery.close()
+        found = entries(client)
+    assert [entry[b"event_id"] for entry in found] == [b"alert-0", b"alert-1", b"alert-2"]
+    assert found[0][b"policy"] == b"loud"
+    assert float(found[0][b"score"]) == 2.5
+    assert found[0][b"token"].decode() == " bömb\n"
+
+
+async def test_events_wait_on_disk_while_redis_is_away_even_over_a_restart(tmp_path: Path, port: int) -> None:
+    url = f"redis://127.0.0.1:{port}"
+    first = Delivery(RedisStreamSink(url, STREAM), SpoolOutbox(tmp_path / "spool"))
+    first.start()
+    first.offer(make_event(1))
+    first.offer(make_event(2))
+    while not first.stats.failed_attempts:
+        await asyncio.sleep(0.005)
+    await first.close(patience_seconds=0.0)
+    second = Delivery(RedisStreamSink(url, STREAM), SpoolOutbox(tmp_path / "spool"))
+    second.start()
+    second.offer(make_event(3))
+    with redis_server(port, tmp_path) as client:
+        await settled(second)
+        assert [entry[b"event_id"] for entry in entries(client)] == [b"alert-1", b"alert-2", b"alert-3"]
+    # Redis dies under an open connection and comes back empty.
+    second.offer(make_event(4))
+    with redis_server(port, tmp_path) as client:
+        await settled(second)
+        assert [entry[b"event_id"] for entry in entries(client)] == [b"alert-4"]
+    await second.close()
+    assert second.stats.delivered == 4
+    assert second.stats.dropped == 0
+
+
+async def test_the_stream_is_capped(tmp_path: Path, port: int) -> None:
+    with redis_server(port, tmp_path) as client:
+        sink = RedisStreamSink(f"redis://127.0.0.1:{port}", STREAM, max_length=100)
+        for number in range(600):
+            await sink.deliver(make_event(number))
+        await sink.close()
+        # "Approximately": Redis trims whole nodes of a hundred entries.
+        assert 100 <= client.xlen(STREAM) <= 300
+
+
+def test_a_password_is_not_shown() -> None:
+    assert (
+        RedisStreamSink("redis://:secret@127.0.0.1:1/0", STREAM).name == "redis:redis://127.0.0.1:1/0 stream mon:events"
+    )
