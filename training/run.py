@@ -23,7 +23,8 @@ from training.harvest.run import harvest
 from training.output_config import OutputConfig
 from training.trainer.config import TrainConfig
 from training.trainer.export import rounded, to_dictionary, with_threshold
-from training.trainer.train import TrainedSae, train_sae
+from training.trainer.finished import trained_once
+from training.trainer.train import TrainedSae
 
 
 def train_saes(
@@ -43,7 +44,7 @@ def train_saes(
     manifest = harvest(harvest_config)
     cache = ActivationCache(harvest_config.cache)
     console.print(f"{manifest.rows:,} tokens kept, {manifest.heldout_rows:,} positions held out", highlight=False)
-    trained = {point: train_sae(cache, point, train_config) for point in points}
+    trained = {point: trained_once(cache, point, train_config) for point in points}
     sequences = heldout_sequences(cache, output.card_tokens)
     rows = heldout_rows(harvest_config.model, points, sequences, harvest_config.batch_tokens)
     model = output.name or Path(harvest_config.model).name

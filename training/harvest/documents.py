@@ -41,10 +41,14 @@ def read_documents(paths: Sequence[Path], text_field: str = "text") -> Iterator[
         FeaturewatchError: a file is missing, is not JSON lines or lacks the text field.
     """
     for path in paths:
-        if not path.is_file():
-            raise FeaturewatchError(f"data file {path}", "there is no such file", "check the path given to --data")
         with _open(path) as lines:
             yield from _read_text(lines) if _suffix(path) == ".txt" else _read_jsonl(path, lines, text_field)
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each row of a .jsonl or .jsonl.gz file; raises FeaturewatchError."""
+    with _open(path) as lines:
+        yield from _rows(path, lines)
 
 
 def shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
@@ -66,6 +70,8 @@ def _suffix(path: Path) -> str:
 
 
 def _open(path: Path) -> io.TextIOBase:
+    if not path.is_file():
+        raise FeaturewatchError(f"data file {path}", "there is no such file", "check the path given to --data")
     if path.suffix == ".gz":
         return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8")
     return path.open(encoding="utf-8")
@@ -86,20 +92,23 @@ def _read_text(lines: io.TextIOBase) -> Iterator[Document]:
 
 
 def _read_jsonl(path: Path, lines: io.TextIOBase, text_field: str) -> Iterator[Document]:
+    for number, row in _rows(path, lines):
+        text = row.get(text_field)
+        if not isinstance(text, str):
+            raise FeaturewatchError(
+                f"{path}:{number} with fields {', '.join(sorted(row)) or 'none'}",
+                f"each row needs a text in field {text_field!r}",
+                "name the right field with --text-field",
+            )
+        if text.strip():
+            yield Document(text, *(str(row.get(key, "")) for key in ("source", "category", "licence")))
+
+
+def _rows(path: Path, lines: io.TextIOBase) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            row = _row(path, number, line)
-            text = row.get(text_field)
-            if not isinstance(text, str):
-                raise FeaturewatchError(
-                    f"{path}:{number} with fields {', '.join(sorted(row)) or 'none'}",
-                    f"each row needs a text in field {text_field!r}",
-                    "name the right field with --text-field",
-                )
-            if text.strip():
-                yield Document(text, *(str(row.get(key, "")) for key in ("source", "category", "licence")))
+            if line.strip():
+                yield number, _row(path, number, line)
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise FeaturewatchError(
             f"data file {path} ({error})", "it must be UTF-8 text, whole and, with .gz, gzipped", "fetch it again"

@@ -16,7 +16,7 @@ class TrainConfig:
     k: int = option(32, "Active latents per token, on average over a batch.")
     epochs: float = option(1.0, "Passes over the cached rows.")
     batch_rows: int = option(2048, "Rows per step.")
-    learning_rate: float = option(1e-3, "Peak learning rate of Adam.")
+    learning_rate: float = option(2e-3, "Peak learning rate of Adam.")
     warm_up: float = option(0.05, "Share of the steps in which the learning rate rises.")
     decay: float = option(0.4, "Share of the steps, at the end, in which it falls linearly to zero.")
     clip: float = option(1.0, "Largest gradient norm.")

@@ -1,0 +1,243 @@
+"""Discovery on made-up activations, its scores against the policy engine, and its figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
+
+from monitor.errors import FeaturewatchError
+from monitor.policy import parse_policy
+from monitor.sae import Catalog, Dictionary, HookPoint, JumpRelu, load_dense_probe, load_sae_probe, save_saelens
+from training.discovery.capture import PromptRows, capture
+from training.discovery.config import DiscoverConfig
+from training.discovery.cross_source import folds_by_source
+from training.discovery.judged import OneSae, judge
+from training.discovery.online import prompt_scores, rolling_mean
+from training.discovery.prompts import Prompt, load_prompts
+from training.discovery.report import Report
+from training.discovery.run import discover_from_rows
+from training.discovery.statistics import auroc, false_alarms, threshold_for
+
+POINT = HookPoint(2)
+WIDTH, LATENTS, GUILTY = 24, 24, 5
+SAE = "toy/resid_post.2"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SAE whose latents are the coordinates."""
+    folder = tmp_path_factory.mktemp("zoo")
+    eye = np.eye(LATENTS, WIDTH, dtype=np.float32)
+    dictionary = Dictionary(
+        w_enc_md=eye,
+        b_enc_m=np.zeros(LATENTS, np.float32),
+        w_dec_md=eye,
+        b_dec_d=np.zeros(WIDTH, np.float32),
+        activation=JumpRelu(np.full(LATENTS, 0.1, np.float32)),
+        hook_point=POINT,
+        model="toy",
+    )
+    save_saelens(dictionary, folder / SAE)
+    return folder
+
+
+def _prompts_and_rows(seed: int = 0) -> tuple[list[Prompt], PromptRows]:
+    """Positives carry coordinate GUILTY on their later tokens; sources differ in another coordinate."""
+    rng = np.random.default_rng(seed)
+    prompts, rows, lengths = [], [], []
+    for number in range(900):
+        is_positive, source = number % 2 == 0, number % 3
+        length = int(rng.integers(2, 40))
+        x = np.abs(rng.normal(0, 1, (length, WIDTH)))
+        x[:, source] += 1.0
+        if is_positive:
+            x[length // 2 :, GUILTY] += rng.uniform(1.5, 4)
+        prompts.append(Prompt(f"prompt {number}", is_positive, number % 5 == 0, f"{'ab'[is_positive]}{source}"))
+        rows.append(x.astype(np.float32))
+        lengths.append(length)
+    return prompts, PromptRows(
+        {POINT: np.concatenate(rows)}, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    )
+
+
+def _config(folder: Path, **changes: object) -> DiscoverConfig:
+    data = folder / "prompts.jsonl"
+    data.write_text("{}\n")
+    config = DiscoverConfig(
+        model="toy", saes=(SAE,), data=(data,), policy_out=folder / "toy-harm.yaml", probe_latents=6, single_latents=3
+    )
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def found(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[DiscoverConfig, Report]:
+    prompts, rows = _prompts_and_rows()
+    config = _config(tmp_path_factory.mktemp("policies"), target_fpr=0.02, hard=("a1",), subject="toy harm")
+    return config, discover_from_rows(config, Catalog([zoo]), prompts, rows, Console(file=io.StringIO()))
+
+
+def test_the_separating_latent_is_found_and_the_policy_keeps_its_rate(found: tuple[DiscoverConfig, Report]) -> None:
+    prompts, _ = _prompts_and_rows()
+    config, report = found
+    folder = config.policy_out.parent
+    policy = parse_policy(config.policy_out.read_text(), "toy-harm.yaml")
+    latents = next(d for d in policy.document.spec.detectors if d.id == "latents").source.sae_latents
+    assert latents is not None
+    assert latents.latents[0].index == GUILTY
+    assert latents.latents[0].label is not None
+    assert latents.latents[0].label.startswith("separates toy harms, train AUROC 0.9")
+    assert report.auroc[str(POINT)]["dense"] > 0.95
+    assert report.policy.n == sum(p.is_val and not p.is_positive for p in prompts)
+    assert report.policy.hits <= 0.02 * report.policy.n
+    assert report.policy.rate < report.policy.upper < 0.1
+    assert report.recall > 0.8
+    assert set(report.negatives_by_source) == {"a0", "a1", "a2"}
+    assert report.hard is not None
+    assert report.hard.n == report.negatives_by_source["a1"].n
+    dense = load_dense_probe(folder / "weights" / "toy-harm.dense.safetensors")
+    assert int(np.argmax(dense.weight_d)) == GUILTY
+    assert GUILTY in load_sae_probe(folder / "weights" / "toy-harm.sae.safetensors").latents_k
+    stored = json.loads((folder / "weights" / "toy-harm.report.json").read_text())
+    assert stored["false_alarms_val"]["policy"]["hits"] == report.policy.hits
+    calibration = {d.id: d.calibration for d in policy.document.spec.detectors}
+    assert calibration["dense"] is not None
+    assert calibration["dense"].n == report.policy.n
+    assert "over-optimistic" in (policy.document.metadata.description or "")
+    assert "prompt 1" not in config.policy_out.read_text()
+
+
+def test_engine_flags_what_the_report_counts(zoo: Path, found: tuple[DiscoverConfig, Report]) -> None:
+    """Judging single prompts again with the written files gives the report's counts."""
+    prompts, rows = _prompts_and_rows()
+    config, report = found
+    policy = parse_policy(config.policy_out.read_text(), "toy-harm.yaml")
+    sources = OneSae(SAE, Catalog([zoo]).load(SAE), config.policy_out.parent)
+    flagged = 0
+    for index, prompt in enumerate(prompts):
+        if prompt.is_val and not prompt.is_positive:
+            part = rows.residuals[POINT][rows.starts_p1[index] : rows.starts_p1[index + 1]]
+            flagged += bool(judge(policy, sources, part, np.array([0, len(part)])).flagged_p[0])
+    assert flagged == report.policy.hits
+
+
+def test_rolling_mean_and_prompt_score_by_hand() -> None:
+    scores = np.array([1, 5, 3, 9, 2, 4, 6], np.float32)
+    starts = np.array([0, 4, 4, 7])
+    means = rolling_mean(scores[:, None], starts, 2)[:, 0]
+    np.testing.assert_allclose(means, [1, 3, 4, 6, 2, 3, 5])
+    np.testing.assert_allclose(prompt_scores(scores, starts, 2, 1), [6, -np.inf, 5])
+    np.testing.assert_allclose(prompt_scores(scores, starts, 2, 4), [6, -np.inf, -np.inf])
+
+
+def test_auroc_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 9, (200, 3)).astype(float), rng.random(200) < 0.3
+    expected = [roc_auc_score(positive, scores[:, column]) for column in range(3)]
+    np.testing.assert_allclose(auroc(scores, positive), expected)
+
+
+@pytest.mark.parametrize("hits", [0, 1, 7])
+def test_threshold_lets_at_most_so_many_through(hits: int) -> None:
+    scores = np.random.default_rng(0).normal(size=500)
+    assert int((scores >= threshold_for(scores, hits)).sum()) == hits
+    tied = np.array([1.0, 1.0, 1.0, 0.0])
+    assert int((tied >= threshold_for(tied, min(hits, 2))).sum()) == 0
+
+
+def test_clopper_pearson_bound() -> None:
+    """With no hit in 299 the rate is below 1 % with 95 % confidence: the rule of the binomial tail."""
+    assert false_alarms(np.zeros(299, bool), 0.95).upper < 0.01 < false_alarms(np.zeros(298, bool), 0.95).upper
+    assert false_alarms(np.ones(5, bool), 0.95).upper == 1.0
+    some = false_alarms(np.arange(100) < 3, 0.95)
+    assert (some.hits, some.n) == (3, 100)
+    assert some.upper == pytest.approx(0.0757, abs=1e-3)
+
+
+def test_folds_hold_out_whole_sources() -> None:
+    sources = [f"s{number % 7}" for number in range(70)]
+    positive = np.array([int(source[1]) < 4 for source in sources])
+    folds = folds_by_source(positive, sources)
+    assert len(folds) == 3
+    assert (np.sum(folds, axis=0) == 1).all()
+    for mask in folds:
+        inside = {source for source, held in zip(sources, mask, strict=True) if held}
+        assert not inside & {source for source, held in zip(sources, mask, strict=True) if not held}
+    assert folds_by_source(positive, ["one"] * 70) == []
+
+
+def test_captured_rows_are_the_content_tokens(tiny_model: Path, tmp_path: Path) -> None:
+    config = _config(tmp_path, model=str(tiny_model), cache=tmp_path / "captured")
+    prompts = [Prompt("boats carry bread", True, False), Prompt("salt", False, False)]
+    rows = capture(config, [HookPoint(1)], prompts)
+    assert np.diff(rows.starts_p1).tolist() == [17, 4]  # one token per byte; header, system turn and markers left out
+    again = capture(config, [HookPoint(1)], prompts)
+    np.testing.assert_array_equal(rows.residuals[HookPoint(1)], again.residuals[HookPoint(1)])
+    alone = capture(dataclasses.replace(config, cache=None), [HookPoint(1)], prompts[1:])
+    np.testing.assert_allclose(rows.residuals[HookPoint(1)][17:], alone.residuals[HookPoint(1)], rtol=1e-4, atol=1e-4)
+
+
+def _write(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_prompts_are_kept_and_capped(tmp_path: Path) -> None:
+    rows = [
+        {
+            "text": f"{split} {label} {source} {n}",
+            "label": label,
+            "split": split,
+            "source": source,
+            "category": f"c{n % 2}",
+        }
+        for split in ("train", "val")
+        for label in (0, 1)
+        for source in ("x", "y")
+        for n in range(6)
+    ]
+    config = _config(tmp_path, data=(_write(tmp_path / "p.jsonl", rows),), keep=("x=c1",), cap=("y=2",))
+    prompts = load_prompts(config)
+    assert {p.category for p in prompts if p.source == "x"} == {"c1"}
+    assert sum(p.source == "y" and p.is_val and p.is_positive for p in prompts) == 2
+    assert [p.text for p in prompts] == [p.text for p in load_prompts(config)]
+
+
+def test_two_text_files(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
+    good.write_text("".join(f"good {n}\n" for n in range(60)))
+    bad.write_text("".join(f"bad {n}\n" for n in range(60)))
+    prompts = load_prompts(_config(tmp_path, data=(), positive=bad, negative=good))
+    assert len(prompts) == 120
+    assert all(prompt.is_positive == prompt.text.startswith("bad") for prompt in prompts)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "a", "label": 2, "split": "train"}], r"p.jsonl:1 with label 2"),
+        ([{"text": "a", "label": 1, "split": "train"}], "split train holds no prompt with label 0"),
+    ],
+)
+def test_bad_prompts_are_told(tmp_path: Path, rows: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(FeaturewatchError, match=message):
+        load_prompts(_config(tmp_path, data=(_write(tmp_path / "p.jsonl", rows),)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"saes": ()}, "at least one is needed"),
+        ({"data": ()}, "--data or from --positive and --negative"),
+        ({"target_fpr": 0.5}, "a warning comes no later than a firing"),
+    ],
+)
+def test_settings_out_of_range_are_told(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(FeaturewatchError, match=message):
+        _config(tmp_path, **changes)

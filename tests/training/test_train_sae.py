@@ -1,0 +1,169 @@
+"""Training on a world of known directions, the export, and the threshold at inference."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from monitor.errors import FeaturewatchError
+from monitor.sae import Dictionary, HookPoint, JumpRelu, load_saelens, save_saelens
+from training.harvest.cache import ActivationCache, CacheWriter, Manifest
+from training.trainer.config import TrainConfig
+from training.trainer.export import mean_l0, require_l0, rounded, to_dictionary, with_threshold
+from training.trainer.train import TrainedSae, train_sae
+
+POINT = HookPoint(3)
+WIDTH, DIRECTIONS, ACTIVE = 32, 64, 3
+
+
+class World:
+    """Rows are sums of a few of `DIRECTIONS` unit vectors (more than dimensions), an offset and a little noise."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        directions = rng.standard_normal((DIRECTIONS, WIDTH))
+        self.directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        self.offset = rng.standard_normal(WIDTH)
+
+    def rows(self, count: int, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        active = rng.random((count, DIRECTIONS)).argsort(1)[:, :ACTIVE]
+        strength = np.zeros((count, DIRECTIONS))
+        np.put_along_axis(strength, active, rng.uniform(3, 6, (count, ACTIVE)), 1)
+        rows = strength @ self.directions + self.offset + 0.02 * rng.standard_normal((count, WIDTH))
+        return rows.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(scope="module")
+def cache(world: World, tmp_path_factory: pytest.TempPathFactory) -> ActivationCache:
+    folder = tmp_path_factory.mktemp("cache")
+    writer = CacheWriter(folder, Manifest(WIDTH, [str(POINT)], "float32", [0, 0, 0], settings={}))
+    writer.append({POINT: world.rows(60_000, seed=1)}, np.random.default_rng(0))
+    writer.close()
+    return ActivationCache(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(cache: ActivationCache) -> TrainedSae:
+    torch.manual_seed(0)
+    return train_sae(cache, POINT, _config())
+
+
+def _config(**changes: object) -> TrainConfig:
+    config = TrainConfig(expansion=4, k=ACTIVE, epochs=4, batch_rows=256, learning_rate=3e-3)
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def test_known_directions_are_recovered(trained: TrainedSae, world: World) -> None:
+    learned = trained.weights.w_dec_md.numpy()
+    closest = (world.directions @ learned.T).max(1)
+    assert closest.mean() > 0.95
+    assert trained.fvu < 0.05
+    assert trained.l0 == pytest.approx(ACTIVE, rel=0.01)
+
+
+def test_l0_at_inference_is_the_target(trained: TrainedSae, world: World) -> None:
+    dictionary = to_dictionary(trained, POINT, "toy")
+    dictionary = with_threshold(dictionary, world.rows(8000, seed=2), ACTIVE)
+    assert mean_l0(dictionary, world.rows(8000, seed=2)) == pytest.approx(ACTIVE, rel=1e-3)
+    fresh = mean_l0(dictionary, world.rows(8000, seed=3))
+    assert fresh == pytest.approx(ACTIVE, rel=0.05)
+    require_l0(fresh, ACTIVE, 0.05, POINT)
+
+
+def test_an_l0_off_the_target_is_refused() -> None:
+    with pytest.raises(FeaturewatchError, match=r"L0 184.00 at inference: it must lie within 5% of k = 32"):
+        require_l0(184.0, 32, 0.05, POINT)
+
+
+def test_export_equals_the_trained_weights(trained: TrainedSae, world: World) -> None:
+    """Folding scale and bias changes nothing: the same latents, up to the scale, and the same reconstruction."""
+    rows = world.rows(500, seed=4)
+    dictionary = to_dictionary(trained, POINT, "toy")
+    sae = trained.weights
+    scaled = torch.from_numpy(rows) * trained.scale
+    pre = torch.relu((scaled - sae.b_dec_d) @ sae.w_enc_md.T + sae.b_enc_m)
+    expected = (pre @ sae.w_dec_md + sae.b_dec_d) / trained.scale
+    latents = dictionary.encode(rows)
+    np.testing.assert_allclose(latents, pre.numpy() / trained.scale, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(dictionary.decode(latents), expected.numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(dictionary.w_dec_md, axis=1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("float16", 5e-3)])
+def test_stored_and_read_back(trained: TrainedSae, world: World, tmp_path: Path, dtype: str, tolerance: float) -> None:
+    dictionary = with_threshold(to_dictionary(trained, POINT, "toy"), world.rows(4000, seed=2), ACTIVE)
+    stored = rounded(dictionary, dtype)
+    again = load_saelens(save_saelens(stored, tmp_path / "sae", dtype=dtype))
+    np.testing.assert_array_equal(again.w_enc_md, stored.w_enc_md)
+    np.testing.assert_array_equal(again.b_enc_m, stored.b_enc_m)
+    assert isinstance(again.activation, JumpRelu)
+    assert isinstance(dictionary.activation, JumpRelu)
+    np.testing.assert_array_equal(again.activation.threshold_m, dictionary.activation.threshold_m)
+    rows = world.rows(500, seed=5)
+    ours, theirs = dictionary.decode(dictionary.encode(rows)), again.decode(again.encode(rows))
+    assert np.linalg.norm(ours - theirs) / np.linalg.norm(ours) <= tolerance
+
+
+def test_dead_latents_are_revived(cache: ActivationCache) -> None:
+    with_aux = train_sae(cache, POINT, _config(expansion=16, epochs=3))
+    without = train_sae(cache, POINT, _config(expansion=16, epochs=3, aux_weight=0.0))
+    assert without.dead_share > 0
+    assert with_aux.dead_share < without.dead_share
+
+
+def test_threshold_needs_enough_positive_latents() -> None:
+    rng = np.random.default_rng(0)
+    silent = Dictionary(
+        w_enc_md=rng.standard_normal((16, 8)).astype(np.float32),
+        b_enc_m=np.full(16, -100, np.float32),
+        w_dec_md=np.eye(16, 8, dtype=np.float32),
+        b_dec_d=np.zeros(8, np.float32),
+        activation=JumpRelu(np.zeros(16, np.float32)),
+        hook_point=POINT,
+        model="toy",
+    )
+    with pytest.raises(FeaturewatchError, match=r"0.0 positive latents per row"):
+        with_threshold(silent, rng.standard_normal((100, 8)).astype(np.float32), 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": 128}, "k 128: the SAE has 128 latents"),
+        ({"epochs": 1e-4}, "less than one batch"),
+    ],
+)
+def test_settings_that_do_not_fit_the_cache(cache: ActivationCache, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(FeaturewatchError, match=message):
+        train_sae(cache, POINT, _config(**changes))
+
+
+def test_an_unharvested_hook_point_is_told(cache: ActivationCache) -> None:
+    with pytest.raises(FeaturewatchError, match=r"hook point 'resid_post.9': the cache .* holds resid_post.3"):
+        train_sae(cache, HookPoint(9), _config())
+
+
+def test_settings_out_of_range_are_told() -> None:
+    with pytest.raises(FeaturewatchError, match="expansion 0"):
+        TrainConfig(expansion=0)
+    with pytest.raises(FeaturewatchError, match=r"warm-up 0\.7 and decay 0\.5"):
+        TrainConfig(warm_up=0.7, decay=0.5)
+
+
+def test_learning_rate_rises_holds_and_falls() -> None:
+    config = TrainConfig(learning_rate=1.0, warm_up=0.1, decay=0.2)
+    rates = [config.learning_rate_at(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[50] == rates[80] == 1.0
+    assert rates[90] == pytest.approx(0.5)
+    assert 0 < rates[99] < 0.1

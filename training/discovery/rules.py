@@ -1,0 +1,94 @@
+"""Chooses thresholds and a rule so that the whole policy keeps its false-alarm rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from training.discovery.config import DiscoverConfig
+from training.discovery.statistics import threshold_for
+
+Scores = Mapping[str, npt.NDArray[np.float32]]
+Bools = npt.NDArray[np.bool_]
+DETECTORS = ("dense", "sae_probe", "latents")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Of one detector."""
+
+    warn: float
+    fire: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A rule with the thresholds it needs.
+
+    Attributes:
+        when: condition in the policy's language.
+        thresholds: per detector.
+        flagged_p: which val prompts it flags.
+        recall: share of val positives that it flags.
+    """
+
+    when: str
+    thresholds: dict[str, Thresholds]
+    flagged_p: Bools
+    recall: float
+
+
+# Every state only rises over a prompt (`then: max`), so a condition without `not` holds at the end or never.
+_State = Callable[[str, str], Bools]
+_CANDIDATES: dict[str, Callable[[_State], Bools]] = {
+    "dense.fire or (sae_probe.fire and latents.warn)": lambda at: (
+        at("dense", "fire") | (at("sae_probe", "fire") & at("latents", "warn"))
+    ),
+    "dense.fire or sae_probe.fire": lambda at: at("dense", "fire") | at("sae_probe", "fire"),
+    "dense.fire and sae_probe.warn": lambda at: at("dense", "fire") & at("sae_probe", "warn"),
+    "dense.fire": lambda at: at("dense", "fire"),
+    "sae_probe.fire": lambda at: at("sae_probe", "fire"),
+}
+
+
+def choose_rule(scores: Scores, positive_p: Bools, config: DiscoverConfig) -> Choice:
+    """The candidate with the highest recall among those that flag at most `target_fpr` of the negatives.
+
+    For each candidate the fire thresholds start at the target rate and are tightened together until the whole rule
+    keeps it.
+    """
+    budget = int(config.target_fpr * int((~positive_p).sum()))
+    choices = [_fitted(when, condition, scores, positive_p, budget, config) for when, condition in _CANDIDATES.items()]
+    return max(choices, key=lambda choice: choice.recall)
+
+
+def _fitted(  # noqa: PLR0917
+    when: str,
+    condition: Callable[[_State], Bools],
+    scores: Scores,
+    positive_p: Bools,
+    budget: int,
+    config: DiscoverConfig,
+) -> Choice:
+    negatives = int((~positive_p).sum())
+    # A conjunction may let its parts fire more often than the whole.
+    for hits in range(min(4 * budget, int(config.warn_fpr * negatives)), -1, -1):
+        thresholds = {name: _thresholds(scores[name][~positive_p], hits, config.warn_fpr) for name in DETECTORS}
+
+        def at(name: str, level: str, limits: Mapping[str, Thresholds] = thresholds) -> Bools:
+            return np.asarray(scores[name] >= getattr(limits[name], level))
+
+        flagged_p = condition(at)
+        if int(flagged_p[~positive_p].sum()) <= budget or hits == 0:
+            break
+    return Choice(when, thresholds, flagged_p, float(flagged_p[positive_p].mean()))
+
+
+def _thresholds(negative_scores: npt.NDArray[np.float32], hits: int, warn_fpr: float) -> Thresholds:
+    """Rounded as they will be written."""
+    fire = round(threshold_for(negative_scores, hits), 4)
+    warn = round(threshold_for(negative_scores, int(warn_fpr * len(negative_scores))), 4)
+    return Thresholds(min(warn, fire), fire)

@@ -1,0 +1,53 @@
+"""Finished weights, kept in the cache folder: a run that stops later on (in the card, say) need not train again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from monitor.sae import HookPoint
+from training.harvest.cache import ActivationCache
+from training.trainer.batch_top_k import BatchTopK
+from training.trainer.config import TrainConfig
+from training.trainer.train import TrainedSae, train_sae
+
+_NAMES = ("w_enc", "b_enc", "w_dec", "b_dec")
+_FIGURES = ("scale", "rows", "l0", "fvu", "dead_share", "seconds")
+
+
+def trained_once(cache: ActivationCache, hook_point: HookPoint, config: TrainConfig) -> TrainedSae:
+    """Trains, or returns what an earlier run with the same settings trained on the same rows."""
+    path = cache.folder / str(hook_point) / "trained.safetensors"
+    settings = json.dumps({**asdict(config), "unique_rows": cache.manifest.rows}, sort_keys=True)
+    if path.is_file():
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            if metadata.get("settings") == settings:
+                return _restored([file.get_tensor(name) for name in _NAMES], json.loads(metadata["figures"]), config)
+    trained = train_sae(cache, hook_point, config)
+    _save(trained, path, settings)
+    return trained
+
+
+def _save(trained: TrainedSae, path: Path, settings: str) -> None:
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in zip(_NAMES, trained.weights.parameters(), strict=True)
+    }
+    figures = json.dumps({name: getattr(trained, name) for name in _FIGURES})
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata={"settings": settings, "figures": figures})
+    part.replace(path)
+
+
+def _restored(tensors: list[torch.Tensor], figures: dict[str, float], config: TrainConfig) -> TrainedSae:
+    w_enc_md, b_enc_m, w_dec_md, b_dec_d = tensors
+    weights = BatchTopK(w_dec_md, b_dec_d, config.k, config.aux_weight)
+    for parameter, value in zip(weights.parameters(), (w_enc_md, b_enc_m, w_dec_md, b_dec_d), strict=True):
+        parameter.copy_(value)
+    return TrainedSae(weights=weights, **figures)  # type: ignore[arg-type]
