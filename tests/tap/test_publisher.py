@@ -1,0 +1,218 @@
+"""The background client over a real gRPC stream: restarts, silence and slowness of the sidecar."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.recording_sidecar import RecordingSidecar, identity_plan
+
+from monitor.rpc import Target
+from monitor.sae import HookPoint
+from monitor.tap.outbox import Outbox
+from monitor.tap.plan import ActivePlan, prepare_plan
+from monitor.tap.publisher import Publisher
+from monitor.tap.record import QUEUE_FULL, SIDECAR_LOST, TAP_ERROR, Begin, End, HostRows, Segment, Step
+from monitor.tap.sites import Site
+from monitor.tap.stats import TapStats
+from monitor.v1 import engine_pb2, tap_pb2
+
+WIDTH = 4
+HOOK_POINT = "resid_post.1"
+
+
+class _Rows:
+    nbytes = 64
+
+    def __init__(self, rows: int, *, broken: bool = False) -> None:
+        self._rows, self._broken = rows, broken
+
+    def read(self) -> HostRows:
+        if self._broken:
+            raise RuntimeError("the device is gone")
+        return HostRows(np.arange(self._rows, dtype=np.int32), [(HOOK_POINT, np.ones((self._rows, WIDTH), np.float32))])
+
+
+class Harness:
+    """A publisher whose engine is the test."""
+
+    def __init__(self, target: str, *, max_frames: int = 64) -> None:
+        self.target = target
+        self.site = Site(HookPoint(1), torch.zeros(8, WIDTH), torch.zeros(1, dtype=torch.int64), "", None)
+        self.plan: ActivePlan | None = None
+        self._planned = threading.Condition()
+        self.outbox, self.stats = Outbox(max_frames, 1 << 20), TapStats()
+        self.publisher = Publisher(
+            target=Target.parse(target),
+            tap_id="tap",
+            engine=engine_pb2.EngineInfo(name="vllm"),
+            hook_points=[HOOK_POINT],
+            outbox=self.outbox,
+            stats=self.stats,
+            prepare=self._prepare,
+            on_plan=self._on_plan,
+        )
+        self.positions: dict[int, int] = {}
+        self.publisher.start()
+
+    def _prepare(self, message: tap_pb2.WatchPlan) -> ActivePlan:
+        return prepare_plan(message, {HOOK_POINT: self.site}, torch.device("cpu"))
+
+    def _on_plan(self, plan: ActivePlan | None) -> None:
+        with self._planned:
+            self.plan = plan
+            self._planned.notify_all()
+
+    def wait_plan(self) -> None:
+        with self._planned:
+            assert self._planned.wait_for(lambda: self.plan is not None, 60)
+
+    def begin(self, handle: int) -> None:
+        self.positions[handle] = 0
+        self.publisher.offer(Step(1, begins=[Begin(handle, f"r{handle}-00000000", f"r{handle}", b"", 1, "")]))
+
+    def rows(self, handle: int, count: int = 1, *, broken: bool = False) -> None:
+        plan = self.plan
+        assert plan is not None
+        segment = Segment(handle, self.positions[handle], count)
+        self.positions[handle] += count
+        self.publisher.offer(Step(1, segments=[segment], payload=_Rows(count, broken=broken), plan_digest=plan.digest))
+
+    def end(self, handle: int) -> None:
+        self.publisher.offer(Step(1, ends=[End(handle, self.positions[handle], b"", 2)]))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> str:
+    return f"unix:{tmp_path}/s.sock"
+
+
+@pytest.fixture
+def harness(target: str) -> Iterator[Harness]:
+    made = Harness(target)
+    yield made
+    made.publisher.close(1.0)
+
+
+def _sidecar(target: str, version: int = 1, **arguments: object) -> RecordingSidecar:
+    return RecordingSidecar(target, identity_plan([HOOK_POINT], WIDTH, version), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_sidecar_that_comes_late_gets_everything(harness: Harness, target: str) -> None:
+    harness.begin(1)
+    sidecar = _sidecar(target)
+    harness.wait_plan()
+    harness.rows(1, 5)
+    harness.end(1)
+    sidecar.wait_for(lambda seen: seen.ended(["r1"]), "end")
+    sidecar.stop()
+    assert sidecar.breaches == []
+    assert sidecar.named("r1")[0].observed == 5
+    assert sidecar.hellos[0].last_session_id == ""
+    assert list(sidecar.hellos[0].hook_points) == [HOOK_POINT]
+
+
+def test_a_restarted_sidecar_hears_of_live_requests_and_judges_on(harness: Harness, target: str) -> None:
+    first = _sidecar(target)
+    harness.wait_plan()
+    harness.begin(1)
+    harness.rows(1, 5)
+    first.wait_for(lambda seen: seen.frames >= 2 and seen.named("r1")[0].observed == 5, "rows")
+    # The acknowledgement is on its way back; wait until it has come.
+    assert _eventually(lambda: harness.outbox.empty)
+    first.stop()
+    harness.rows(1, 2)
+    second = _sidecar(target, version=8)
+    second.wait_for(lambda seen: bool(seen.named("r1")) and seen.named("r1")[0].next_position == 7, "resumed rows")
+    harness.rows(1, 1)
+    harness.end(1)
+    second.wait_for(lambda seen: seen.ended(["r1"]), "end")
+    second.stop()
+    (recorded,) = second.named("r1")
+    assert second.breaches == []
+    assert recorded.begin.resumed
+    assert recorded.gaps == [(0, 5, SIDECAR_LOST)]
+    assert recorded.observed == 3
+    assert second.hellos[0].last_session_id == first.session_id
+
+
+def test_a_sidecar_that_never_acknowledges_fills_the_queue_and_every_row_is_accounted_for(
+    target: str,
+) -> None:
+    harness = Harness(target, max_frames=8)
+    silent = _sidecar(target, acknowledge=lambda seq: False)
+    harness.wait_plan()
+    harness.begin(1)
+    for _ in range(50):
+        harness.rows(1)
+    harness.end(1)
+    silent.stop()
+    patient = _sidecar(target)
+    patient.wait_for(lambda seen: seen.ended(["r1"]), "end")
+    harness.publisher.close(1.0)
+    patient.stop()
+    (recorded,) = patient.named("r1")
+    assert patient.breaches == []
+    assert recorded.next_position == 50
+    assert recorded.observed <= 8
+    assert recorded.gap_positions(QUEUE_FULL) >= 42
+    assert harness.outbox.dropped_rows == recorded.gap_positions(QUEUE_FULL)
+
+
+def test_rows_that_cannot_be_read_are_a_tap_error(harness: Harness, target: str) -> None:
+    sidecar = _sidecar(target)
+    harness.wait_plan()
+    harness.begin(1)
+    harness.rows(1, 2)
+    harness.rows(1, 3, broken=True)
+    harness.rows(1, 1)
+    harness.end(1)
+    sidecar.wait_for(lambda seen: seen.ended(["r1"]), "end")
+    sidecar.stop()
+    assert sidecar.breaches == []
+    assert sidecar.named("r1")[0].gaps == [(2, 3, TAP_ERROR)]
+    assert harness.stats.publisher_errors == 1
+
+
+def test_a_plan_that_cannot_be_served_is_refused_and_the_books_go_on(harness: Harness, target: str) -> None:
+    sidecar = RecordingSidecar(target, identity_plan(["resid_post.7"], WIDTH))
+    harness.begin(1)
+    harness.end(1)
+    sidecar.wait_for(lambda seen: seen.ended(["r1"]), "end")
+    sidecar.stop()
+    assert harness.plan is None
+    assert harness.stats.publisher_errors == 1
+
+
+def test_close_sends_what_is_left_and_tells_the_counters(target: str) -> None:
+    harness = Harness(target)
+    sidecar = _sidecar(target)
+    harness.wait_plan()
+    harness.begin(1)
+    harness.rows(1, 2)
+    harness.stats.steps, harness.stats.steps_fired = 9, 9
+    harness.end(1)
+    harness.publisher.close(30.0)
+    sidecar.wait_for(lambda seen: seen.ended(["r1"]) and seen.heartbeats[-1].steps == 9, "last heartbeat")
+    sidecar.stop()
+    assert not harness.publisher._thread.is_alive()
+
+
+def test_close_without_a_sidecar_ends_the_threads(target: str) -> None:
+    harness = Harness(target)
+    harness.begin(1)
+    harness.publisher.close(30.0)
+    assert not harness.publisher._thread.is_alive()
+
+
+def _eventually(condition: object, seconds: float = 60.0) -> bool:
+    waited = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if condition():  # type: ignore[operator]
+            return True
+        waited.wait(0.01)
+    return False

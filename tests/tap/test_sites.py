@@ -1,0 +1,157 @@
+"""The residual stream is found by structure, read at the right place, and counted when it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from monitor.errors import FeaturewatchError
+from monitor.sae import HookPoint
+from monitor.tap.sites import Site, install_sites
+
+WIDTH, ROWS = 8, 16
+
+
+class FusedNorm(nn.Module):
+    """As vLLM's norms: dispatches from forward(*args) to forward_native(x, residual)."""
+
+    def forward(self, *args: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return self.forward_native(*args)
+
+    def forward_native(
+        self, x: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        if residual is None:
+            return x / x.norm(dim=-1, keepdim=True)
+        total = x + residual
+        return total / total.norm(dim=-1, keepdim=True), total
+
+
+class PairLayer(nn.Module):
+    """Passes (hidden states, residual) on, as Llama does in vLLM."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.input_layernorm = norm
+        self.mix = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        if residual is None:
+            x, residual = self.input_layernorm(x), x
+        else:
+            x, residual = self.input_layernorm(x, residual)
+        return self.mix(x), residual
+
+
+class PlainLayer(nn.Module):
+    """Returns one tensor, as GPT-2 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.mix(x)
+
+
+class Model(nn.Module):
+    def __init__(self, layers: list[nn.Module], norm: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.norm = norm
+        self.truth: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        residual = None
+        self.truth = []
+        for layer in self.layers:
+            if isinstance(layer, PairLayer):
+                x, residual = layer(x, residual)
+                self.truth.append(x + residual)
+            else:
+                x = layer(x)
+                self.truth.append(x)
+        if residual is not None:
+            normed, _ = self.norm(x, residual)
+            return normed
+        return self.norm(x)
+
+
+class OtherNorm(nn.Module):
+    """A norm that is not known to return the sum."""
+
+    def forward(self, *args: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | torch.Tensor:
+        return FusedNorm().forward_native(*args)
+
+
+def _pair(norm: type[nn.Module]) -> Model:
+    return Model([PairLayer(norm()) for _ in range(3)], norm())
+
+
+def _install(model: nn.Module, *layers: int) -> list[Site]:
+    return install_sites(
+        model,
+        [HookPoint(layer) for layer in layers],
+        num_layers=3,
+        width=WIDTH,
+        max_rows=ROWS,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        model_name="test",
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "where"),
+    [
+        (_pair(FusedNorm), ["input norm of the next layer", "input norm of the next layer", "final norm"]),
+        (_pair(OtherNorm), ["output of the layer"] * 3),
+        (Model([PlainLayer() for _ in range(3)], FusedNorm()), ["output of the layer"] * 3),
+    ],
+    ids=["pairs with vLLM's norm", "pairs with another norm", "single stream"],
+)
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_buffers_hold_each_layers_output(model: Model, where: list[str], compiled: bool) -> None:
+    for module in model.modules():
+        module._forward_hooks.clear()
+        module._buffers.clear()
+    torch._dynamo.reset()
+    sites = _install(model, 0, 1, 2)
+    assert [site.where.split(" (")[0] for site in sites] == where
+    forward = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
+    for rows in (5, ROWS, 3):
+        with torch.inference_mode():
+            x = torch.randn(rows, WIDTH)
+            forward(x)
+            fired = [int(site.fired) for site in sites]
+            seen = [site.buffer_nd[:rows].clone() for site in sites]
+            model(x)
+        assert all(count > 0 for count in fired)
+        for buffer, truth in zip(seen, model.truth, strict=True):
+            torch.testing.assert_close(buffer, truth)
+
+
+def test_more_rows_than_the_buffer_holds_do_not_fail_the_forward_pass() -> None:
+    model = _pair(FusedNorm)
+    (site,) = _install(model, 1)
+    with torch.inference_mode():
+        assert model(torch.randn(ROWS + 5, WIDTH)).shape == (ROWS + 5, WIDTH)
+    torch.testing.assert_close(site.buffer_nd, model.truth[1][:ROWS])
+
+
+def test_buffers_are_no_part_of_the_checkpoint() -> None:
+    model = _pair(FusedNorm)
+    before = set(model.state_dict())
+    _install(model, 1)
+    assert set(model.state_dict()) == before
+
+
+def test_a_layer_that_the_model_lacks_is_refused() -> None:
+    with pytest.raises(FeaturewatchError, match=r"hook point 'resid_post.3': model test has layers 0 to 2"):
+        _install(_pair(FusedNorm), 3)
+
+
+def test_a_model_without_decoder_layers_is_refused() -> None:
+    with pytest.raises(FeaturewatchError, match="list of 3 decoder layers"):
+        _install(nn.Linear(2, 2), 0)

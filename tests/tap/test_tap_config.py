@@ -1,0 +1,124 @@
+"""Settings are read from one place, and a bad one says what is wrong, why, and what to do."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from monitor.errors import FeaturewatchError
+from monitor.rpc import Target
+from monitor.sae import HookPoint
+from monitor.tap.config import read_config
+from monitor.tap.engine import check_engine, salt_compile_cache
+
+GOOD: dict[str, Any] = {"sidecar": "127.0.0.1:7710", "hook_points": ["resid_post.14", "resid_post.10"]}
+
+
+def test_without_any_setting_there_is_no_tap() -> None:
+    assert read_config({}, {}) is None
+    assert read_config({"something_else": 1}, {"PATH": "/bin"}) is None
+    assert read_config(None, {}) is None
+
+
+def test_additional_config_and_environment_say_the_same() -> None:
+    by_key = read_config({"featurewatch": GOOD}, {})
+    by_environment = read_config(
+        {}, {"FEATUREWATCH_SIDECAR": "127.0.0.1:7710", "FEATUREWATCH_HOOK_POINTS": "resid_post.14, resid_post.10,"}
+    )
+    assert by_key == by_environment
+    assert by_key is not None
+    assert by_key.sidecar == Target.parse("127.0.0.1:7710")
+    assert by_key.hook_points == (HookPoint(10), HookPoint(14))
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"sidecar": "unix:/run/fw.sock"}, ["without hook_points", "needs sidecar and hook_points"]),
+        ({"hook_points": ["resid_post.1"]}, ["without sidecar"]),
+        (GOOD | {"hookpoints": []}, ["'hookpoints'", "Did you mean 'hook_points'"]),
+        (GOOD | {"sidecar": "http://localhost:1"}, ["'http://localhost:1'", "unix:<path> or host:port"]),
+        (GOOD | {"sidecar": 7710}, ["sidecar 7710", "must be a string"]),
+        (GOOD | {"hook_points": ["resid_pre.3"]}, ["'resid_pre.3'", "resid_post.<layer>"]),
+        (GOOD | {"hook_points": "resid_post.3"}, ["must be a list of strings"]),
+        (GOOD | {"queue_frames": 0}, ["queue_frames 0", "from 8 to"]),
+        (GOOD | {"queue_mib": True}, ["queue_mib True"]),
+        (GOOD | {"allow_unproven_engine": "yes"}, ["allow_unproven_engine 'yes'", "true or false"]),
+        ("unix:/run/fw.sock", ["of type str", "JSON object"]),
+    ],
+)
+def test_a_bad_setting_is_named(settings: Any, parts: list[str]) -> None:
+    with pytest.raises(FeaturewatchError) as caught:
+        read_config({"featurewatch": settings}, {})
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_half_an_environment_is_an_error_and_not_silence() -> None:
+    with pytest.raises(FeaturewatchError, match=r"FEATUREWATCH_HOOK_POINTS\) without hook_points"):
+        read_config({}, {"FEATUREWATCH_SIDECAR": "unix:/run/fw.sock"})
+
+
+def _engine(**changes: Any) -> SimpleNamespace:
+    parallel = {
+        "pipeline_parallel_size": 1,
+        "use_sequence_parallel_moe": False,
+        "use_ubatching": False,
+        "prefill_context_parallel_size": 1,
+    }
+    return SimpleNamespace(
+        parallel_config=SimpleNamespace(**{name: changes.get(name, value) for name, value in parallel.items()}),
+        compilation_config=SimpleNamespace(pass_config=SimpleNamespace(enable_sp=changes.get("enable_sp", False))),
+        speculative_config=changes.get("speculative_config"),
+        use_v2_model_runner=changes.get("use_v2_model_runner", False),
+        model_config=SimpleNamespace(enable_prompt_embeds=changes.get("enable_prompt_embeds", False)),
+        additional_config={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"use_v2_model_runner": True}, ["V2 model runner", "VLLM_USE_V2_MODEL_RUNNER=0"]),
+        ({"speculative_config": SimpleNamespace(method="ngram")}, ["speculative decoding (ngram)", "rejected draft"]),
+        ({"pipeline_parallel_size": 2}, ["pipeline_parallel_size 2"]),
+        ({"enable_sp": True}, ["sequence parallelism"]),
+        ({"use_sequence_parallel_moe": True}, ["sequence parallelism"]),
+        ({"use_ubatching": True}, ["dual batch overlap"]),
+        ({"prefill_context_parallel_size": 2}, ["prefill_context_parallel_size 2"]),
+        ({"enable_prompt_embeds": True}, ["enable_prompt_embeds"]),
+    ],
+)
+def test_engine_set_ups_that_would_be_observed_wrongly_are_refused(changes: dict[str, Any], parts: list[str]) -> None:
+    config = read_config({"featurewatch": GOOD}, {})
+    assert config is not None
+    check_engine(_engine(), "0.32.0+cpu", config)
+    with pytest.raises(FeaturewatchError) as caught:
+        check_engine(_engine(**changes), "0.32.0", config)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_an_unproven_version_needs_an_explicit_setting() -> None:
+    config = read_config({"featurewatch": GOOD}, {})
+    daring = read_config({"featurewatch": GOOD | {"allow_unproven_engine": True}}, {})
+    assert config is not None
+    assert daring is not None
+    with pytest.raises(FeaturewatchError, match=r"vLLM 0\.33\.0: the tap was proven on 0\.32\.0"):
+        check_engine(_engine(), "0.33.0", config)
+    check_engine(_engine(), "0.33.0", daring)
+
+
+def test_the_compile_caches_key_holds_the_tapped_graph() -> None:
+    config = read_config({"featurewatch": GOOD}, {})
+    assert config is not None
+    engine = _engine()
+    salt_compile_cache(engine, config, op_revision=1)
+    assert engine.additional_config == {
+        "featurewatch_graph": {"op": 1, "hook_points": ["resid_post.10", "resid_post.14"]}
+    }
+    engine.additional_config = SimpleNamespace()
+    with pytest.raises(FeaturewatchError, match="JSON object"):
+        salt_compile_cache(engine, config, op_revision=1)
