@@ -91,8 +91,8 @@ class PolicyEngine:
         if not self._free:
             self._grow(2 * self._live_s.size)
         slot = self._free.pop()
-        memory, states, rings, held, true, true_count = self._state
-        memory[slot], rings[slot], held[slot] = 0.0, 0.0, 0
+        memory, states, _, held, true, true_count = self._state
+        memory[slot], held[slot] = 0.0, 0
         states[slot] = DetectorState.CLEAR
         true[slot] = self._rules_at_rest
         true_count[slot] = self._rules_at_rest.sum()

@@ -75,6 +75,11 @@ def test_only_a_system_turn_before_all_others_is_system(chatml: Reader) -> None:
     assert found == [SPECIAL, CONTENT, SPECIAL, TEMPLATE, TEMPLATE, CONTENT]
 
 
+def test_a_system_turn_ends_at_its_closer(chatml: Reader) -> None:
+    found = chatml("<|im_start|> system Ċ Hello <|im_end|> bomb Ċ bomb", 1)
+    assert found[-4:] == [SPECIAL, CONTENT, CONTENT, CONTENT]
+
+
 def test_position_zero_is_bos_whatever_the_token(chatml: Reader) -> None:
     assert chatml("Hello Hello") == [BOS, CONTENT]
     assert chatml("Hello Hello", 7) == [CONTENT, CONTENT]

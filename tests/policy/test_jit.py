@@ -1,0 +1,30 @@
+"""Kernels also work where no compiled code can be kept."""
+
+from __future__ import annotations
+
+import logging
+
+import numba
+import pytest
+
+from monitor.policy.jit import kernel
+
+
+def add_one(value):  # type: ignore[no-untyped-def]
+    return value + 1
+
+
+def test_compiles_in_every_process_where_no_cache_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain_njit = numba.njit
+
+    def njit(*, cache: bool = False, nogil: bool = False):  # type: ignore[no-untyped-def]
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return plain_njit(nogil=nogil)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    with caplog.at_level(logging.INFO):
+        assert kernel(add_one)(1) == 2
+    assert "compiled anew in every process" in caplog.text
