@@ -24,7 +24,8 @@ def test_compiles_in_every_process_where_no_cache_can_be_written(
             raise RuntimeError("cannot cache function: no locator available")
         return plain_njit(nogil=nogil)
 
-    monkeypatch.setattr(numba, "njit", njit)
-    with caplog.at_level(logging.INFO):
-        assert kernel(add_one)(1) == 2
+    with caplog.at_level(logging.INFO), monkeypatch.context() as patch:
+        patch.setattr(numba, "njit", njit)
+        compiled = kernel(add_one)
+    assert compiled(1) == 2
     assert "compiled anew in every process" in caplog.text
