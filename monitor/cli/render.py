@@ -60,9 +60,9 @@ def render_generation(record: GenerationRecord) -> RenderableType:
             fired.setdefault(alert.position, []).append(alert.rule)
         parts += [Text(), Transcript(record, _scale(record), fired)]
     for alert in record.alerts[:_SHOWN_ALERTS]:
-        parts += [_rule(alert), Padding(_readings(alert.readings), (0, 0, 0, 2))]
+        parts += [_rule(alert), Padding(_readings(alert.readings), (0, 0, 1, 2), expand=False)]
         if any(reading.contributions for reading in alert.readings):
-            parts.append(Padding(_evidence(alert.readings), (0, 0, 0, 2)))
+            parts.append(Padding(_evidence(alert.readings), (0, 0, 0, 2), expand=False))
         parts.append(Text())
     if len(record.alerts) > _SHOWN_ALERTS:
         parts.append(Text(f"… and {len(record.alerts) - _SHOWN_ALERTS} more alerts (see --json)"))
@@ -133,7 +133,7 @@ def _rule(alert: Alert) -> Text:
 
 
 def _readings(readings: Sequence[DetectorReading]) -> Table:
-    table = Table("detector", "state", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("detector", "state", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("score", "this token", "warn", "fire", "clear"):
         table.add_column(name, justify="right")
     for one in readings:
@@ -144,7 +144,7 @@ def _readings(readings: Sequence[DetectorReading]) -> Table:
 
 
 def _evidence(readings: Sequence[DetectorReading]) -> Table:
-    table = Table("evidence at this token", "label", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("evidence at this token", "label", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("activation", justify="right")
     table.add_column("adds to score", justify="right")
     table.add_column("detector")
@@ -170,7 +170,9 @@ def _peaks(summary: GenerationSummary) -> Table:
 
 def _coverage(record: GenerationRecord) -> Text:
     text = Text("Coverage: ", style="bold")
-    text.append(coverage_words(record.summary.coverage) + ".", style="not bold")
+    seen = record.summary.coverage
+    text.append(f"{seen.positions} positions = {seen.observed} judged + {seen.restored} restored", style="not bold")
+    text.append(f" + {seen.dropped} dropped + {seen.unseen} unseen", style="not bold")
     for gap in record.gaps[:_SHOWN_GAPS]:
         last = gap.first_position + gap.count - 1
         where = f"position {last}" if gap.count == 1 else f"positions {gap.first_position} to {last}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.padding import Padding
@@ -33,9 +34,9 @@ class Scale:
     fire: float
 
     def level(self, score: float) -> int:
-        """0 (neutral) to 4; NaN is 0. One step lies below warn, one between fire and far above it."""
+        """0 (neutral) to 4; NaN is 0. A step is the distance from warn to fire, at least a tenth of fire."""
         step = max(self.fire - self.warn, 0.1 * abs(self.fire), 1e-6)
-        return sum(score >= edge for edge in (self.warn - step, self.warn, self.fire, self.fire + step))
+        return sum(score >= edge for edge in (self.warn - step / 2, self.warn, self.fire, self.fire + step))
 
 
 @dataclass(frozen=True)
@@ -56,31 +57,38 @@ class Transcript:
         yield _legend(self.scale, coloured)
         for phase, tokens in _by_phase(self.record.tokens):
             yield Text(f"{_PHASES.get(phase, 'Unknown phase')} ({len(tokens)} tokens)", style="bold")
-            yield Padding(self._line(tokens, coloured), (0, 0, 1, 2))
+            yield Padding(self._line(tokens, coloured), (0, 0, 1, 2), expand=False)
 
     def _line(self, tokens: Sequence[TokenRecord], coloured: bool) -> Text:
         has_texts = any(token.text for token in self.record.tokens)
         line = Text()
-        for token in tokens:
-            text = self._shown(token, has_texts)
-            level = self._level(token)
-            if not token.observed:
-                _append(line, text, _UNSEEN_STYLE, _UNSEEN_MARK, coloured)
-            else:
-                _append(line, text, _HEAT[level], _MARKS[level], coloured)
-            for rule in self.fired.get(token.position, ()):
-                line.append(f"◀ {rule} ", style="bold red" if coloured else "")
+        for (style, marks), group in groupby(tokens, key=self._look):
+            run = ""
+            for token in group:
+                run += self._shown(token, has_texts)
+                if rules := self.fired.get(token.position):
+                    _append(line, run, style, marks, coloured)
+                    run = ""
+                    line.append(f"◀ {', '.join(rules)} ", style="bold red" if coloured else "")
+            _append(line, run, style, marks, coloured)
+        line.rstrip()
         return line
+
+    def _look(self, token: TokenRecord) -> tuple[str, tuple[str, str]]:
+        """Style and, for terminals without colour, marks around the text."""
+        if not token.observed:
+            return _UNSEEN_STYLE, _UNSEEN_MARK
+        return _HEAT[level := self._level(token)], _MARKS[level]
 
     def _shown(self, token: TokenRecord, has_texts: bool) -> str:
         if self.record.content == "none":
             return "▪"
         if token.text:
             return printable(token.text)
-        if has_texts:
-            # Part of a character that a later token completes, or a token nobody told us.
-            return "" if token.observed else "…"
-        return f"⟨{token.token_id}⟩"
+        if not token.observed and not token.token_id:
+            return "…"
+        # Without a text: part of a character that a later token completes, or no tokenizer at all.
+        return "" if has_texts else f"⟨{token.token_id}⟩"
 
     def _level(self, token: TokenRecord) -> int:
         if self.scale is None or self.scale.column >= len(token.token_scores):
@@ -103,7 +111,8 @@ def _append(line: Text, text: str, style: str, marks: tuple[str, str], coloured:
 
 
 def _legend(scale: Scale | None, coloured: bool) -> Group | Text:
-    legend = Text("Tokens: ", style="dim" if coloured else "")
+    legend = Text()
+    legend.append("Tokens: ", style="bold" if coloured else "")
     if scale is None:
         legend.append("no detector judged any of them; ")
     else:

@@ -159,7 +159,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path, read_only: bool) -> None:
 def test_a_store_of_another_version_is_refused(store: AuditStore) -> None:
     with sqlite3.connect(store.path) as plain:
         plain.execute("update schema_version set version = 9")
-    with pytest.raises(FeaturewatchError, match="schema version 9: this version .* reads and writes version 1"):
+    with pytest.raises(FeaturewatchError, match=r"schema version 9: this version .* reads and writes version 1"):
         AuditStore(store.path)
 
 
