@@ -28,7 +28,7 @@ def _policy() -> None:
 
 @app.command("check")
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Policy files.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Policy files.", show_default=False)],
     zoo: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Folder with SAEs; may be repeated.", show_default=False)
     ] = None,
@@ -68,7 +68,7 @@ def check(
         err_console.print(f"[bold red]error[/bold red] {escape(str(problem))}", soft_wrap=True, highlight=False)
     if problems:
         bad_files = len({problem.file for problem in problems})
-        err_console.print(f"{len(problems)} problems in {bad_files} of {len(files)} files", highlight=False)
+        err_console.print(f"problems: {len(problems)}, in {bad_files} of {len(files)} files", highlight=False)
         raise typer.Exit(2)
 
 
@@ -138,4 +138,4 @@ def _threshold(detector: Detector) -> str:
 def _calibration(calibration: Calibration | None) -> str:
     if calibration is None:
         return "none stated"
-    return f"target {calibration.target_fpr:.3%}: {calibration.hits} of {calibration.n} benign fired"
+    return f"target {100 * calibration.target_fpr:g} %: {calibration.hits} of {calibration.n} benign fired"

@@ -31,7 +31,7 @@ def test_a_good_policy_is_summed_up(tmp_path: Path) -> None:
     result = check(write_policy(tmp_path), "--zoo", write_zoo(tmp_path), "--model", model)
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
-    for part in ("harm revision 3, mode alert", "latents", "9 of 1000 benign fired", "HARM-001", "2 tokens", "high"):
+    for part in ("harm revision 3, mode alert", "latents", "target 1 %: 9 of 1000 benign fired", "HARM-001", "2 tokens", "high"):
         assert part in result.stdout
 
 
@@ -47,7 +47,7 @@ def test_each_problem_is_one_line_with_file_and_line(tmp_path: Path) -> None:
     assert lines[1].startswith(f"error {worse}:1: the file must be YAML")
     assert lines[2].startswith(f"error {tmp_path}/none.yaml:1: No such file or directory — ")
     assert lines[3].startswith(f"error {tmp_path}:1: Is a directory — ")
-    assert lines[4] == "4 problems in 4 of 4 files"
+    assert lines[4] == "problems: 4, in 4 of 4 files"
 
 
 def test_sources_that_do_not_fit_are_named(tmp_path: Path) -> None:
