@@ -31,7 +31,14 @@ def test_a_good_policy_is_summed_up(tmp_path: Path) -> None:
     result = check(write_policy(tmp_path), "--zoo", write_zoo(tmp_path), "--model", model)
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
-    for part in ("harm revision 3, mode alert", "latents", "target 1 %: 9 of 1000 benign fired", "HARM-001", "2 tokens", "high"):
+    for part in (
+        "harm revision 3, mode alert",
+        "latents",
+        "target 1 %: 9 of 1000 benign fired",
+        "HARM-001",
+        "2 tokens",
+        "high",
+    ):
         assert part in result.stdout
 
 
