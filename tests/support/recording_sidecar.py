@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -62,6 +63,7 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
         self, target: str, plan: tap_pb2.WatchPlan, acknowledge: Callable[[int], bool] = lambda seq: True
     ) -> None:
         self.session_id = uuid.uuid4().hex
+        self._target = target
         self.plan = plan
         self.hellos: list[tap_pb2.Hello] = []
         self.heartbeats: list[tap_pb2.Heartbeat] = []
@@ -103,8 +105,17 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
                 yield tap_pb2.StreamResponse(ack=tap_pb2.Ack(seq=request.step.seq))
 
     def stop(self) -> None:
-        """At once, as a killed process would: streams break, nothing is said."""
+        """At once, as a killed process would: streams break, nothing is said.
+
+        gRPC removes a socket's file a moment after its server has ended; a successor that listens there already would
+        lose it, so this waits for that moment.
+        """
         self._server.stop(0).wait()
+        path = Path(self._target.removeprefix("unix:"))
+        deadline = time.monotonic() + 60
+        while self._target.startswith("unix:") and path.exists():
+            assert time.monotonic() < deadline, f"{path} stayed"
+            time.sleep(0.01)
 
     def wait_for(self, condition: Callable[[RecordingSidecar], bool], what: str, seconds: float = 120.0) -> None:
         """Waits until `condition(self)`; raises with what was recorded when it does not come."""
