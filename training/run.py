@@ -100,7 +100,10 @@ def _write(dictionary: Dictionary, card: Card, folder: Path, dtype: str) -> None
         save_saelens(dictionary, part, dtype=dtype)
         stored = load_saelens(part)
         dataclasses.replace(card, sha256=stored.sha256).save(part)
+        # Temporary folders and safetensors files are private by default; the sidecar may run as another user.
         part.chmod(0o755)
+        for file in part.iterdir():
+            file.chmod(0o644)
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)

@@ -37,6 +37,8 @@ def save_probes(detectors: Detectors, config: DiscoverConfig) -> None:
     save_sae_probe(
         SaeProbe(detectors.sae, detectors.probe_latents, probe.weight_k, probe.bias), folder / files["sae_probe"]
     )
+    for file in files.values():
+        (folder / file).chmod(0o644)  # safetensors files are private by default; the sidecar may run as another user
 
 
 def policy_text(
