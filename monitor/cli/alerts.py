@@ -52,7 +52,7 @@ async def _watch(target: Target, request: WatchAlertsRequest, json: bool) -> Non
             # The first connection must succeed soon; afterwards a sidecar that is gone is waited for.
             call = stub.WatchAlerts(request, wait_for_ready=connected)
             try:
-                await asyncio.wait_for(call.initial_metadata(), None if connected else _CONNECT_SECONDS)
+                await asyncio.wait_for(call.wait_for_connection(), None if connected else _CONNECT_SECONDS)
                 if connected:
                     _say(f"Connected to {target} again.")
                 else:
