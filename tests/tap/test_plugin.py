@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
-from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -26,7 +25,7 @@ class Wrapper:
 
 
 @pytest.fixture
-def wrapper_class(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Wrapper]]:
+def wrapper_class(monkeypatch: pytest.MonkeyPatch) -> type[Wrapper]:
     """vLLM's module, replaced, with the plugin registered twice as vLLM may do."""
 
     class Fresh(Wrapper):
@@ -43,7 +42,7 @@ def wrapper_class(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Wrapper]]:
     once = Fresh.init_device
     plugin.register()
     assert Fresh.init_device is once
-    yield Fresh
+    return Fresh
 
 
 @pytest.fixture
