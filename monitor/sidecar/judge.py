@@ -92,10 +92,13 @@ class TapJudge:
         self.frames += 1
         for begin in frame.begins:
             self._begin(begin, verdicts)
-        for gap in frame.gaps:
+        before, after = _gaps_around_rows(frame)
+        for gap in before:
             self._gap(gap)
         if frame.handles or frame.token_ids:
             self._judge_rows(frame, verdicts)
+        for gap in after:
+            self._gap(gap)
         for end in frame.ends:
             self._end(end, verdicts)
         return verdicts
@@ -212,3 +215,13 @@ class TapJudge:
             self.problems.note("position out of range", f"{segment.first}+{segment.count} of {segment.handle}")
             return False
         return True
+
+
+def _gaps_around_rows(frame: StepFrame) -> tuple[list[Gap], list[Gap]]:
+    """Gaps in front of their request's rows in this frame, and those behind them: positions are settled in order."""
+    first_rows: dict[int, int] = {}
+    for handle, position in zip(frame.handles, frame.first_positions, strict=False):
+        first_rows.setdefault(handle, position)
+    behind = [gap.first_position > first_rows.get(gap.handle, gap.first_position) for gap in frame.gaps]
+    before = [gap for gap, late in zip(frame.gaps, behind, strict=True) if not late]
+    return before, [gap for gap, late in zip(frame.gaps, behind, strict=True) if late]

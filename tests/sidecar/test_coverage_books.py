@@ -20,7 +20,7 @@ from monitor.sidecar.plan import TapPlan, plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.tokenizer import TokenReader
-from monitor.v1.tap_pb2 import Gap, StepFrame
+from monitor.v1.tap_pb2 import Gap, GapReason, StepFrame
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,19 @@ def test_scores_do_not_depend_on_how_rows_are_cut(plan: TapPlan, cuts: set[int])
         cut.apply(maker([Rows(1, first, [1] * (last - first), dense=dense[first:last])]))
     np.testing.assert_array_equal(whole.live[0].log.scores_pd[:30], cut.live[0].log.scores_pd[:30])
     np.testing.assert_array_equal(whole.live[0].log.states_pd[:30], cut.live[0].log.states_pd[:30])
+
+
+def test_a_gap_behind_the_rows_of_its_frame_does_not_swallow_them(plan: TapPlan) -> None:
+    judge = new_judge(plan)
+    maker = FrameMaker(plan.watch_plan)
+    gaps = [
+        Gap(handle=1, first_position=0, count=2, reason=GapReason.GAP_REASON_PREFIX_CACHE),
+        Gap(handle=1, first_position=5, count=4, reason=GapReason.GAP_REASON_TAP_ERROR),
+    ]
+    frame = maker([Rows(1, 2, [1, 1, 1])], begins=[begin(1, [1] * 5)], gaps=gaps, ends=[end(1, 9)])
+    (request,) = judge.apply(frame).ended
+    assert (request.coverage.observed, request.coverage.unseen, request.coverage.dropped) == (3, 6, 0)
+    assert request.notes == []
 
 
 def test_a_hole_is_told_with_its_reason() -> None:
