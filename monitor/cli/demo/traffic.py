@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from openai import AsyncOpenAI, OpenAIError
-
 from monitor.cli.demo.prompts import Prompt
 
 
@@ -27,6 +25,9 @@ def send_all(prompts: Sequence[Prompt], *, base_url: str, model: str, max_tokens
 
 
 async def _send_all(prompts: Sequence[Prompt], base_url: str, model: str, max_tokens: int) -> list[Answer]:
+    # Part of the `demo` extra; the command line works without it.
+    from openai import AsyncOpenAI, OpenAIError
+
     async with AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=180) as client:
 
         async def send(prompt: Prompt) -> Answer:
