@@ -17,6 +17,14 @@ from monitor.cli.sidecar import sidecar
 from monitor.cli.train import train
 from monitor.errors import FeaturewatchError
 
+# The sidecar's image has none of these; only some commands need them.
+_EXTRA_OF = {
+    **dict.fromkeys(
+        ("accelerate", "filelock", "gguf", "requests", "scipy", "sklearn", "torch", "transformers"), "training"
+    ),
+    "openai": "demo",
+}
+
 app = typer.Typer(
     help="Watch what a language model represents while it serves traffic.",
     no_args_is_help=True,
@@ -53,10 +61,25 @@ def main() -> None:
     try:
         app()
     except FeaturewatchError as error:
-        err_console.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        _say(error)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        missing = FeaturewatchError(
+            f"Python package {error.name}",
+            "this command needs it and it is not installed",
+            f"install featurewatch with its extra {extra!r}, in a checkout: pip install '.[{extra}]'",
+        )
+        _say(missing)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _say(error: FeaturewatchError) -> None:
+    err_console.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

