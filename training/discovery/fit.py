@@ -19,7 +19,7 @@ from training.discovery.prompts import Prompt
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+_STRENGTHS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
 _ROWS_PER_PROMPT = 10
 
 

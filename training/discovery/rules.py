@@ -47,6 +47,15 @@ _CANDIDATES: dict[str, Callable[[_State], Bools]] = {
     "dense.fire or (sae_probe.fire and latents.warn)": lambda at: (
         at("dense", "fire") | (at("sae_probe", "fire") & at("latents", "warn"))
     ),
+    "dense.fire or (sae_probe.fire and dense.warn)": lambda at: (
+        at("dense", "fire") | (at("sae_probe", "fire") & at("dense", "warn"))
+    ),
+    "(dense.fire and sae_probe.warn) or (sae_probe.fire and dense.warn)": lambda at: (
+        (at("dense", "fire") & at("sae_probe", "warn")) | (at("sae_probe", "fire") & at("dense", "warn"))
+    ),
+    "dense.warn and sae_probe.warn and latents.warn": lambda at: (
+        at("dense", "warn") & at("sae_probe", "warn") & at("latents", "warn")
+    ),
     "dense.fire or sae_probe.fire": lambda at: at("dense", "fire") | at("sae_probe", "fire"),
     "dense.fire and sae_probe.warn": lambda at: at("dense", "fire") & at("sae_probe", "warn"),
     "dense.fire": lambda at: at("dense", "fire"),
