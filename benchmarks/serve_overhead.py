@@ -155,7 +155,7 @@ def _line(name: str, values: Sequence[float]) -> None:
 
 
 def _start(options: argparse.Namespace, folder: Path, side: str, port: int, config: object) -> Child:
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", options.model]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", options.model]
     command += ["--served-model-name", SERVED, "--host", "127.0.0.1", "--port", str(port), "--dtype", options.dtype]
     command += ["--max-model-len", "2048"]
     if config is not None:
