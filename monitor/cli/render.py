@@ -31,7 +31,7 @@ _HASH_LENGTH = 16
 
 def alert_line(alert: Alert) -> Text:
     """One line: time, severity, rule, request, token, score against threshold, direction."""
-    line = Text(no_wrap=True, overflow="ellipsis")
+    line = Text()
     line.append(f"{clock_time(alert.time_unix_nanos, '%H:%M:%S')} ", style="dim")
     severity = name_of(Severity, alert.severity)
     line.append(f"{severity.upper():<8}", style=_SEVERITY_STYLES.get(alert.severity, ""))

@@ -78,7 +78,8 @@ class Transcript:
         """Style and, for terminals without colour, marks around the text."""
         if not token.observed:
             return _UNSEEN_STYLE, _UNSEEN_MARK
-        return _HEAT[level := self._level(token)], _MARKS[level]
+        level = self._level(token)
+        return _HEAT[level], _MARKS[level]
 
     def _shown(self, token: TokenRecord, has_texts: bool) -> str:
         if self.record.content == "none":

@@ -75,9 +75,18 @@ def _phase(request: LiveRequest, position: int) -> Phase.ValueType:
 def readings_of(
     engine: PolicyEngine, rule: CompiledRule, judgement: Judgement, row: int, acts_k: npt.NDArray[np.float32]
 ) -> list[DetectorReading]:
-    """How each detector that the rule names stood on a row, with what contributed most."""
+    """How the detectors stood on a row, with what contributed most: those that the rule names, then its policy's others.
+
+    The others are evidence: latents say in words what a dense probe cannot. One that has judged nothing yet is left out.
+    """
     readings = []
-    for d in rule.detectors:
+    named = set(rule.detectors)
+    others = [
+        d
+        for d, detector in enumerate(engine.policies.detectors)
+        if detector.policy == rule.policy and d not in named and not np.isnan(judgement.scores_nd[row, d])
+    ]
+    for d in (*rule.detectors, *others):
         detector = engine.policies.detectors[d]
         top = [entry for entry in engine.contributions(d, acts_k) if entry[1] != 0.0][:TOP_CONTRIBUTIONS]
         readings.append(
@@ -93,6 +102,7 @@ def readings_of(
                     Contribution(direction=ref.name, label=ref.label, activation=activation, contribution=contribution)
                     for ref, activation, contribution in top
                 ],
+                in_rule=d in named,
             )
         )
     return readings

@@ -129,7 +129,7 @@ class Taps:
             if tap.expiry is not None:
                 tap.expiry.cancel()
             await self._finish(tap, "the sidecar shut down before it ended")
-        await asyncio.gather(*self._background)
+        await asyncio.gather(*self._background, return_exceptions=True)
         self._thread.shutdown()
 
     def _new_tap(self, hello: Hello) -> Tap:
@@ -175,8 +175,13 @@ class Taps:
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("background work failed", exc_info=error)
 
 
 def _outcome(judge: TapJudge, frame: StepFrame) -> Outcome:

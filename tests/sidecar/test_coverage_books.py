@@ -80,7 +80,7 @@ def total(request: LiveRequest) -> int:
     return book.observed + book.dropped + book.unseen
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(steps=st.lists(STEP, max_size=40))
 def test_every_position_is_counted_once(plan: TapPlan, steps: list[tuple[object, ...]]) -> None:
     judge = new_judge(plan)
@@ -108,7 +108,7 @@ def test_every_position_is_counted_once(plan: TapPlan, steps: list[tuple[object,
         assert observed | covered == set(range(request.coverage.next_position))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(steps=st.lists(STEP, max_size=30), repeats=st.data())
 def test_frames_sent_again_change_nothing(
     plan: TapPlan, steps: list[tuple[object, ...]], repeats: st.DataObject
@@ -127,7 +127,7 @@ def test_frames_sent_again_change_nothing(
     assert books == [(request.coverage, request.positions, request.notes) for request in [*ended_twice, *twice.live]]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(cuts=st.sets(st.integers(1, 29), max_size=10))
 def test_scores_do_not_depend_on_how_rows_are_cut(plan: TapPlan, cuts: set[int]) -> None:
     dense = np.sin(np.arange(30.0)).tolist()
