@@ -82,13 +82,14 @@ def alert_event(alert: Alert) -> Event:
 
 
 def leading_reading(alert: Alert) -> DetectorReading | None:
-    """The reading that says most about why the rule fired: of those in the highest state, the one furthest above its
-    `fire` threshold, measured in steps from warn to fire. None for a rule without readings."""
-    if not alert.readings:
+    """The reading that says most about why the rule fired: of the detectors that it names and of those in the highest
+    state, the one furthest above its `fire` threshold, measured in steps from warn to fire. None without readings."""
+    named = [reading for reading in alert.readings if reading.in_rule]
+    if not named:
         return None
 
     def lead(reading: DetectorReading) -> tuple[int, float]:
         step = max(reading.fire - reading.warn, 1e-9)
         return reading.state, (reading.score - reading.fire) / step
 
-    return max(alert.readings, key=lead)
+    return max(named, key=lead)

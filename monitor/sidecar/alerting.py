@@ -75,9 +75,9 @@ def _phase(request: LiveRequest, position: int) -> Phase.ValueType:
 def readings_of(
     engine: PolicyEngine, rule: CompiledRule, judgement: Judgement, row: int, acts_k: npt.NDArray[np.float32]
 ) -> list[DetectorReading]:
-    """How the detectors stood on a row, with what contributed most: those that the rule names, then its policy's others.
+    """How detectors stood on a row, with what contributed most: those that the rule names, then its policy's others.
 
-    The others are evidence: latents say in words what a dense probe cannot. One that has judged nothing yet is left out.
+    The others are evidence: latents say what a dense probe cannot. One that has judged nothing yet is left out.
     """
     readings = []
     named = set(rule.detectors)

@@ -201,7 +201,9 @@ class Alert(_message.Message):
     latency_nanos: _builtins.int
     """Time from the end of the forward pass to the decision."""
     @_builtins.property
-    def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectorReading]: ...
+    def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectorReading]:
+        """The detectors that the rule names, then the policy's others."""
+
     def __init__(
         self,
         *,
@@ -247,6 +249,7 @@ class DetectorReading(_message.Message):
     FIRE_FIELD_NUMBER: _builtins.int
     CLEAR_FIELD_NUMBER: _builtins.int
     CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    IN_RULE_FIELD_NUMBER: _builtins.int
     detector: _builtins.str
     state: Global___DetectorState.ValueType
     score: _builtins.float
@@ -256,6 +259,8 @@ class DetectorReading(_message.Message):
     warn: _builtins.float
     fire: _builtins.float
     clear: _builtins.float
+    in_rule: _builtins.bool
+    """True when the rule's condition names this detector; the policy's other detectors are given as evidence."""
     @_builtins.property
     def contributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]:
         """The directions that contributed most to this token's score, strongest first."""
@@ -271,10 +276,11 @@ class DetectorReading(_message.Message):
         fire: _builtins.float = ...,
         clear: _builtins.float = ...,
         contributions: _abc.Iterable[Global___Contribution] | None = ...,
+        in_rule: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear", b"clear", "contributions", b"contributions", "detector", b"detector", "fire", b"fire", "score", b"score", "state", b"state", "token_score", b"token_score", "warn", b"warn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear", b"clear", "contributions", b"contributions", "detector", b"detector", "fire", b"fire", "in_rule", b"in_rule", "score", b"score", "state", b"state", "token_score", b"token_score", "warn", b"warn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,9 +36,16 @@ def make_alert(number: int = 1) -> Alert:
         runbook="https://example.org/loud",
         readings=[
             DetectorReading(
-                detector="warm", state=DetectorState.DETECTOR_STATE_WARN, score=99, warn=1, fire=100, clear=1
+                in_rule=True,
+                detector="warm",
+                state=DetectorState.DETECTOR_STATE_WARN,
+                score=99,
+                warn=1,
+                fire=100,
+                clear=1,
             ),
             DetectorReading(
+                in_rule=True,
                 detector="dense",
                 state=DetectorState.DETECTOR_STATE_FIRE,
                 score=2.5,

@@ -20,14 +20,18 @@ def is_flagged(summary: generations_pb2.GenerationSummary | None) -> bool:
 
 def generations_table(answers: Sequence[Answer], summaries: Summaries) -> Table:
     """One row per prompt, in the order in which they were sent."""
-    table = Table(title="All generations", title_justify="left", expand=False)
+    table = Table(title="All generations, with the highest score of each detector", title_justify="left")
+    detectors = {peak.detector: peak.fire for summary in summaries.values() for peak in summary.peaks}
     for column, options in (
         ("#", {"justify": "right"}),
         ("kind", {"no_wrap": True}),
-        ("prompt", {"max_width": 44, "overflow": "ellipsis", "no_wrap": True}),
+        ("prompt", {"max_width": 40, "overflow": "ellipsis", "no_wrap": True}),
         ("verdict", {}),
         ("judged", {"no_wrap": True}),
-        ("top score / fire", {"justify": "right", "no_wrap": True}),
+        *(
+            (f"{detector}\n(fire {fire:.2f})", {"justify": "right", "no_wrap": True})
+            for detector, fire in detectors.items()
+        ),
         ("coverage", {"justify": "right", "no_wrap": True}),
     ):
         table.add_column(column, **options)  # type: ignore[arg-type]
@@ -39,7 +43,7 @@ def generations_table(answers: Sequence[Answer], summaries: Summaries) -> Table:
             answer.prompt.text,
             _verdict(answer, summary),
             _judged(answer.prompt.kind, summary),
-            _top_score(summary),
+            *(_peak(summary, detector) for detector in detectors),
             coverage_cell(summary.coverage) if summary else "none",
         )
     return table
@@ -93,9 +97,8 @@ def _judged(kind: Kind, summary: generations_pb2.GenerationSummary | None) -> Te
             return Text("correct", style="green")
 
 
-def _top_score(summary: generations_pb2.GenerationSummary | None) -> str:
-    """The detector that came nearest to its threshold."""
-    if summary is None or not summary.peaks:
-        return "-"
-    peak = max(summary.peaks, key=lambda one: one.score - one.fire)
-    return f"{peak.detector} {peak.score:.2f} / {peak.fire:.2f}"
+def _peak(summary: generations_pb2.GenerationSummary | None, detector: str) -> Text:
+    for peak in summary.peaks if summary else ():
+        if peak.detector == detector:
+            return Text(f"{peak.score:.2f}", style="red" if peak.score >= peak.fire else "")
+    return Text("-")
