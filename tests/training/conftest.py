@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import numba
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -18,6 +20,17 @@ TEMPLATE = (
     "You are a test<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Toy sizes gain nothing from threads, and on a busy machine the threads wait for one another at every step."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    yield
+    torch.set_num_threads(before[0])
+    numba.set_num_threads(before[1])
 
 
 @pytest.fixture(scope="session")
@@ -54,11 +67,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 documents of made-up sentences, some as dialogues."""
+    """120 documents of made-up sentences, some as dialogues."""
     generator = torch.Generator().manual_seed(1)
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     rows = []
-    for number in range(60):
+    for number in range(120):
         picks = torch.randint(len(WORDS), (40,), generator=generator).tolist()
         text = " ".join(WORDS[pick] for pick in picks)
         if number % 5 == 0:
