@@ -14,7 +14,7 @@ from rich.text import Text
 
 from monitor.cli.audit_reader import open_reader
 from monitor.cli.common import console
-from monitor.cli.render import clock_time, coverage_words, render_generation
+from monitor.cli.render import clock_time, coverage_cell, render_generation
 from monitor.v1.generations_pb2 import GenerationSummary
 
 app = typer.Typer(help="Look at judged generations.", no_args_is_help=True)
@@ -76,9 +76,9 @@ def _table(summaries: list[GenerationSummary]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("generation", no_wrap=True)
     table.add_column("began", no_wrap=True)
-    table.add_column("client id")
+    table.add_column("client id", overflow="fold")
     table.add_column("tokens", justify="right", no_wrap=True)
-    table.add_column("fired")
+    table.add_column("fired", overflow="fold")
     table.add_column("coverage")
     for summary in summaries:
         fired = Text(", ".join(summary.fired), style="red") if summary.fired else Text("-", style="dim")
@@ -90,7 +90,7 @@ def _table(summaries: list[GenerationSummary]) -> Table:
             summary.external_id or summary.request_id,
             f"{summary.prompt_tokens}+{summary.output_tokens}",
             fired,
-            coverage_words(summary.coverage),
+            coverage_cell(summary.coverage),
         )
     return table
 

@@ -90,6 +90,16 @@ def coverage_words(coverage: Coverage) -> str:
     )
 
 
+def coverage_cell(coverage: Coverage) -> str:
+    """``61/61`` or, with holes, ``29/61 (32 unseen)``."""
+    holes = [
+        f"{count} {name}"
+        for name, count in (("restored", coverage.restored), ("dropped", coverage.dropped), ("unseen", coverage.unseen))
+        if count
+    ]
+    return f"{coverage.observed}/{coverage.positions}" + (f" ({', '.join(holes)})" if holes else "")
+
+
 def clock_time(unix_nanos: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """Local time; "-" for 0."""
     return datetime.fromtimestamp(unix_nanos / 1e9).astimezone().strftime(form) if unix_nanos else "-"
@@ -139,7 +149,8 @@ def _readings(readings: Sequence[DetectorReading]) -> Table:
     for one in readings:
         state = Text(name_of(DetectorState, one.state), style=_STATE_STYLES.get(one.state, ""))
         numbers = (one.score, one.token_score, one.warn, one.fire, one.clear)
-        table.add_row(one.detector, state, *(f"{number:.4g}" for number in numbers))
+        name = Text(one.detector) if one.in_rule else Text(f"{one.detector} (not in the rule)", style="dim")
+        table.add_row(name, state, *(f"{number:.4g}" for number in numbers))
     return table
 
 

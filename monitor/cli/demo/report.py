@@ -9,7 +9,8 @@ from rich.text import Text
 
 from monitor.cli.demo.prompts import Kind
 from monitor.cli.demo.traffic import Answer
-from monitor.v1 import coverage_pb2, generations_pb2
+from monitor.cli.render import coverage_cell
+from monitor.v1 import generations_pb2
 
 Summaries = Mapping[str, generations_pb2.GenerationSummary]
 
@@ -61,16 +62,6 @@ def tally(answers: Sequence[Answer], summaries: Summaries) -> list[str]:
         hits = sum(is_flagged(summaries.get(answer.external_id)) for answer in group)
         lines.append(f"{kind}: {hits} of {len(group)} {word}")
     return lines
-
-
-def coverage_cell(coverage: coverage_pb2.Coverage) -> str:
-    """``61/61`` or, with holes, ``29/61 (32 unseen)``."""
-    holes = [
-        f"{count} {name}"
-        for name, count in (("restored", coverage.restored), ("dropped", coverage.dropped), ("unseen", coverage.unseen))
-        if count
-    ]
-    return f"{coverage.observed}/{coverage.positions}" + (f" ({', '.join(holes)})" if holes else "")
 
 
 def _verdict(answer: Answer, summary: generations_pb2.GenerationSummary | None) -> Text:
