@@ -14,7 +14,7 @@ sidecar's own work counts against B: with spare cores the cost is lower. The idl
 once drained, runs no step. The noise floor is printed too: A's own rounds against their median.
 
 Where the time goes comes from the tap's own counters (`time in the engine's thread`, `publish thread`), which server B
-logs when it stops.
+logs every 30 seconds and when it stops.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import argparse
 import concurrent.futures
 import json
 import random
+import re
 import statistics
 import sys
 import tempfile
@@ -47,10 +48,15 @@ WORDS += ["signal", "candle", "harbour", "window", "thunder", "copper", "basket"
 
 @dataclass(frozen=True)
 class Round:
-    """One burst of requests: output tokens per second, and the seconds between neighbouring tokens of a stream."""
+    """One burst of requests: output tokens, wall time, and the seconds between neighbouring tokens of a stream."""
 
-    tokens_per_second: float
+    tokens: int
+    seconds: float
     gaps_s: list[float]
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
 
     def gap(self, share: float) -> float:
         return float(np.quantile(self.gaps_s, share))
@@ -127,7 +133,7 @@ def _round(options: argparse.Namespace, port: int, seed: str) -> Round:
         streams = list(pool.map(stream, prompts))
     seconds = time.perf_counter() - start
     gaps = [later - earlier for times in streams for earlier, later in pairwise(times)]
-    return Round(options.concurrency * options.tokens / seconds, gaps)
+    return Round(options.concurrency * options.tokens, seconds, gaps)
 
 
 def _report(options: argparse.Namespace, rounds: Sequence[tuple[Round, Round]], folder: Path) -> None:
@@ -139,15 +145,18 @@ def _report(options: argparse.Namespace, rounds: Sequence[tuple[Round, Round]], 
     _line("inter-token latency p99", [b.gap(0.99) / a.gap(0.99) for a, b in rounds])
     own = [a.tokens_per_second for a, _ in rounds]
     _line("noise: A / median of A", [value / statistics.median(own) for value in own])
-    total_a, total_b = (sum(1 / pair[side].tokens_per_second for pair in rounds) for side in (0, 1))
-    print(f"{'all rounds together':28}{'':8}{total_a / total_b:8.3f}")
+    total_a, total_b = (sum(pair[side].seconds for pair in rounds) for side in (0, 1))
+    print(f"{'throughput, all rounds':28}{'':8}{total_a / total_b:8.3f}")
     print(
         f"A: {statistics.median(own):.1f} tok/s, p50 {1000 * statistics.median(a.gap(0.5) for a, _ in rounds):.1f} ms"
     )
-    print("where the tap's time goes:")
-    for line in (folder / "B.log").read_text(errors="replace").splitlines():
-        if "featurewatch: steps" in line:
-            print("  " + line.split("featurewatch: ", 1)[1])
+    print("where the tap's time goes (all of B's rounds, the warm-up too):")
+    log = (folder / "B.log").read_text(errors="replace").splitlines()
+    for line in [line for line in log if "featurewatch: steps" in line][-1:]:
+        print("  " + line.split("featurewatch: ", 1)[1])
+        if match := re.search(r"time in the engine's thread ([0-9]+) x ([0-9]+) us", line):
+            share = int(match[1]) * int(match[2]) / 1e6 / (total_b * (len(rounds) + 1) / len(rounds))
+            print(f"  the engine's thread spends about {100 * share:.2f} % of the time in the tap")
 
 
 def _line(name: str, values: Sequence[float]) -> None:
@@ -164,7 +173,6 @@ def _start(options: argparse.Namespace, folder: Path, side: str, port: int, conf
         command.append("--enforce-eager")
     env = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from monitor.tap.book import RequestBook
 from monitor.tap.config import TapConfig, read_config
+from monitor.tap.connection import Link
 from monitor.tap.encode import make_encoder
 from monitor.tap.engine import check_engine, describe_engine, num_layers, salt_compile_cache
 from monitor.tap.external_id import external_id
@@ -22,7 +23,6 @@ from monitor.tap.runner_v1 import RunnerV1
 from monitor.tap.sites import install_sites
 from monitor.tap.stats import TapStats
 from monitor.tap.tap import Tap
-from monitor.v1 import tap_pb2
 
 CLOSE_SECONDS: Final = 1.5
 """Most time the engine's shutdown waits for the last frames."""
@@ -70,13 +70,9 @@ def _start(adapter: RunnerAdapter, config: TapConfig, engine: Any) -> None:
     stats = TapStats()
     randomized = os.environ.get("VLLM_DISABLE_REQUEST_ID_RANDOMIZATION", "0") in ("", "0")
     book = RequestBook(lambda request_id: external_id(request_id, randomized=randomized))
-    outbox = Outbox(config.queue_frames, config.queue_mib << 20)
 
     def on_plan(plan: ActivePlan | None) -> None:
         tap.plan = plan
-
-    def prepare(message: tap_pb2.WatchPlan) -> ActivePlan:
-        return prepare_plan(message, by_name, adapter.device)
 
     def leave() -> None:
         """After repeated failure: the engine gets its own methods back; the sidecar sees the stream end."""
@@ -92,17 +88,18 @@ def _start(adapter: RunnerAdapter, config: TapConfig, engine: Any) -> None:
     def shut_down() -> None:
         tap.guard(tap.end_all, adapter.outputs)
         tap.guard(publisher.close, CLOSE_SECONDS)
-        logger.info("featurewatch: %s", stats.summary())
 
     publisher = Publisher(
-        target=config.sidecar,
-        tap_id=f"{engine.name}-{os.getpid()}-{uuid.uuid4().hex[:12]}",
-        engine=engine,
-        hook_points=list(by_name),
-        outbox=outbox,
-        stats=stats,
-        prepare=prepare,
-        on_plan=on_plan,
+        Link(
+            target=config.sidecar,
+            tap_id=f"{engine.name}-{os.getpid()}-{uuid.uuid4().hex[:12]}",
+            engine=engine,
+            hook_points=list(by_name),
+            outbox=Outbox(config.queue_frames, config.queue_mib << 20),
+            stats=stats,
+            prepare=lambda message: prepare_plan(message, by_name, adapter.device),
+            on_plan=on_plan,
+        )
     )
     tap = Tap(make_encoder(sites), book, publisher, stats, leave)
     adapter.attach(tap, shut_down)

@@ -19,7 +19,7 @@ class RateLimitedLog:
         self._clock = clock
         self._last: dict[str, tuple[float, int]] = {}
 
-    def warning(self, subject: str, message: str, *, exception: BaseException | None = None) -> None:
+    def warn_about(self, subject: str, message: str, *, exception: BaseException | None = None) -> None:
         """Writes `message`, or counts it when `subject` was written a moment ago."""
         now = self._clock()
         last, held_back = self._last.get(subject, (float("-inf"), 0))

@@ -91,7 +91,7 @@ class Tap:
             kept = self._book.rows(table, step)
             if not self._encoder.fired():
                 step.missing_because = TAP_ERROR
-                self._log.warning("silent", "a hook point did not fire in a forward pass; its rows are not observed")
+                self._log.warn_about("silent", "a hook point did not fire in a forward pass; its rows are not observed")
             else:
                 self._stats.steps_fired += 1
                 if not self._sink.full:
@@ -118,7 +118,7 @@ class Tap:
     def _failed(self, error: Exception) -> None:
         self._stats.engine_errors += 1
         self._errors_in_a_row += 1
-        self._log.warning("step", "an error in the tap was caught; the engine is not affected", exception=error)
+        self._log.warn_about("step", "an error in the tap was caught; the engine is not affected", exception=error)
         if self._errors_in_a_row >= DETACH_AFTER_ERRORS:
             logger.error("featurewatch: %d errors in a row; the tap detaches itself", self._errors_in_a_row)
             self._detach()

@@ -13,6 +13,7 @@ from support.recording_sidecar import RecordingSidecar, identity_plan
 
 from monitor.rpc import Target
 from monitor.sae import HookPoint
+from monitor.tap.connection import Link
 from monitor.tap.outbox import Outbox
 from monitor.tap.plan import ActivePlan, prepare_plan
 from monitor.tap.publisher import Publisher
@@ -47,14 +48,16 @@ class Harness:
         self._planned = threading.Condition()
         self.outbox, self.stats = Outbox(max_frames, 1 << 20), TapStats()
         self.publisher = Publisher(
-            target=Target.parse(target),
-            tap_id="tap",
-            engine=engine_pb2.EngineInfo(name="vllm"),
-            hook_points=[HOOK_POINT],
-            outbox=self.outbox,
-            stats=self.stats,
-            prepare=self._prepare,
-            on_plan=self._on_plan,
+            Link(
+                target=Target.parse(target),
+                tap_id="tap",
+                engine=engine_pb2.EngineInfo(name="vllm"),
+                hook_points=[HOOK_POINT],
+                outbox=self.outbox,
+                stats=self.stats,
+                prepare=self._prepare,
+                on_plan=self._on_plan,
+            )
         )
         self.positions: dict[int, int] = {}
         self.publisher.start()
@@ -199,14 +202,14 @@ def test_close_sends_what_is_left_and_tells_the_counters(target: str) -> None:
     harness.publisher.close(30.0)
     sidecar.wait_for(lambda seen: seen.ended(["r1"]) and seen.heartbeats[-1].steps == 9, "last heartbeat")
     sidecar.stop()
-    assert not harness.publisher._thread.is_alive()
+    assert harness.publisher.ended
 
 
 def test_close_without_a_sidecar_ends_the_threads(target: str) -> None:
     harness = Harness(target)
     harness.begin(1)
     harness.publisher.close(30.0)
-    assert not harness.publisher._thread.is_alive()
+    assert harness.publisher.ended
 
 
 def _eventually(condition: object, seconds: float = 60.0) -> bool:
