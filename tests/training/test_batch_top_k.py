@@ -40,7 +40,7 @@ def _autograd(sae: BatchTopK, x_nd: Tensor, dead_j: Tensor | None) -> tuple[floa
         aux = (f_nj @ w_dec_md[dead_j] - left_nd).square().sum() / (left_nd - left_nd.mean(0)).square().sum()
         loss = fvu + sae.aux_weight * aux
     loss.backward()
-    return float(fvu), float(aux), [p.grad for p in parameters if p.grad is not None]
+    return float(fvu.detach()), float(aux.detach()), [p.grad for p in parameters if p.grad is not None]
 
 
 @pytest.mark.parametrize("backend", [sparse_cpu, sparse_torch])

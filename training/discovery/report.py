@@ -22,6 +22,7 @@ class Report:
 
     Attributes:
         hook_point, sae, when: what was chosen.
+        rules: recall of every rule that was tried at that hook point, at the same false-alarm rate.
         auroc: of the online score, per detector, at every hook point that was tried.
         unseen_sources: AUROC of the probes on train sources held out of their fit, per hook point.
         prompts: how many prompts of each split and label.
@@ -36,6 +37,7 @@ class Report:
     hook_point: str
     sae: str
     when: str
+    rules: dict[str, float]
     auroc: dict[str, dict[str, float]]
     unseen_sources: dict[str, dict[str, float]]
     l2: dict[str, float]
@@ -85,6 +87,7 @@ class Report:
             "hook_point": self.hook_point,
             "sae": self.sae,
             "when": self.when,
+            "rules_tried": self.rules,
             "auroc_val": self.auroc,
             "auroc_unseen_sources": self.unseen_sources,
             "l2": self.l2,

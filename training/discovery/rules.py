@@ -63,15 +63,14 @@ _CANDIDATES: dict[str, Callable[[_State], Bools]] = {
 }
 
 
-def choose_rule(scores: Scores, positive_p: Bools, config: DiscoverConfig) -> Choice:
-    """The candidate with the highest recall among those that flag at most `target_fpr` of the negatives.
+def fitted_rules(scores: Scores, positive_p: Bools, config: DiscoverConfig) -> list[Choice]:
+    """All candidates, each flagging at most `target_fpr` of the negatives, the highest recall first.
 
-    For each candidate the fire thresholds start at the target rate and are tightened together until the whole rule
-    keeps it.
+    For each candidate the fire thresholds are tightened together until the whole rule keeps the rate.
     """
     budget = int(config.target_fpr * int((~positive_p).sum()))
     choices = [_fitted(when, condition, scores, positive_p, budget, config) for when, condition in _CANDIDATES.items()]
-    return max(choices, key=lambda choice: choice.recall)
+    return sorted(choices, key=lambda choice: -choice.recall)
 
 
 def _fitted(  # noqa: PLR0917

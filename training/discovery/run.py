@@ -22,7 +22,7 @@ from training.discovery.online import prompt_scores
 from training.discovery.policy_file import parsed, policy_text, save_probes
 from training.discovery.prompts import Prompt, data_files, data_hash, load_prompts
 from training.discovery.report import Report, alarms_by_source, recall_by_source
-from training.discovery.rules import DETECTORS, Choice, choose_rule
+from training.discovery.rules import DETECTORS, Choice, fitted_rules
 from training.discovery.statistics import auroc, false_alarms
 
 Floats = npt.NDArray[np.float32]
@@ -31,12 +31,16 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class _Tried:
-    """One hook point's detectors with their val scores and the rule that suits them best."""
+    """One hook point's detectors with their val scores and the rules that use them, the best first."""
 
     detectors: Detectors
     scores: dict[str, Floats]
     auroc: dict[str, float]
-    choice: Choice
+    rules: list[Choice]
+
+    @property
+    def choice(self) -> Choice:
+        return self.rules[0]
 
 
 def discover_policy(config: DiscoverConfig, catalog: Catalog, console: Console) -> Report:
@@ -110,7 +114,7 @@ def _try(config: DiscoverConfig, catalog: Catalog, sae: str, prompts: Sequence[P
     }
     positive_p = np.array([prompt.is_positive for prompt in prompts])[is_val_p]
     areas = {name: float(auroc(scores_p[:, None], positive_p)[0]) for name, scores_p in scores.items()}
-    return _Tried(detectors, scores, areas, choose_rule(scores, positive_p, config))
+    return _Tried(detectors, scores, areas, fitted_rules(scores, positive_p, config))
 
 
 def _chosen(rows: PromptRows, point: HookPoint, chosen_p: Bools) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -145,6 +149,7 @@ def _report(  # noqa: PLR0917
         hook_point=str(best.detectors.hook_point),
         sae=best.detectors.sae,
         when=best.choice.when,
+        rules={choice.when: choice.recall for choice in best.rules},
         auroc={str(one.detectors.hook_point): one.auroc for one in tried},
         unseen_sources={str(one.detectors.hook_point): one.detectors.unseen_sources for one in tried},
         l2=best.detectors.l2,
