@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import json
+import os
 import random
 import re
 import statistics
@@ -89,7 +90,15 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
             stack.enter_context(running(server))
             server.wait_until(lambda side=side: vllm_ready(ports[side]), 900, _say)
         rounds = _rounds(options, ports)
+        sidecar_cpu_s = _cpu_seconds(sidecar.pid)
     _report(options, rounds, folder)
+    print(f"  the sidecar's process used {sidecar_cpu_s:.1f} s of CPU in all, its start included")
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _rounds(options: argparse.Namespace, ports: dict[str, int]) -> list[tuple[Round, Round]]:
