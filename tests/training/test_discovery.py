@@ -22,7 +22,7 @@ from training.discovery.judged import OneSae, judge
 from training.discovery.online import prompt_scores, rolling_mean
 from training.discovery.prompts import Prompt, load_prompts
 from training.discovery.report import Report
-from training.discovery.run import discover_from_rows
+from training.discovery.run import discover_from_rows, discover_policy
 from training.discovery.statistics import auroc, false_alarms, threshold_for
 
 POINT = HookPoint(2)
@@ -181,6 +181,16 @@ def test_captured_rows_are_the_content_tokens(tiny_model: Path, tmp_path: Path) 
     np.testing.assert_array_equal(rows.residuals[HookPoint(1)], again.residuals[HookPoint(1)])
     alone = capture(dataclasses.replace(config, cache=None), [HookPoint(1)], prompts[1:])
     np.testing.assert_allclose(rows.residuals[HookPoint(1)][17:], alone.residuals[HookPoint(1)], rtol=1e-4, atol=1e-4)
+
+
+def test_an_sae_of_another_width_is_told(zoo: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(FeaturewatchError, match=r"resid_post.2 of width 24: the residual stream .* has width 32"):
+        discover_policy(_config(tmp_path, model=str(tiny_model)), Catalog([zoo]), Console(file=io.StringIO()))
+
+
+def test_an_unknown_sae_is_told_with_the_nearest_one(zoo: Path, tmp_path: Path) -> None:
+    with pytest.raises(FeaturewatchError, match=r"Did you mean 'toy/resid_post\.2'"):
+        discover_policy(_config(tmp_path, saes=("toy/resid_post.3",)), Catalog([zoo]), Console(file=io.StringIO()))
 
 
 def _write(path: Path, rows: list[dict[str, object]]) -> Path:

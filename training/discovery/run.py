@@ -24,6 +24,7 @@ from training.discovery.prompts import Prompt, data_files, data_hash, load_promp
 from training.discovery.report import Report, alarms_by_source, recall_by_source
 from training.discovery.rules import DETECTORS, Choice, fitted_rules
 from training.discovery.statistics import auroc, false_alarms
+from training.harvest.residuals import residual_width
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -50,11 +51,12 @@ def discover_policy(config: DiscoverConfig, catalog: Catalog, console: Console) 
         FeaturewatchError: unknown SAE, model, data; an SAE whose width does not fit the model.
     """
     dictionaries = {sae: catalog.load(sae) for sae in config.saes}
+    width = residual_width(config.model)
+    for dictionary in dictionaries.values():
+        dictionary.require_width(width, config.model)
     prompts = load_prompts(config)
     points = sorted({dictionary.hook_point for dictionary in dictionaries.values()})
     rows = capture(config, points, prompts)
-    for dictionary in dictionaries.values():
-        dictionary.require_width(rows.residuals[dictionary.hook_point].shape[1], config.model)
     return discover_from_rows(config, catalog, prompts, rows, console)
 
 

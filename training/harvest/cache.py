@@ -5,8 +5,7 @@ shuffle of all rows with sequential reads and writes only. Layout of a cache fol
 
     manifest.json                         settings, counts, rows per shard
     <hook point>/shard-0003.bin           rows [n, d], float16 or float32
-    heldout/<hook point>.bin              every position of the held-out sequences, in order
-    heldout/{tokens,sequences,reasons}.bin
+    heldout/{tokens,sequences,reasons}.bin    every position of the held-out sequences, in order
 
 The manifest is written after each flush, so a harvest that was interrupted goes on from it: files are cut back to the
 rows that the manifest counts.
@@ -91,7 +90,6 @@ class CacheWriter:
         self._heldout = {
             name: _open_at(folder / "heldout" / f"{name}.bin", manifest.heldout_rows * size)
             for name, size in [("tokens", 4), ("sequences", 4), ("reasons", 1)]
-            + [(hook_point, row_bytes) for hook_point in manifest.hook_points]
         }
 
     def append(self, rows: dict[HookPoint, Floats], rng: np.random.Generator) -> None:
@@ -109,15 +107,11 @@ class CacheWriter:
 
     def append_heldout(
         self,
-        rows: dict[HookPoint, Floats],
         token_ids_n: npt.NDArray[np.int32],
         sequences_n: npt.NDArray[np.int32],
         reasons_n: npt.NDArray[np.uint8],
     ) -> None:
-        """Adds held-out positions, excluded ones too."""
-        limit = np.finfo(self._store).max
-        for hook_point, rows_nd in rows.items():
-            self._heldout[str(hook_point)].write(np.clip(rows_nd, -limit, limit).astype(self._store).tobytes())
+        """Adds held-out positions, excluded ones too. Their residuals are computed again for the card, in float32."""
         self._heldout["tokens"].write(token_ids_n.astype(np.int32).tobytes())
         self._heldout["sequences"].write(sequences_n.astype(np.int32).tobytes())
         self._heldout["reasons"].write(reasons_n.astype(np.uint8).tobytes())
@@ -167,11 +161,6 @@ class ActivationCache:
                 yield rows_nd[order_n[start : start + batch_rows]].astype(np.float32)
             left = rows_nd[order_n[whole:]]
 
-    def heldout(self, hook_point: HookPoint) -> Floats:
-        """Residuals of all held-out positions, float32 [n, d]."""
-        path = self.folder / "heldout" / f"{hook_point}.bin"
-        return self._map(path, self.manifest.heldout_rows).astype(np.float32)
-
     def heldout_column(self, name: str) -> npt.NDArray[Any]:
         """`tokens` or `sequences` (int32 [n]) or `reasons` (uint8 [n]) of the held-out positions."""
         dtype = np.uint8 if name == "reasons" else np.int32
@@ -186,9 +175,9 @@ class ActivationCache:
         return np.memmap(path, self._store, "r", shape=(rows, self.manifest.width))
 
 
-def bytes_needed(rows: int, heldout_rows: int, width: int, hook_points: Sequence[HookPoint], store_dtype: str) -> int:
-    """Disk bytes of a cache."""
-    return (rows + heldout_rows) * width * np.dtype(store_dtype).itemsize * len(hook_points) + heldout_rows * 9
+def bytes_needed(rows: int, width: int, hook_points: Sequence[HookPoint], store_dtype: str) -> int:
+    """Disk bytes of the training rows."""
+    return rows * width * np.dtype(store_dtype).itemsize * len(hook_points)
 
 
 def _shard_path(folder: Path, hook_point: str, shard: int) -> Path:

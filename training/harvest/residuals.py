@@ -70,6 +70,13 @@ def load_network(model: str, dtype: torch.dtype, *, head: bool) -> Any:
     return _load(model, lambda: loader.from_pretrained(model, dtype=dtype))
 
 
+def residual_width(model: str) -> int:
+    """Width of a model's residual stream, from its configuration; raises FeaturewatchError."""
+    from transformers import AutoConfig
+
+    return int(_load(model, lambda: AutoConfig.from_pretrained(model)).hidden_size)
+
+
 def load_tokenizer(model: str) -> Any:
     """Its fast tokenizer; raises FeaturewatchError."""
     from transformers import AutoTokenizer

@@ -132,7 +132,6 @@ class _Run:
             manifest.heldout_sequences += len(real_bt)
             sequences_bt = np.broadcast_to(rows_of_b[:, None], real_bt.shape)
             self.writer.append_heldout(
-                {point: rows_btd.numpy()[real_bt] for point, rows_btd in residuals.items()},
                 batch.token_ids_bt[real_bt].astype(np.int32),
                 sequences_bt[real_bt],
                 reasons_bt[real_bt],
@@ -219,7 +218,7 @@ def _manifest(config: HarvestConfig, model: ResidualModel) -> Manifest:
 
 def _require_disk(config: HarvestConfig, model: ResidualModel, manifest: Manifest) -> None:
     rows = max(0, config.tokens + config.batch_tokens - manifest.rows)
-    needed = bytes_needed(rows, config.heldout_tokens, model.width, model.hook_points, config.store_dtype)
+    needed = bytes_needed(rows, model.width, model.hook_points, config.store_dtype)
     free = shutil.disk_usage(config.cache).free
     if needed > free:
         raise FeaturewatchError(
