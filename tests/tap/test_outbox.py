@@ -75,6 +75,17 @@ def test_a_reconnect_to_the_same_session_sends_only_what_it_has_not_taken() -> N
     assert [frame.seq for frame in _drain(outbox)] == [3, 4]
 
 
+def test_a_frame_that_may_have_arrived_is_sent_again_unchanged() -> None:
+    outbox = _connected()
+    outbox.offer(_step(begins=(1,), digest=""))
+    _drain(outbox)
+    outbox.connect("s1", 0, 0)
+    outbox.offer(_step(ends=(End(1, 0, b"", 2),), digest=""))
+    again, later = _drain(outbox)
+    assert (again.seq, list(again.begins), list(again.ends)) == (1, [1], [])
+    assert (later.seq, list(later.ends)) == (2, [1])
+
+
 def test_a_new_session_hears_of_live_requests_with_what_the_old_one_knew_as_gaps() -> None:
     outbox = _connected()
     step = _step(begins=(1,), rows=(Segment(1, 32, 4),))
@@ -168,6 +179,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.taken_seq = 0
         self.known: dict[int, _Judged] = {}
         self.ends_taken: set[int] = set()
+        self.settled: set[int] = set()
 
     @rule(new=st.integers(0, 2), cached=st.integers(0, 3), lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4))
     def step(self, new: int, cached: int, lengths: list[int]) -> None:
@@ -215,6 +227,8 @@ class OutboxMachine(RuleBasedStateMachine):
             self._judge(frame)
             if acknowledged:
                 self.outbox.acknowledge(frame.seq)
+                # Frames before this one were acknowledged with it.
+                self.settled |= {handle for handle, judged in self.known.items() if judged.ended is not None}
 
     @precondition(lambda self: self.connected)
     @rule()
@@ -227,6 +241,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.taken_seq = frame.seq
         for handle, begin in frame.begins.items():
             assert handle not in self.known, "announced twice in one session"
+            assert handle not in self.settled, "announced again although its end was acknowledged"
             assert begin.request_id == f"r{handle}"
             self.known[handle] = _Judged()
         for handle, gaps in frame.gaps.items():
