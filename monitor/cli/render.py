@@ -149,8 +149,8 @@ def _readings(readings: Sequence[DetectorReading]) -> Table:
     for one in readings:
         state = Text(name_of(DetectorState, one.state), style=_STATE_STYLES.get(one.state, ""))
         numbers = (one.score, one.token_score, one.warn, one.fire, one.clear)
-        name = Text(one.detector) if one.in_rule else Text(f"{one.detector} (not in the rule)", style="dim")
-        table.add_row(name, state, *(f"{number:.4g}" for number in numbers))
+        detector = Text(one.detector) if one.in_rule else Text(f"{one.detector} (not in the rule)", style="dim")
+        table.add_row(detector, state, *(f"{number:.4g}" for number in numbers))
     return table
 
 
