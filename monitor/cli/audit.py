@@ -15,6 +15,7 @@ from rich.text import Text
 from monitor.cli.audit_reader import open_reader
 from monitor.cli.common import console
 from monitor.cli.render import clock_time, coverage_cell, render_generation
+from monitor.cli.transcript import printable_line
 from monitor.v1.generations_pb2 import GenerationSummary
 
 app = typer.Typer(help="Look at judged generations.", no_args_is_help=True)
@@ -81,13 +82,14 @@ def _table(summaries: list[GenerationSummary]) -> Table:
     table.add_column("fired", overflow="fold")
     table.add_column("coverage")
     for summary in summaries:
-        fired = Text(", ".join(summary.fired), style="red") if summary.fired else Text("-", style="dim")
+        fired = Text(printable_line(", ".join(summary.fired)), style="red") if summary.fired else Text("-", style="dim")
         if not summary.end_unix_nanos:
             fired.append(" (running)", style="dim")
         table.add_row(
-            summary.generation_id[:8],
+            Text(printable_line(summary.generation_id[:8])),
             clock_time(summary.start_unix_nanos),
-            summary.external_id or summary.request_id,
+            # Clients choose it: neither markup nor control characters may reach the terminal.
+            Text(printable_line(summary.external_id or summary.request_id)),
             f"{summary.prompt_tokens}+{summary.output_tokens}",
             fired,
             coverage_cell(summary.coverage),

@@ -15,6 +15,7 @@ from monitor.cli.demo import demo
 from monitor.cli.discover import discover
 from monitor.cli.sidecar import sidecar
 from monitor.cli.train import train
+from monitor.cli.transcript import printable
 from monitor.errors import FeaturewatchError
 
 # The sidecar's image has none of these; only some commands need them.
@@ -79,7 +80,9 @@ def main() -> None:
 
 
 def _say(error: FeaturewatchError) -> None:
-    err_console.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True, highlight=False)
+    # It may quote ids that clients chose: printable line by line, so that its own line ends stay.
+    text = "\n".join(printable(line) for line in str(error).split("\n"))
+    err_console.print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

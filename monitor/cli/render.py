@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.transcript import Scale, Transcript, printable
+from monitor.cli.transcript import Scale, Transcript, printable_line
 from monitor.emit import leading_reading
 from monitor.rpc import name_of
 from monitor.v1.alerts_pb2 import Alert, DetectorReading, DetectorState, Mode, Phase, Severity
@@ -35,19 +35,19 @@ def alert_line(alert: Alert) -> Text:
     line.append(f"{clock_time(alert.time_unix_nanos, '%H:%M:%S')} ", style="dim")
     severity = name_of(Severity, alert.severity)
     line.append(f"{severity.upper():<8}", style=_SEVERITY_STYLES.get(alert.severity, ""))
-    line.append(f" {alert.policy}/{alert.rule}", style="bold")
+    line.append(f" {printable_line(f'{alert.policy}/{alert.rule}')}", style="bold")
     if alert.mode < Mode.MODE_ALERT:
         line.append(" (shadow)", style="dim")
-    line.append(f"  {alert.external_id or alert.request_id}", style="cyan")
+    line.append(f"  {printable_line(alert.external_id or alert.request_id)}", style="cyan")
     line.append(f"  token {alert.position} {_quoted(alert)} in {name_of(Phase, alert.phase)}")
     reading = leading_reading(alert)
     if reading is not None:
-        line.append(f"  {reading.detector} {reading.score:.3g}", style="red")
+        line.append(f"  {printable_line(reading.detector)} {reading.score:.3g}", style="red")
         line.append(f" {_against(reading)}")
         if reading.contributions:
             top = reading.contributions[0]
-            line.append(f"  {top.direction}", style="dim")
-            line.append(f" “{printable(top.label)}”" if top.label else "", style="dim")
+            line.append(f"  {printable_line(top.direction)}", style="dim")
+            line.append(f" “{printable_line(top.label)}”" if top.label else "", style="dim")
     return line
 
 
@@ -111,7 +111,7 @@ def _heading(record: GenerationRecord) -> Text:
     if summary.fired:
         severity = max(alert.severity for alert in record.alerts) if record.alerts else 0
         text.append("FLAGGED ", style="bold red")
-        text.append(f"{name_of(Severity, severity)} by {', '.join(summary.fired)}", style="bold")
+        text.append(f"{name_of(Severity, severity)} by {printable_line(', '.join(summary.fired))}", style="bold")
         text.append(f" (mode {name_of(Mode, summary.mode)})\n")
     else:
         text.append("not flagged\n", style="bold green")
@@ -120,10 +120,10 @@ def _heading(record: GenerationRecord) -> Text:
         state = f"ran {seconds:.1f} s"
     else:
         state = "still running or cut off"
-    text.append(f"generation {summary.generation_id}\n")
-    text.append(f"request    {printable(summary.external_id)} (engine id {printable(summary.request_id)})\n")
-    adapter = f", adapter {printable(summary.adapter)}" if summary.adapter else ""
-    text.append(f"model      {printable(summary.model)}{adapter}\n")
+    text.append(f"generation {printable_line(summary.generation_id)}\n")
+    text.append(f"request    {printable_line(summary.external_id)} (engine id {printable_line(summary.request_id)})\n")
+    adapter = f", adapter {printable_line(summary.adapter)}" if summary.adapter else ""
+    text.append(f"model      {printable_line(summary.model)}{adapter}\n")
     text.append(f"began      {clock_time(summary.start_unix_nanos)}, {state}, ")
     text.append(f"{summary.prompt_tokens} prompt and {summary.output_tokens} output tokens\n")
     text.append(f"coverage   {coverage_words(summary.coverage)}")
@@ -134,11 +134,11 @@ def _heading(record: GenerationRecord) -> Text:
 
 def _rule(alert: Alert) -> Text:
     text = Text()
-    text.append(f"{alert.policy}/{alert.rule}", style="bold red")
+    text.append(printable_line(f"{alert.policy}/{alert.rule}"), style="bold red")
     text.append(f" fired at token {alert.position} {_quoted(alert)} in the {name_of(Phase, alert.phase)}")
     text.append(f", {alert.latency_nanos / 1e6:.1f} ms after its forward pass")
     if alert.runbook:
-        text.append(f"\n  runbook {printable(alert.runbook)}")
+        text.append(f"\n  runbook {printable_line(alert.runbook)}")
     return text
 
 
@@ -149,7 +149,8 @@ def _readings(readings: Sequence[DetectorReading]) -> Table:
     for one in readings:
         state = Text(name_of(DetectorState, one.state), style=_STATE_STYLES.get(one.state, ""))
         numbers = (one.score, one.token_score, one.warn, one.fire, one.clear)
-        detector = Text(one.detector) if one.in_rule else Text(f"{one.detector} (not in the rule)", style="dim")
+        detector = _cell(one.detector if one.in_rule else f"{one.detector} (not in the rule)")
+        detector.style = "" if one.in_rule else "dim"
         table.add_row(detector, state, *(f"{number:.4g}" for number in numbers))
     return table
 
@@ -161,9 +162,9 @@ def _evidence(readings: Sequence[DetectorReading]) -> Table:
     table.add_column("detector")
     for reading in readings:
         for one in reading.contributions:
-            label = Text(printable(one.label) or "no label", style="" if one.label else "dim")
+            label = Text(printable_line(one.label) or "no label", style="" if one.label else "dim")
             numbers = (f"{one.activation:.4g}", f"{one.contribution:+.4g}")
-            table.add_row(printable(one.direction), label, *numbers, reading.detector)
+            table.add_row(_cell(one.direction), label, *numbers, _cell(reading.detector))
     return table
 
 
@@ -175,7 +176,7 @@ def _peaks(summary: GenerationSummary) -> Table:
         table.add_column(name, justify="right")
     for peak in summary.peaks:
         numbers = (f"{peak.score:.4g}", str(peak.position), f"{peak.warn:.4g}", f"{peak.fire:.4g}")
-        table.add_row(f"{peak.policy}/{peak.detector}", name_of(DetectorState, peak.state), *numbers)
+        table.add_row(_cell(f"{peak.policy}/{peak.detector}"), name_of(DetectorState, peak.state), *numbers)
     return table
 
 
@@ -187,11 +188,11 @@ def _coverage(record: GenerationRecord) -> Text:
     for gap in record.gaps[:_SHOWN_GAPS]:
         last = gap.first_position + gap.count - 1
         where = f"position {last}" if gap.count == 1 else f"positions {gap.first_position} to {last}"
-        text.append(f"\n  {where}: {gap.reason}", style="not bold")
+        text.append(f"\n  {where}: {printable_line(gap.reason)}", style="not bold")
     if len(record.gaps) > _SHOWN_GAPS:
         text.append(f"\n  … and {len(record.gaps) - _SHOWN_GAPS} more gaps", style="not bold")
     for note in record.notes:
-        text.append(f"\n  note: {note}", style="yellow not bold")
+        text.append(f"\n  note: {printable_line(note)}", style="yellow not bold")
     return text
 
 
@@ -199,12 +200,12 @@ def _provenance(record: GenerationRecord) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, title="What took part", title_justify="left")
     for one in record.provenance:
         revision = f"revision {one.revision}" if one.revision else ""
-        table.add_row(f"  {one.kind}", one.name, revision, f"sha256:{one.sha256[:_HASH_LENGTH]}…")
+        table.add_row(_cell(f"  {one.kind}"), _cell(one.name), revision, _cell(f"sha256:{one.sha256[:_HASH_LENGTH]}…"))
     engine = record.engine
     if engine.name:
         config = f"{engine.dtype}, {engine.execution}, {engine.device}".strip(", ")
-        table.add_row("  engine", f"{engine.name} {engine.version}", config, printable(engine.model))
-    table.add_row("  sidecar", f"featurewatch {record.sidecar_version}", "", "")
+        table.add_row("  engine", _cell(f"{engine.name} {engine.version}"), _cell(config), _cell(engine.model))
+    table.add_row("  sidecar", _cell(f"featurewatch {record.sidecar_version}"), "", "")
     return table
 
 
@@ -223,6 +224,11 @@ def _scale(record: GenerationRecord) -> Scale | None:
     return Scale(columns.index(name), name, peak.warn, peak.fire)
 
 
+def _cell(text: str) -> Text:
+    """A table cell with text from elsewhere: a plain string would be read as markup."""
+    return Text(printable_line(text))
+
+
 def _against(reading: DetectorReading) -> str:
     """How the score stands to the thresholds, in one sign and one number."""
     if reading.score >= reading.fire:
@@ -234,5 +240,5 @@ def _against(reading: DetectorReading) -> str:
 
 def _quoted(alert: Alert) -> str:
     if alert.token:
-        return f"“{printable(alert.token).strip('⏎').strip() or '⏎'}”"
+        return f"“{printable_line(alert.token).strip('⏎').strip() or '⏎'}”"
     return f"id {alert.token_id}" if alert.token_id else "(text withheld)"

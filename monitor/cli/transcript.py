@@ -104,6 +104,11 @@ def printable(text: str) -> str:
     )
 
 
+def printable_line(text: str) -> str:
+    """`printable` for what must stay on one line: ids, names, labels."""
+    return printable(text).replace("\n", "")
+
+
 def _append(line: Text, text: str, style: str, marks: tuple[str, str], coloured: bool) -> None:
     if coloured:
         line.append(text, style=style)
