@@ -23,9 +23,13 @@ def resolve(id_: str, candidates: Iterable[GenerationSummary]) -> str:
 
     A whole id wins over a beginning. Raises UnknownIdError or AmbiguousIdError.
     """
+    if not id_:
+        raise UnknownIdError(
+            "generation ''", "an id must not be empty", "list the known ones with `featurewatch audit list --all`"
+        )
     by_id = {summary.generation_id: summary for summary in candidates}
     whole = [s for s in by_id.values() if id_ in _ids(s)]
-    matches = whole or [s for s in by_id.values() if id_ and any(name.startswith(id_) for name in _ids(s))]
+    matches = whole or [s for s in by_id.values() if any(name.startswith(id_) for name in _ids(s))]
     if not matches:
         raise UnknownIdError(
             f"generation {id_!r}",

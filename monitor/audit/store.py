@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from monitor.errors import FeaturewatchError
 from monitor.v1.generations_pb2 import GenerationRecord, GenerationSummary
 
 SCHEMA_VERSION: Final = 1
+_MAX_CANDIDATES: Final = 100
 
 _tables = sa.MetaData()
 _schema_version = sa.Table("schema_version", _tables, sa.Column("version", sa.Integer, nullable=False))
@@ -57,6 +59,8 @@ class AuditStore:
         with self._readable_errors():
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                # It holds prompts: for its owner only. SQLite gives `-wal` and `-shm` the mode of this file.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
                 self._create()
             self._require_version()
 
@@ -99,10 +103,16 @@ class AuditStore:
         return self._summaries(query)
 
     def candidates(self, id_: str) -> list[GenerationSummary]:
-        """Summaries of which the generation, request or external id begins with `id_`."""
+        """Summaries of which the generation, request or external id is `id_` or begins with it, at most 100 of each.
+
+        One may come twice.
+        """
         columns = (_generations.c.generation_id, _generations.c.request_id, _generations.c.external_id)
-        query = sa.select(_generations.c.summary).where(sa.or_(*(c.startswith(id_, autoescape=True) for c in columns)))
-        return self._summaries(query.limit(100))
+        query = sa.select(_generations.c.summary).limit(_MAX_CANDIDATES)
+        # Whole ids apart, lest the limit on the many that begin so cut off the one that is meant.
+        whole = self._summaries(query.where(sa.or_(*(c == id_ for c in columns))))
+        beginning = self._summaries(query.where(sa.or_(*(c.startswith(id_, autoescape=True) for c in columns))))
+        return [*whole, *beginning]
 
     def count(self) -> int:
         with self._readable_errors(), self._engine.connect() as connection:

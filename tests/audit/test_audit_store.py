@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -167,6 +168,29 @@ def test_a_missing_store_is_not_made_by_reading(tmp_path: Path) -> None:
     with pytest.raises(FeaturewatchError, match="there is no such file"):
         AuditStore(tmp_path / "none.sqlite", read_only=True)
     assert not (tmp_path / "none.sqlite").exists()
+
+
+def test_an_empty_id_is_refused() -> None:
+    with pytest.raises(UnknownIdError, match="must not be empty"):
+        resolve("", [summary(1, external_id="")])
+
+
+def test_a_whole_id_is_found_among_many_that_begin_with_it(store: AuditStore) -> None:
+    for number in range(150):
+        store.put(record(number, external_id=f"req-{number}"))
+    store.put(record(500, external_id="req"))
+    assert resolve("req", store.candidates("req")) == "gen-500"
+
+
+def test_only_its_owner_may_read_the_store(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = AuditStore(tmp_path / "audit.sqlite")
+        store.put(record())
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("audit.sqlite", "audit.sqlite-wal", "audit.sqlite-shm"), 0o600)
 
 
 def test_the_writer_survives_a_record_that_cannot_be_built(store: AuditStore) -> None:

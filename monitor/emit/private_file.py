@@ -1,0 +1,15 @@
+"""Files that hold parts of prompts and answers: for their owner only."""
+
+from __future__ import annotations
+
+import os
+
+
+def private(path: str, flags: int) -> int:
+    """An `opener` for `open`: a file that it creates has mode 0600; one that is there keeps its mode."""
+    return os.open(path, flags, 0o600)
+
+
+def private_or_new(path: str, flags: int) -> int:
+    """As `private`, and creates the file where the mode of `open` would not ("r+b")."""
+    return private(path, flags | os.O_CREAT)
