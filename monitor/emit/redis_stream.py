@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
@@ -26,7 +26,7 @@ class RedisStreamSink:
         """Connects on first use. Raises FeaturewatchError for a URL that redis-py does not read."""
         self._stream = stream
         self._max_length = max_length
-        self._where = _without_password(url)
+        self._where = _without_secrets(url)
         try:
             self._redis = redis.asyncio.Redis.from_url(
                 url,
@@ -36,8 +36,11 @@ class RedisStreamSink:
                 retry=Retry(NoBackoff(), 0),
             )
         except ValueError as error:
+            # redis-py's own words may quote a part of the password.
             raise FeaturewatchError(
-                f"Redis URL {self._where!r}", str(error), "write for example redis://127.0.0.1:6379/0"
+                f"Redis URL {self._where!r}",
+                "it must be a whole URL that begins with redis://, rediss:// or unix://",
+                "write for example redis://127.0.0.1:6379/0",
             ) from error
 
     @property
@@ -55,6 +58,11 @@ class RedisStreamSink:
         await self._redis.aclose()
 
 
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
+def _without_secrets(url: str) -> str:
+    """The URL as it may be shown: without user, password and query, also where it is malformed."""
+    scheme, mark, rest = url.rpartition("://") if url.count("://") == 1 else ("", "", url)
+    place = re.split("[?#]", rest, maxsplit=1)[0]
+    if "@" in rest[len(place) :]:
+        # Which side of it is the secret one cannot be told.
+        return f"{scheme}{mark}…"
+    return f"{scheme}{mark}{place.rpartition('@')[2]}"

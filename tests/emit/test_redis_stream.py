@@ -16,6 +16,7 @@ import redis
 from emit_kit import make_event
 
 from monitor.emit import Delivery, RedisStreamSink, SpoolOutbox
+from monitor.errors import FeaturewatchError
 
 STREAM = "mon:events"
 
@@ -123,3 +124,31 @@ def test_a_password_is_not_shown() -> None:
     assert (
         RedisStreamSink("redis://:secret@127.0.0.1:1/0", STREAM).name == "redis:redis://127.0.0.1:1/0 stream mon:events"
     )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://me:secret@127.0.0.1:1/0",
+        "redis://127.0.0.1:1/0?password=secret",
+        "redis://127.0.0.1:1/0?password=sec@secret",
+        "redis://:se?cret@127.0.0.1",
+        "redis://:secret@[::1",
+        "redis://[::1?password=secret",
+        "redis://:secret/x@127.0.0.1:1",
+        "me:secret@127.0.0.1:1",
+    ],
+)
+def test_a_secret_is_shown_in_no_spelling_of_a_url(url: str) -> None:
+    try:
+        told = RedisStreamSink(url, STREAM).name
+    except FeaturewatchError as error:
+        told = str(error)
+    assert "127.0.0.1" in told or "redis://" in told
+    assert not any(part in told.replace("rediss://", "") for part in ("secret", "sec", "se?", "cret", "me:"))
+
+
+@pytest.mark.parametrize("url", ["redis://[::1", "redis://127.0.0.1:many", "localhost:6379"])
+def test_a_url_that_is_none_is_refused_readably(url: str) -> None:
+    with pytest.raises(FeaturewatchError, match=r"Redis URL .* must be a whole URL .* Write for example"):
+        RedisStreamSink(url, STREAM)

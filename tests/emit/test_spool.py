@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -93,3 +96,100 @@ def test_nothing_is_lost_or_reordered(tmp_path_factory: pytest.TempPathFactory, 
         assert len(spool) == len(expected)
     assert drain(spool) == expected
     spool.close()
+
+
+def test_an_offset_of_another_time_loses_no_event(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    path.write_text(f"{make_event(1).line}\n")
+    for stale in ("7", "100000"):
+        path.with_name("spool.offset").write_text(stale)
+        spool = SpoolOutbox(path)
+        assert [spool.peek(), len(spool)] == [make_event(1), 1]
+        # What is on disk must be right as well: the next events lie where the stale offset would hide them.
+        assert path.with_name("spool.offset").read_text() == "0"
+        spool.close()
+
+
+def test_the_offset_is_reset_before_the_delivered_events_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "spool"
+    spool = SpoolOutbox(path)
+    spool.put(make_event(1))
+    spool.put(make_event(2))
+    spool.advance()
+
+    def full_disk(offset: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "_store_offset", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            spool.advance()
+    assert path.read_text().count("\n") == 2
+    assert drain(spool) == ["alert-2"]
+    assert path.with_name("spool.offset").read_text() == "0"
+
+
+@pytest.mark.parametrize(("kept", "left"), [(0, []), (1, []), (2, ["alert-2"])])
+def test_a_spool_cut_off_from_outside_goes_on(tmp_path: Path, kept: int, left: list[str]) -> None:
+    path, size = tmp_path / "spool", len(make_event(1).line.encode()) + 1
+    for then_put in (False, True):
+        spool = SpoolOutbox(path)
+        for number in (1, 2, 3):
+            spool.put(make_event(number))
+        spool.advance()
+        os.truncate(path, kept * size + (20 if kept else 0))
+        if then_put:
+            assert spool.put(make_event(4))
+        assert drain(spool) == left + ["alert-4"] * then_put
+        assert len(spool) == 0
+        spool.advance()
+        spool.close()
+
+
+def test_a_cut_during_a_delivery_does_not_pass_over_the_next_event(tmp_path: Path) -> None:
+    spool = SpoolOutbox(tmp_path / "spool")
+    spool.put(make_event(1))
+    assert spool.peek() == make_event(1)
+    os.truncate(tmp_path / "spool", 0)
+    spool.put(make_event(2))
+    spool.advance()
+    assert drain(spool) == ["alert-2"]
+
+
+def test_a_full_disk_leaves_no_fragment(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    spool = SpoolOutbox(path)
+    spool.put(make_event(1))
+    # A limit on the file's size cuts a write short as a full disk does.
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="only 10 of"):
+            spool.put(make_event(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_text() == make_event(1).line + "\n"
+    assert spool.put(make_event(3))
+    assert drain(spool) == ["alert-1", "alert-3"]
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    size = len(make_event(1).line.encode()) + 1
+    before = os.umask(0)
+    try:
+        spool = SpoolOutbox(tmp_path / "spool", max_bytes=2 * size)
+        for number in range(6):
+            assert spool.put(make_event(number))
+            modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+            assert modes == {0o600}
+            if number:
+                spool.advance()
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere/spool", "/proc/version", "/proc"])
+def test_a_spool_that_cannot_be_written_is_refused_readably(place: str) -> None:
+    with pytest.raises(FeaturewatchError, match=rf"spool file {place} \(.+\): it must be .* --spool"):
+        SpoolOutbox(Path(place))
