@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,78 @@ def test_a_full_writer_queue_loses_records_and_counts_them(store: AuditStore) ->
     assert writer.flush()
     assert writer.lost in (2, 3), "one is being written, one waits"
     assert writer.written + writer.lost == 4
+    writer.close()
+
+
+class Gate:
+    """A record that is built only when the gate opens; `entered` is set while it waits."""
+
+    def __init__(self) -> None:
+        self.entered, self.open = threading.Event(), threading.Event()
+
+    def __call__(self) -> GenerationRecord:
+        self.entered.set()
+        assert self.open.wait(60)
+        return record(900)
+
+
+def test_what_is_not_written_at_the_end_counts_as_lost(store: AuditStore) -> None:
+    gate, writer = Gate(), AuditWriter(store)
+    writer.submit(gate)
+    assert gate.entered.wait(60)
+    writer.submit(lambda: record(1))
+    writer.submit(lambda: record(2))
+    writer.close(timeout_seconds=0.05)
+    assert (writer.written, writer.lost) == (0, 3)
+    gate.open.set()
+    writer._thread.join(60)
+    assert writer.flush()
+    writer.submit(lambda: record(3))
+    assert (writer.written, writer.lost) == (0, 4), "a late arrival is not counted a second time"
+
+
+def test_flush_waits_for_what_was_queued_before_it(store: AuditStore) -> None:
+    first, second, writer = Gate(), Gate(), AuditWriter(store)
+    writer.submit(first)
+    assert first.entered.wait(60)
+    flushed: list[bool] = []
+    flushing = threading.Thread(target=lambda: flushed.append(writer.flush(timeout_seconds=60)))
+    taken = threading.Event()
+    wait_for = writer._changed.wait_for
+
+    def noticed(predicate: Callable[[], object], timeout: float | None = None) -> object:
+        taken.set()
+        return wait_for(predicate, timeout)
+
+    writer._changed.wait_for = noticed  # type: ignore[method-assign, assignment]
+    flushing.start()
+    assert taken.wait(60)
+    writer.submit(second)
+    first.open.set()
+    flushing.join(60)
+    assert flushed == [True], "the second record is not waited for"
+    assert not second.open.is_set()
+    assert writer.flush(timeout_seconds=0.01) is False
+    second.open.set()
+    assert writer.flush(timeout_seconds=60)
+    writer.close()
+
+
+def test_a_generation_waits_once_with_its_latest_record(store: AuditStore) -> None:
+    gate, writer = Gate(), AuditWriter(store, max_queued=2)
+    writer.submit(gate, "gen-900")
+    assert gate.entered.wait(60)
+    for nanos in range(1, 50):
+        writer.submit(lambda nanos=nanos: record(1, end_unix_nanos=nanos), "gen-001")  # type: ignore[misc]
+        writer.submit(lambda nanos=nanos: record(2, end_unix_nanos=nanos), "gen-002")  # type: ignore[misc]
+    gate.open.set()
+    assert writer.flush(timeout_seconds=60)
+    assert (writer.written, writer.lost) == (3, 0)
+    assert {found.generation_id: found.end_unix_nanos for found in store.page(10)} == {
+        "gen-900": 0,
+        "gen-001": 49,
+        "gen-002": 49,
+    }
     writer.close()
 
 
