@@ -23,11 +23,18 @@ class JsonlSink:
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens the file, creating it for its owner only. Raises FeaturewatchError when that fails."""
+        """Makes sure that the file can be opened; a new one appears with the first event, for its owner only.
+
+        Raises FeaturewatchError: it cannot be opened.
+        """
         self._path = path
         self._file: BinaryIO | None = None
         try:
+            is_new = not path.exists()
             self._current_file()
+            if is_new:
+                self._drop_file()
+                path.unlink()
         except OSError as error:
             raise FeaturewatchError(
                 f"alerts file {path} ({error.strerror})",

@@ -80,7 +80,6 @@ async def test_the_file_is_opened_again_after_rotation(tmp_path: Path) -> None:
 async def test_a_file_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "alerts.jsonl"
     delivery = Delivery(JsonlSink(path), MemoryOutbox())
-    path.unlink()
     path.mkdir()
     delivery.start()
     delivery.offer(make_event())
