@@ -12,6 +12,7 @@ from tokenizers.decoders import DecodeStream
 
 from monitor.errors import FeaturewatchError
 from monitor.policy import TokenClasses
+from monitor.sidecar.problem_log import ProblemLog
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class TokenReader:
 
     def __init__(self, classes: TokenClasses, tokenizer: Tokenizer | None) -> None:
         self.classes = classes
+        self.problems = ProblemLog(_log, "tokenizer")
         self._tokenizer = tokenizer
 
     @classmethod
@@ -54,14 +56,14 @@ class TokenReader:
     def texts(self, token_ids: Sequence[int]) -> list[str]:
         """One text per token; joined they are the whole. A character of several tokens stands at the last of them.
 
-        Negative ids (unknown tokens) have no text.
+        Negative ids (unknown tokens) have no text, nor has a token that the tokenizer cannot decode: never raises.
         """
         if self._tokenizer is None:
             return [""] * len(token_ids)
         texts: list[str] = []
         stream, pending = DecodeStream(skip_special_tokens=False), 0
         for token_id in token_ids:
-            text = stream.step(self._tokenizer, token_id) if token_id >= 0 else ""
+            stream, text = self._step(stream, token_id)
             pending = pending + 1 if text is None else 0
             # Bytes that never become a character must not hold back the rest.
             if token_id < 0 or pending > _CONTEXT_TOKENS:
@@ -75,6 +77,29 @@ class TokenReader:
             return ""
         return self.texts(token_ids[-_CONTEXT_TOKENS:])[-1] or self._alone(token_ids[-1])
 
+    def _step(self, stream: DecodeStream, token_id: int) -> tuple[DecodeStream, str | None]:
+        """The token's text (None: bytes of a character that is not complete), and the stream to go on with."""
+        assert self._tokenizer is not None
+        if token_id < 0:
+            return stream, ""
+        try:
+            return stream, stream.step(self._tokenizer, token_id)
+        except Exception as error:  # noqa: BLE001  `tokenizers` raises bare Exception.
+            # With byte fallback, bytes that turn out to be no character change text that was already given out.
+            self.problems.note("text begun anew", f"at token {token_id}: {error}")
+        stream = DecodeStream(skip_special_tokens=False)
+        try:
+            return stream, stream.step(self._tokenizer, token_id)
+        except Exception as error:  # noqa: BLE001  As above; a text must never stop an alert or a record.
+            self.problems.note("no text", f"token {token_id}: {error}")
+        return DecodeStream(skip_special_tokens=False), ""
+
     def _alone(self, token_id: int) -> str:
         assert self._tokenizer is not None
-        return self._tokenizer.decode([token_id], skip_special_tokens=False) if token_id >= 0 else ""
+        if token_id < 0:
+            return ""
+        try:
+            return self._tokenizer.decode([token_id], skip_special_tokens=False)
+        except Exception as error:  # noqa: BLE001  As in `_step`.
+            self.problems.note("no text", f"token {token_id}: {error}")
+            return ""
