@@ -53,6 +53,12 @@ class CoverageBook:
             self.gaps.append(CoverageGap(first_position=self.next_position, count=count, reason=reason))
         self.next_position += count
 
+    def lose(self, first: int, count: int, reason: str) -> None:
+        """Counts positions as dropped that `observe` has counted and that no detector judged after all."""
+        self.observed -= count
+        self.dropped += count
+        self.gaps.append(CoverageGap(first_position=first, count=count, reason=reason))
+
     def finish(self, positions: int) -> str:
         """Settles a request that had `positions` in total; returns what does not add up, or an empty string."""
         self._close_hole(positions)

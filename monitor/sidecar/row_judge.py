@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +20,10 @@ from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.alerts_pb2 import Alert, DetectorReading
 
+_log = logging.getLogger(__name__)
+
 NOT_FINITE: Final = "dropped: activations not finite"
+FAILED: Final = "dropped: judging failed"
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,49 @@ class RowJudge:
             token_ids_n: token of each row.
             acts_nk: activations of each row, columns as in `PolicySet.directions`.
         """
+        runs: list[_Run] = []
+        try:
+            rows, starts, judgement = self._advance(live, segments, token_ids_n, acts_nk, runs)
+        except Exception:  # noqa: BLE001
+            # Whatever is wrong with these rows, the gaps and ends of their frame must be applied, and rows that no
+            # detector judged must not be counted as observed.
+            _log.exception("tap %s: %d rows not judged", self._tap_id, len(token_ids_n))
+            self._problems.note("judging failed", f"{len(token_ids_n)} rows")
+            _drop(live, segments, runs)
+            return []
+        fired = []
+        for firing in judgement.firings:
+            index = int(np.searchsorted(starts, firing.row, side="right")) - 1
+            run = runs[index]
+            rule = self._plan.policies.rules[firing.rule]
+            position = run.first + firing.row - int(starts[index])
+            try:
+                readings = readings_of(self.engine, rule, judgement, firing.row, acts_nk[rows[firing.row]])
+                alert = self._alert(run.request, position, rule, readings, forward_end_unix_nanos)
+            except Exception:  # noqa: BLE001
+                # The other alerts of the frame must go out whatever is wrong with this one.
+                told = f"{rule.policy}/{rule.id} fired at position {position}, but its alert could not be made"
+                _log.exception("tap %s: request %s: %s", self._tap_id, run.request.identity.request_id, told)
+                self._problems.note("alert failed", told)
+                run.request.notes.append(told)
+                continue
+            fired.append((run.request, alert))
+        return fired
+
+    def _advance(
+        self,
+        live: Mapping[int, LiveRequest],
+        segments: Sequence[Segment],
+        token_ids_n: npt.NDArray[np.int32],
+        acts_nk: npt.NDArray[np.float32],
+        runs: list[_Run],
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Judgement]:
+        """Fills `runs`, also when it fails; returns their rows, where each begins among these, and the judgement."""
         num_rows = len(token_ids_n)
         slots_n = np.zeros(num_rows, np.int64)
         classes_n, phases_n = np.zeros(num_rows, np.uint8), np.zeros(num_rows, np.uint8)
         finite_n = np.asarray(np.isfinite(acts_nk).all(axis=1))
         all_finite = bool(finite_n.all())
-        runs: list[_Run] = []
         for segment in segments:
             request = live[segment.handle]
             first, count = request.coverage.fresh(segment.first, segment.count)
@@ -100,16 +141,7 @@ class RowJudge:
         judgement = self.engine.advance(acts_nk[rows], slots_n[rows], classes_n[rows], phases_n[rows])
         starts = np.cumsum([0, *(run.count for run in runs)])
         self._write(runs, starts, judgement)
-        fired = []
-        for firing in judgement.firings:
-            index = int(np.searchsorted(starts, firing.row, side="right")) - 1
-            run = runs[index]
-            rule = self._plan.policies.rules[firing.rule]
-            readings = readings_of(self.engine, rule, judgement, firing.row, acts_nk[rows[firing.row]])
-            position = run.first + firing.row - int(starts[index])
-            alert = self._alert(run.request, position, rule, readings, forward_end_unix_nanos)
-            fired.append((run.request, alert))
-        return fired
+        return rows, starts, judgement
 
     def _read_tokens(
         self, request: LiveRequest, first: int, token_ids_n: npt.NDArray[np.int32]
@@ -169,6 +201,17 @@ class RowJudge:
         request.add_alert(alert, served.policy.document.spec.record.content)
         self._ledger.fired(rule.policy, shadow=served.mode < Mode.ALERT)
         return alert
+
+
+def _drop(live: Mapping[int, LiveRequest], segments: Sequence[Segment], runs: Sequence[_Run]) -> None:
+    """Counts the rows of a frame that could not be judged as dropped, those that were already settled included."""
+    for run in runs:
+        run.request.coverage.lose(run.first, run.count, FAILED)
+        run.request.log.observed_p[run.first : run.first + run.count] = False
+    for segment in segments:
+        coverage = live[segment.handle].coverage
+        _, count = coverage.fresh(segment.first, segment.count)
+        coverage.miss(count, FAILED)
 
 
 def _rows_of(runs: Sequence[_Run]) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from monitor.sidecar.judge import TapJudge
+from monitor.sidecar.judge import TapJudge, Verdicts
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan, plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
@@ -185,14 +185,16 @@ class Taps:
 
 
 def _outcome(judge: TapJudge, frame: StepFrame) -> Outcome:
+    verdicts = Verdicts()
     try:
-        return Outcome.of(judge.apply(frame), judge)
+        verdicts = judge.apply(frame)
+        return Outcome.of(verdicts, judge)
     except Exception:  # noqa: BLE001
-        # The other requests of this tap must go on being judged whatever is wrong with one frame; its positions come
-        # out as dropped when the next rows of those requests arrive.
+        # The other requests of this tap must go on being judged whatever is wrong with one frame or record; alerts
+        # that were found go out.
         _log.exception("frame %d", frame.seq)
         judge.problems.note("judging failed", f"frame {frame.seq}")
-        return Outcome()
+        return Outcome(alerts=verdicts.alerts)
 
 
 def _same_tap(one: Hello, other: Hello) -> bool:

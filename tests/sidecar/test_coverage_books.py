@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from sidecar_kit import ENGINE, HOOKS, FrameMaker, Rows, begin, build_world, end
 
 from monitor.sae import Catalog
+from monitor.sidecar import row_judge
+from monitor.sidecar.alerting import readings_of
 from monitor.sidecar.coverage import NEVER_REPORTED, CoverageBook
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
@@ -20,6 +23,7 @@ from monitor.sidecar.plan import TapPlan, plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.tokenizer import TokenReader
+from monitor.v1.alerts_pb2 import DetectorReading
 from monitor.v1.tap_pb2 import Gap, GapReason, StepFrame
 
 
@@ -154,6 +158,51 @@ def test_a_gap_behind_the_rows_of_its_frame_does_not_swallow_them(plan: TapPlan)
     (request,) = judge.apply(frame).ended
     assert (request.coverage.observed, request.coverage.unseen, request.coverage.dropped) == (3, 6, 0)
     assert request.notes == []
+
+
+def test_rows_that_could_not_be_judged_are_dropped_and_the_rest_of_the_frame_counts(
+    plan: TapPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = new_judge(plan)
+    maker = FrameMaker(plan.watch_plan)
+    judge.apply(maker([Rows(1, 0, [1] * 3), Rows(2, 0, [1] * 3)], begins=[begin(1, [1] * 3), begin(2, [1] * 3)]))
+
+    def broken(*_: object) -> None:
+        raise ArithmeticError("judging")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(judge._rows.engine, "advance", broken)
+        gap = Gap(handle=1, first_position=5, count=2, reason=GapReason.GAP_REASON_TAP_ERROR)
+        frame = maker([Rows(1, 3, [1, 1]), Rows(2, 3, [1])], gaps=[gap], ends=[end(1, 7)])
+        (request,) = judge.apply(frame).ended
+    assert (request.coverage.observed, request.coverage.dropped, request.coverage.unseen) == (3, 2, 2)
+    assert [(gap.first_position, gap.count, gap.reason) for gap in request.coverage.gaps] == [
+        (3, 2, "dropped: judging failed"),
+        (5, 2, "unseen: tap error"),
+    ]
+    assert request.notes == []
+    assert judge.problems.by_kind == {"judging failed": 1}
+    # The other request goes on.
+    assert judge.apply(maker([Rows(2, 4, [1], dense=[9.0])])).alerts[0].position == 4
+
+
+def test_an_alert_that_cannot_be_made_does_not_stop_the_others(plan: TapPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = new_judge(plan)
+    maker = FrameMaker(plan.watch_plan)
+
+    def readings(*arguments: Any) -> list[DetectorReading]:
+        if arguments[3] == 1:
+            raise ArithmeticError("readings")
+        return readings_of(*arguments)
+
+    monkeypatch.setattr(row_judge, "readings_of", readings)
+    rows = [Rows(1, 0, [0, 1], dense=[0, 9]), Rows(2, 0, [0, 1], dense=[0, 9])]
+    frame = maker(rows, begins=[begin(1, [0, 1]), begin(2, [0, 1])], ends=[end(1, 2), end(2, 2)])
+    verdicts = judge.apply(frame)
+    assert [alert.external_id for alert in verdicts.alerts] == ["req-2"]
+    assert [request.coverage.observed for request in verdicts.ended] == [2, 2]
+    assert verdicts.ended[0].notes == ["loud/LOUD-001 fired at position 1, but its alert could not be made"]
+    assert judge.problems.by_kind == {"alert failed": 1}
 
 
 def test_a_hole_is_told_with_its_reason() -> None:
