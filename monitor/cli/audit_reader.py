@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ def open_reader(sidecar: str | None, store: Path | None) -> Iterator[Reader]:
     """The store if one is named, else the sidecar; without both the default sidecar, or its store when it is down."""
     if store is None and sidecar is None:
         default = Target.parse(default_socket())
-        if default.path is not None and not default.path.exists() and default_store().is_file():
+        if default.path is not None and default_store().is_file() and not _listens(default.path):
             store = default_store()
             err_console.print(
                 f"[dim]No sidecar at {escape(str(default))}; reading {escape(str(store))}.[/dim]", highlight=False
@@ -59,6 +60,28 @@ def open_reader(sidecar: str | None, store: Path | None) -> Iterator[Reader]:
     target = Target.parse(sidecar or default_socket())
     with grpc.insecure_channel(target.grpc, options=CHANNEL_OPTIONS) as channel:
         yield SidecarReader(channel, target)
+
+
+def _listens(path: Path) -> bool:
+    """Whether a process listens on a Unix socket; the file alone may be what a killed one left."""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_SECONDS)
+            probe.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError:
+        # Something else is wrong, for example with permissions: the call itself tells what.
+        return True
+    return True
+
+
+def _told(error: grpc.RpcError, target: Target) -> FeaturewatchError:
+    told = call_error(error, target)
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        remedy = f"{told.remedy}; without a sidecar, read the file that it wrote with --store FILE"
+        return FeaturewatchError(told.subject, told.rule, remedy)
+    return told
 
 
 class StoreReader:
@@ -98,11 +121,11 @@ class SidecarReader:
                 if not token:
                     break
         except grpc.RpcError as error:
-            raise call_error(error, self._target) from error
+            raise _told(error, self._target) from error
         return found
 
     def record(self, id_: str) -> GenerationRecord:
         try:
             return self._stub.GetGeneration(GetGenerationRequest(id=id_), timeout=_SECONDS).generation
         except grpc.RpcError as error:
-            raise call_error(error, self._target) from error
+            raise _told(error, self._target) from error
