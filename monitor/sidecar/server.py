@@ -25,7 +25,7 @@ from monitor.sidecar.generation_service import GenerationService
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.policy_service import PolicyService
 from monitor.sidecar.publisher import Publisher
-from monitor.sidecar.sockets import bind, remove_socket
+from monitor.sidecar.sockets import bind
 from monitor.sidecar.tap_service import TapService
 from monitor.sidecar.taps import Taps
 from monitor.sidecar.tokenizer_cache import TokenizerCache
@@ -100,15 +100,14 @@ class Sidecar:
     async def stop(self) -> None:
         """Says NOT_SERVING, judges what has arrived, ends streams, writes records, delivers events; bounded."""
         await self._health.enter_graceful_shutdown()
-        self._tap_service.close()
+        await self._tap_service.close(self.config.drain_seconds)
+        # Not before: watchers get what the last frames gave.
         self._hub.close()
         await self._server.stop(self.config.drain_seconds)
         await self.taps.close()
         await asyncio.to_thread(self._writer.close)
         await asyncio.gather(*(delivery.close() for delivery in self.deliveries))
         self.store.close()
-        for target in self.listening:
-            remove_socket(target)
         _log.info("stopped: %d records written, %d lost", self._writer.written, self._writer.lost)
         for delivery in self.deliveries:
             _log.info("%s: %s", delivery.name, delivery.stats)

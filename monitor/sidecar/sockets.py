@@ -20,8 +20,9 @@ _OWNER_ONLY = 0o177
 def bind(server: grpc.aio.Server, target: Target, *, insecure_tcp: bool) -> Target:
     """Makes `server` listen and returns the address with the port the system chose.
 
-    A Unix socket is readable and writable by its owner only. Raises FeaturewatchError when the address is in use, may
-    not be used, or is reachable from other machines without `insecure_tcp`.
+    A Unix socket is readable and writable by its owner only; gRPC removes its file when the server stops. Raises
+    FeaturewatchError when the address is in use, may not be used, or is reachable from other machines without
+    `insecure_tcp`.
     """
     if target.path is not None:
         _clear_stale(target.path)
@@ -35,12 +36,6 @@ def bind(server: grpc.aio.Server, target: Target, *, insecure_tcp: bool) -> Targ
             "listen on 127.0.0.1 or a Unix socket, or pass --insecure-tcp where the network itself is trusted",
         )
     return Target(host=target.host, port=_add_port(server, target))
-
-
-def remove_socket(target: Target) -> None:
-    """Removes the socket file of a server that has stopped."""
-    if target.path is not None:
-        target.path.unlink(missing_ok=True)
 
 
 def _add_port(server: grpc.aio.Server, target: Target) -> int:

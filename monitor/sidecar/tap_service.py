@@ -31,6 +31,8 @@ class TapService(TapServiceServicer):
     def __init__(self, taps: Taps) -> None:
         self._taps = taps
         self._readers: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._closing = False
 
     async def Stream(self, _requests: Any, context: Context) -> None:  # type: ignore[override]  # noqa: N802
@@ -44,11 +46,22 @@ class TapService(TapServiceServicer):
         reader = asyncio.create_task(_read(context, inbox), name=f"read tap {hello.tap_id}")
         tap.reader = reader
         self._readers.add(reader)
+        self._idle.clear()
+        if self._closing:
+            reader.cancel()
         try:
             await context.write(StreamResponse(welcome=_welcome(tap)))
             await context.write(StreamResponse(watch_plan=tap.plan.watch_plan))
             _log_plan(tap)
             await self._judge(tap, inbox, reader, context)
+            if reader.done() and not reader.cancelled() and (fault := reader.exception()) is not None:
+                tap.judge.problems.note("unreadable message", str(fault) or type(fault).__name__)
+                unreadable = FeaturewatchError(
+                    f"stream of tap {hello.tap_id!r}",
+                    "it brought bytes that are no StreamRequest",
+                    "install the same Featurewatch version in the engine and the sidecar",
+                )
+                await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "UNREADABLE_MESSAGE", unreadable)
             if not self._closing and tap.reader is not reader:
                 newer = FeaturewatchError(
                     f"tap {hello.tap_id!r}",
@@ -59,13 +72,19 @@ class TapService(TapServiceServicer):
         finally:
             reader.cancel()
             self._readers.discard(reader)
+            if not self._readers:
+                self._idle.set()
             self._taps.detach(tap, reader)
 
-    def close(self) -> None:
-        """Ends all streams after the frames that have been read are judged."""
+    async def close(self, timeout_seconds: float) -> None:
+        """Ends all streams after the frames that have been read are judged; waits for that, but no longer."""
         self._closing = True
         for reader in self._readers:
             reader.cancel()
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_seconds)
+        except TimeoutError:
+            _log.warning("%d tap streams still judge after %.0f s", len(self._readers), timeout_seconds)
 
     async def _hello(self, context: Context) -> Hello:
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import threading
 from typing import Any
 
 import grpc
@@ -22,6 +25,7 @@ from sidecar_kit import (
 )
 
 from monitor.rpc import floats_from_bytes
+from monitor.sidecar.server import Sidecar
 from monitor.v1.alerts_pb2 import Alert, DetectorState, Mode, Phase, Severity, WatchAlertsRequest
 from monitor.v1.alerts_pb2_grpc import AlertServiceStub
 from monitor.v1.engine_pb2 import EngineInfo
@@ -265,6 +269,53 @@ async def test_bytes_that_are_no_message_end_the_stream_and_nothing_else(world: 
         tap = await connect(channel)
         await flag(tap)
         assert (await record_of(channel, "req-1")).summary.fired
+
+
+async def test_bytes_that_are_no_message_after_hello_are_told(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        raw = channel.stream_stream("/monitor.v1.TapService/Stream")()
+        await raw.write(StreamRequest(hello=hello()).SerializeToString())
+        await raw.read()
+        await raw.read()
+        await raw.write(b"\xff\xff\xff\xff garbage")
+        with pytest.raises(grpc.aio.AioRpcError, match="no StreamRequest") as caught:
+            await raw.read()
+        errors = (await policies(channel)).taps[0].errors
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert errors == 1
+
+
+async def test_watchers_get_the_alerts_of_frames_in_flight_when_the_sidecar_stops(world: World) -> None:
+    async with channel_to(world.socket) as channel:
+        async with running_sidecar(world.config(drain_seconds=30.0)) as sidecar:
+            alerts = await watch(channel)
+            tap = await connect(channel)
+            judging = threading.Event()
+            held = asyncio.create_task(sidecar.taps.in_judge_thread(judging.wait))
+            await tap.send(tap.frame([Rows(1, 0, (0, 1, 2), dense=(0, 0, 3))], begins=[begin(1)]), wait=False)
+            while not sidecar.taps._background:
+                await asyncio.sleep(0.001)
+            asyncio.get_running_loop().call_later(0.1, judging.set)
+        await held
+        assert (await next_alert(alerts)).external_id == "req-1"
+        assert await alerts.read() is grpc.aio.EOF
+
+
+async def test_a_stopping_sidecar_leaves_the_socket_of_its_successor(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar = Sidecar(world.config())
+    await sidecar.start()
+    stop = sidecar._server.stop
+    with socket.socket(socket.AF_UNIX) as successor:
+
+        async def stop_and_be_succeeded(grace: float | None) -> None:
+            await stop(grace)
+            successor.bind(str(world.socket))
+
+        monkeypatch.setattr(sidecar._server, "stop", stop_and_be_succeeded)
+        await sidecar.stop()
+        assert world.socket.exists()
 
 
 @pytest.mark.parametrize(
