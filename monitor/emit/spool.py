@@ -21,9 +21,9 @@ class SpoolOutbox:
     """Two files: `path` holds one event a line, `<path>.offset` the number of bytes that are delivered.
 
     An event is in the file before `put` returns and leaves it after `advance`; a crash in between repeats it, with the
-    same event id. The offset may lag behind, never run ahead. When everything is delivered both files shrink to
-    nothing. Writes are flushed to the system, not synced: they survive the process, not a power cut. A lock keeps a
-    second process out.
+    same event id. The offset may lag behind, never run ahead. When everything is delivered the file is emptied and
+    the offset is 0. When the file is cut off from outside, what is left of it is delivered. Writes go to the system and
+    are not synced: they survive the process, not a power cut. A lock keeps a second process out.
     """
 
     def __init__(self, path: Path, max_bytes: int = 64 * 1024 * 1024) -> None:

@@ -68,6 +68,9 @@ def test_models_are_listed_without_being_fetched(tmp_path: Path) -> None:
         (("model", "fetch", "smollm2"), "pip install '.[training]'"),
         (("model", "path", "smollm2"), "featurewatch model fetch smollm2"),
         (("model", "path", "./nowhere"), "no folder"),
+        (("sidecar", "--alerts-jsonl", "/proc/nowhere/alerts"), "alerts file /proc/nowhere/alerts (No such file"),
+        (("sidecar", "--redis", "redis://localhost", "--spool", "/proc/nowhere/x"), "spool file /proc/nowhere/x (No"),
+        (("sidecar", "--redis", "redis://[::1?password=secret"), "Redis URL 'redis://[::1': it must be a whole URL"),
         (("policy", "check", "/nonexistent/policy.yaml"), "/nonexistent/policy.yaml"),
     ],
 )
