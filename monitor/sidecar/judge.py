@@ -211,6 +211,10 @@ class TapJudge:
         if segment.handle not in self._live:
             self.problems.note("unknown handle", f"{segment.count} positions of {segment.handle}")
             return False
+        if segment.count == 0:
+            # It says nothing, and must not settle the positions before it.
+            self.problems.note("no positions", f"0 at {segment.first} of {segment.handle}")
+            return False
         if segment.first + segment.count > self._max_positions:
             self.problems.note("position out of range", f"{segment.first}+{segment.count} of {segment.handle}")
             return False

@@ -114,7 +114,7 @@ def _fault(book: PolicyBook, policy: Policy, engine: EngineInfo, hook_points: Se
     except FeaturewatchError as error:
         return str(error)
     if problems:
-        return "; ".join(f"{problem.value}: {problem.rule}" for problem in problems)
+        return "; ".join(f"{problem.value}: {problem.rule} ({problem.remedy})" for problem in problems)
     missing = sorted({direction.hook_point for direction in directions} - set(hook_points))
     if missing:
         return (

@@ -97,6 +97,11 @@ class Taps:
         async with self._attaching:
             tap = self._taps.get(hello.tap_id)
             if tap is not None and not _same_tap(tap.hello, hello):
+                if tap.reader is not None:
+                    tap.reader.cancel()
+                    tap.reader = None
+                if tap.expiry is not None:
+                    tap.expiry.cancel()
                 await self._expire(tap)
                 tap = None
             if tap is None:
@@ -115,7 +120,7 @@ class Taps:
             return
         tap.reader = None
         loop = asyncio.get_running_loop()
-        tap.expiry = loop.call_later(self._grace_seconds, lambda: self._start(self._expire(tap)))
+        tap.expiry = loop.call_later(self._grace_seconds, lambda: self._start(self._expire_away(tap)))
         self._start(self._save_flagged(tap))
         _log.info("tap %s: stream ended with %d requests live", tap.hello.tap_id, len(tap.judge.live))
 
@@ -162,6 +167,11 @@ class Taps:
             return Outcome(records=[prepare_record(request, tap.judge) for request in flagged])
 
         self._publisher.publish(await self.in_judge_thread(work))
+
+    async def _expire_away(self, tap: Tap) -> None:
+        # It may have come back since the timer went off.
+        if tap.reader is None:
+            await self._expire(tap)
 
     async def _expire(self, tap: Tap) -> None:
         if self._taps.get(tap.hello.tap_id) is tap:

@@ -205,6 +205,16 @@ def test_an_alert_that_cannot_be_made_does_not_stop_the_others(plan: TapPlan, mo
     assert judge.problems.by_kind == {"alert failed": 1}
 
 
+def test_nothing_at_a_far_position_settles_nothing(plan: TapPlan) -> None:
+    judge = new_judge(plan)
+    maker = FrameMaker(plan.watch_plan)
+    judge.apply(maker(begins=[begin(1, [1] * 3)], gaps=[Gap(handle=1, first_position=2000, count=0)]))
+    judge.apply(maker([Rows(1, 2000, [])]))
+    judge.apply(maker([Rows(1, 0, [1] * 3)]))
+    assert (judge.live[0].coverage.observed, judge.live[0].coverage.dropped) == (3, 0)
+    assert judge.problems.by_kind == {"no positions": 2}
+
+
 def test_a_hole_is_told_with_its_reason() -> None:
     book = CoverageBook()
     assert book.fresh(0, 3) == (0, 3)

@@ -174,6 +174,33 @@ async def test_a_new_stream_of_a_tap_ends_the_old_one(world: World) -> None:
     assert "newer stream" in str(caught.value.details())
 
 
+async def test_another_engine_under_the_same_tap_id_ends_the_old_stream(world: World) -> None:
+    other = EngineInfo()
+    other.CopyFrom(ENGINE)
+    other.version = "0.33.0"
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        old = await connect(channel)
+        await connect(channel, hello(engine=other))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.wait_for(old.wait_ack(1), 10)
+    assert caught.value.code() is grpc.StatusCode.ABORTED
+
+
+async def test_a_tap_that_came_back_as_its_time_ran_out_is_kept(world: World) -> None:
+    async with running_sidecar(world.config(tap_grace_seconds=600.0)) as sidecar, channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        tap.drop()
+        (state,) = sidecar.taps
+        while (timer := state.expiry) is None:
+            await asyncio.sleep(0.001)
+        expire = timer._callback  # type: ignore[attr-defined]
+        back = await connect(channel, hello(last_session_id=tap.welcome.session_id))
+        # The timer had gone off before it was cancelled.
+        expire()
+        await back.send(back.frame([Rows(1, 0, (0, 1, 2))], begins=[begin(1)]))
+        assert [*sidecar.taps] == [state]
+
+
 async def test_gaps_are_counted_by_their_reason(world: World) -> None:
     async with running_sidecar(world.config()), channel_to(world.socket) as channel:
         tap = await connect(channel)
@@ -262,7 +289,7 @@ async def test_malformed_frames_are_counted_and_the_stream_goes_on(world: World)
 
 async def test_bytes_that_are_no_message_end_the_stream_and_nothing_else(world: World) -> None:
     async with running_sidecar(world.config()), channel_to(world.socket) as channel:
-        raw = channel.stream_stream("/monitor.v1.TapService/Stream")()
+        raw: Any = channel.stream_stream("/monitor.v1.TapService/Stream")()
         await raw.write(b"\xff\xff\xff\xff garbage")
         with pytest.raises(grpc.aio.AioRpcError):
             await raw.read()
@@ -273,7 +300,7 @@ async def test_bytes_that_are_no_message_end_the_stream_and_nothing_else(world: 
 
 async def test_bytes_that_are_no_message_after_hello_are_told(world: World) -> None:
     async with running_sidecar(world.config()), channel_to(world.socket) as channel:
-        raw = channel.stream_stream("/monitor.v1.TapService/Stream")()
+        raw: Any = channel.stream_stream("/monitor.v1.TapService/Stream")()
         await raw.write(StreamRequest(hello=hello()).SerializeToString())
         await raw.read()
         await raw.read()
@@ -350,6 +377,8 @@ async def test_policies_that_do_not_fit_a_tap_are_told_and_left_out(world: World
     assert [hook.hook_point for hook in no_hook.plan.hooks] == ["resid_post.3"]
     assert len(wide.welcome.unserved) == 2
     assert all("width" in line for line in wide.welcome.unserved)
+    # Each says what to do about it.
+    assert all(line.endswith(")") for line in wide.welcome.unserved)
     assert len(wide.plan.hooks) == 0
     assert [line for line in foreign.welcome.unserved if "loud" in line and "does not match" in line]
     assert "cannot serve it" in listed["quiet"].reason
