@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
 import grpc
 
 from monitor.errors import FeaturewatchError
@@ -11,6 +15,7 @@ from monitor.rpc import abort
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.taps import Taps
 from monitor.v1.alerts_pb2 import Mode
+from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.policies_pb2 import (
     CheckPolicyRequest,
     CheckPolicyResponse,
@@ -22,6 +27,9 @@ from monitor.v1.policies_pb2 import (
     PolicyStatus,
 )
 from monitor.v1.policies_pb2_grpc import PolicyServiceServicer
+
+# Reading YAML takes seconds for a text of some hundred kilobytes.
+LARGEST_POLICY: Final = 64 * 1024
 
 
 class PolicyService(PolicyServiceServicer):
@@ -51,14 +59,25 @@ class PolicyService(PolicyServiceServicer):
         return GetPolicyResponse(status=self._status(policy), source=policy.source)
 
     async def CheckPolicy(  # noqa: N802
-        self, request: CheckPolicyRequest, _context: grpc.aio.ServicerContext[CheckPolicyRequest, CheckPolicyResponse]
+        self, request: CheckPolicyRequest, context: grpc.aio.ServicerContext[CheckPolicyRequest, CheckPolicyResponse]
     ) -> CheckPolicyResponse:
+        size = len(request.source.encode())
+        if size > LARGEST_POLICY:
+            error = FeaturewatchError(
+                f"policy text of {size} bytes", f"it is at most {LARGEST_POLICY}", "check a smaller policy"
+            )
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "POLICY_TOO_LARGE", error)
+        engines = [tap.hello.engine for tap in self._taps]
+        # Frames must not wait for the parser, nor for SAEs that are read here for the first time.
+        return await asyncio.to_thread(self._check, request, engines)
+
+    def _check(self, request: CheckPolicyRequest, engines: Sequence[EngineInfo]) -> CheckPolicyResponse:
         try:
             policy = parse_policy(request.source, request.file or "<policy>")
         except PolicyError as error:
             return CheckPolicyResponse(problems=map(_problem, error.problems))
         problems = check_policy(policy, self._book.sources)
-        for engine in [tap.hello.engine for tap in self._taps]:
+        for engine in engines:
             problems += check_policy(
                 policy,
                 self._book.sources,

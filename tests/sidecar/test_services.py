@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import grpc
@@ -13,9 +14,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sidecar_kit import LOUD, FakeTap, Rows, World, begin, channel_to, connect, end, read_events, running_sidecar
 
 from monitor.errors import FeaturewatchError
+from monitor.policy import Policy, parse_policy
 from monitor.rpc import Target, call_error
 from monitor.rpc.errors import error_info
 from monitor.sae import Catalog, DenseProbe, HookPoint, save_dense_probe
+from monitor.sidecar import policy_service
 from monitor.sidecar.alert_hub import AlertHub, Watcher
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.v1.alerts_pb2 import Alert, Mode, Severity, WatchAlertsRequest
@@ -164,6 +167,27 @@ async def test_a_policy_text_is_checked_against_dictionaries_and_taps(world: Wor
     assert [(problem.value, problem.rule) for problem in unknown.problems] == [
         ("44", "SAE tiny/resid_post.3 has latents 0 to 11")
     ]
+
+
+async def test_a_policy_text_that_is_too_large_is_refused(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="it is at most 65536") as caught:
+            await PolicyServiceStub(channel).CheckPolicy(CheckPolicyRequest(source="a" * 65537))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_policy_text_is_not_read_on_the_event_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = []
+
+    def read(text: str, file: str) -> Policy:
+        readers.append(threading.current_thread())
+        return parse_policy(text, file)
+
+    monkeypatch.setattr(policy_service, "parse_policy", read)
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        await PolicyServiceStub(channel).CheckPolicy(CheckPolicyRequest(source=LOUD))
+    assert readers
+    assert threading.main_thread() not in readers
 
 
 async def test_watchers_choose_policy_and_severity(world: World) -> None:
