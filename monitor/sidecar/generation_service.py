@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import grpc
@@ -33,6 +34,7 @@ from monitor.v1.generations_pb2_grpc import GenerationServiceServicer
 
 DEFAULT_PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
+STORE_FAILED: Final = "STORE_FAILED"
 ONLY_SUMMARY: Final = "nothing flagged this generation: only its summary is kept, in memory"
 
 
@@ -42,6 +44,8 @@ class GenerationService(GenerationServiceServicer):
         self._recent = recent
         self._store = store
         self._writer = writer
+        # Waiting for the writer can take seconds; other work must not find all threads of the loop's pool taken by it.
+        self._flushing = ThreadPoolExecutor(2, thread_name_prefix="flush")
 
     async def ListGenerations(  # noqa: N802
         self,
@@ -53,10 +57,13 @@ class GenerationService(GenerationServiceServicer):
             if size > LARGEST_PAGE:
                 raise FeaturewatchError(f"page_size {size}", f"it is at most {LARGEST_PAGE}", "ask for several pages")
             before = PageKey.from_token(request.page_token)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "BAD_REQUEST", error)
+        try:
             # One more than a page tells whether there is a next one.
             found = await self._summaries(size + 1, before, unflagged=request.include_unflagged)
         except FeaturewatchError as error:
-            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "BAD_REQUEST", error)
+            await abort(context, grpc.StatusCode.UNAVAILABLE, STORE_FAILED, error)
         page = found[:size]
         more = PageKey.of(page[-1]).token if len(found) > size else ""
         return ListGenerationsResponse(generations=page, next_page_token=more)
@@ -72,9 +79,17 @@ class GenerationService(GenerationServiceServicer):
             await abort(context, grpc.StatusCode.NOT_FOUND, "UNKNOWN_GENERATION", error)
         except AmbiguousIdError as error:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_ID", error)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.UNAVAILABLE, STORE_FAILED, error)
+
+    def close(self) -> None:
+        self._flushing.shutdown(wait=False)
+
+    async def _flush(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._flushing, self._writer.flush)
 
     async def _summaries(self, limit: int, before: PageKey | None, *, unflagged: bool) -> list[GenerationSummary]:
-        await asyncio.to_thread(self._writer.flush)
+        await self._flush()
         live = [s for s in await self._live_summaries() if unflagged or s.fired]
         stored = await asyncio.to_thread(self._store.page, limit, before)
         recent = self._recent.page(limit, before) if unflagged else []
@@ -85,7 +100,7 @@ class GenerationService(GenerationServiceServicer):
 
     async def _record(self, id_: str) -> GenerationRecord:
         # What has just ended is on its way to the store.
-        await asyncio.to_thread(self._writer.flush)
+        await self._flush()
         stored = await asyncio.to_thread(self._store.candidates, id_)
         recent = {summary.generation_id: summary for summary in self._recent.summaries()}
         generation_id = resolve(id_, [*await self._live_summaries(), *recent.values(), *stored])
@@ -98,7 +113,7 @@ class GenerationService(GenerationServiceServicer):
         # It ended between the two looks, or nothing flagged it.
         summary = recent.get(generation_id)
         if summary is None:
-            await asyncio.to_thread(self._writer.flush)
+            await self._flush()
             record = await asyncio.to_thread(self._store.get, generation_id)
             if record is None:
                 raise UnknownIdError(f"generation {id_!r}", "it has just ended unflagged", "ask again")

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 # Positions of one request that are believed when the engine does not state its maximum.
 DEFAULT_MAX_POSITIONS: Final = 1 << 21
+# The store keeps times as signed integers.
+LATEST_NANOS: Final = (1 << 63) - 1
 REFUSED: Final = "dropped: frame refused by the sidecar"
 
 
@@ -132,7 +134,7 @@ class TapJudge:
             external_id=begin.external_id,
             model=self.engine_info.served_model or self.engine_info.model,
             adapter=begin.adapter,
-            start_unix_nanos=begin.start_unix_nanos,
+            start_unix_nanos=min(begin.start_unix_nanos, LATEST_NANOS),
             prompt_tokens=len(prompt_ids),
         )
         classes, state = self.reader.classes.classify(prompt_ids.astype(np.int64), 0)
@@ -194,7 +196,7 @@ class TapJudge:
         if positions > self._max_positions:
             self.problems.note("position out of range", f"{request.identity.request_id} ends after {positions}")
             positions = request.coverage.next_position
-        self._settle(end.handle, request, positions, end.end_unix_nanos or self._clock())
+        self._settle(end.handle, request, positions, min(end.end_unix_nanos, LATEST_NANOS) or self._clock())
         verdicts.ended.append(request)
 
     def _settle(self, handle: int, request: LiveRequest, positions: int, end_unix_nanos: int) -> None:

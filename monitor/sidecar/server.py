@@ -87,8 +87,8 @@ class Sidecar:
         add_TapServiceServicer_to_server(self._tap_service, self._server)
         add_AlertServiceServicer_to_server(AlertService(self._hub, self.book), self._server)
         add_PolicyServiceServicer_to_server(PolicyService(self.book, self.taps), self._server)
-        generations = GenerationService(self.taps, recent, self.store, self._writer)
-        add_GenerationServiceServicer_to_server(generations, self._server)
+        self._generations = GenerationService(self.taps, recent, self.store, self._writer)
+        add_GenerationServiceServicer_to_server(self._generations, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         for name in ("", *SERVICES):
@@ -104,6 +104,7 @@ class Sidecar:
         # Not before: watchers get what the last frames gave.
         self._hub.close()
         await self._server.stop(self.config.drain_seconds)
+        self._generations.close()
         await self.taps.close()
         await asyncio.to_thread(self._writer.close)
         await asyncio.gather(*(delivery.close() for delivery in self.deliveries))

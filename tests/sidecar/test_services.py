@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from typing import Any
 
@@ -125,6 +126,34 @@ async def test_bad_list_requests_are_refused(world: World, request_: ListGenerat
         with pytest.raises(grpc.aio.AioRpcError, match=says) as caught:
             await GenerationServiceStub(channel).ListGenerations(request_)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_store_that_fails_is_told_as_unavailable(world: World) -> None:
+    generations: list[Any] = []
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        await some_traffic(await connect(channel))
+        stub = GenerationServiceStub(channel)
+        await stub.ListGenerations(ListGenerationsRequest())
+        with sqlite3.connect(world.folder / "audit.sqlite") as store:
+            store.execute("DROP TABLE generations")
+        for call in (
+            stub.ListGenerations(ListGenerationsRequest()),
+            stub.GetGeneration(GetGenerationRequest(id="chatcmpl-4")),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError, match="no such table") as caught:
+                await call
+            generations.append((caught.value.code(), error_info(caught.value).reason))  # type: ignore[union-attr]
+    assert generations == [(grpc.StatusCode.UNAVAILABLE, "STORE_FAILED")] * 2
+
+
+async def test_a_time_beyond_the_store_does_not_lose_the_record(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        late, last = begin(1), end(1, 3)
+        late.start_unix_nanos = last.end_unix_nanos = (1 << 64) - 1
+        await tap.send(tap.frame([Rows(1, 0, (0, 1, 2), dense=(0, 0, 3))], begins=[late], ends=[last]))
+        listed = await GenerationServiceStub(channel).ListGenerations(ListGenerationsRequest())
+    assert [summary.start_unix_nanos for summary in listed.generations] == [(1 << 63) - 1]
 
 
 async def test_policies_say_what_they_did(world: World) -> None:
