@@ -68,7 +68,8 @@ def make_frames(plan: TapPlan, steps: list[tuple[object, ...]]) -> list[StepFram
                 gap = Gap(handle=handle, first_position=first, count=count, reason=reason)  # type: ignore[arg-type]
                 frames.append(maker(gaps=[gap]))
             case ("rows", int(handle), (int(first), int(count)), bool(finite)):
-                dense = [0.0] * count
+                # Some fire, others clear again.
+                dense = [9.0 * (position % 3 == 0) for position in range(first, first + count)]
                 if count and not finite:
                     dense[count // 2] = np.nan
                 frames.append(maker([Rows(handle, first, [1] * count, dense=dense)]))
@@ -121,8 +122,10 @@ def test_frames_sent_again_change_nothing(
     once, twice = new_judge(plan), new_judge(plan)
     ended_once, ended_twice = [], []
     for index, frame in enumerate(frames):
-        ended_once += once.apply(frame).ended
-        ended_twice += twice.apply(frame).ended
+        first, again = once.apply(frame), twice.apply(frame)
+        assert [alert.alert_id for alert in first.alerts] == [alert.alert_id for alert in again.alerts]
+        ended_once += first.ended
+        ended_twice += again.ended
         for old in frames[repeats.draw(st.integers(0, index)) : index + 1]:
             verdicts = twice.apply(old)
             assert not verdicts.alerts
@@ -203,6 +206,12 @@ def test_an_alert_that_cannot_be_made_does_not_stop_the_others(plan: TapPlan, mo
     assert [request.coverage.observed for request in verdicts.ended] == [2, 2]
     assert verdicts.ended[0].notes == ["loud/LOUD-001 fired at position 1, but its alert could not be made"]
     assert judge.problems.by_kind == {"alert failed": 1}
+
+
+def test_the_rows_of_these_tests_fire(plan: TapPlan) -> None:
+    steps: list[tuple[object, ...]] = [("begin", 1, 3), ("rows", 1, (0, 6), True), ("again", 1)]
+    judge = new_judge(plan)
+    assert [len(judge.apply(frame).alerts) for frame in make_frames(plan, steps)] == [0, 1, 0]
 
 
 def test_nothing_at_a_far_position_settles_nothing(plan: TapPlan) -> None:
