@@ -77,7 +77,7 @@ def discover(  # noqa: PLR0917
 
 
 def _show(report: Report, config: DiscoverConfig) -> None:
-    areas = Table("hook point", "detector", "AUROC on val", "on unseen sources")
+    areas = Table("SAE", "detector", "AUROC on val", "on unseen sources")
     for point, by_detector in report.auroc.items():
         for name, area in by_detector.items():
             unseen = report.unseen_sources[point].get(name)

@@ -93,7 +93,7 @@ def test_the_separating_latent_is_found_and_the_policy_keeps_its_rate(found: tup
     assert latents.latents[0].index == GUILTY
     assert latents.latents[0].label is not None
     assert latents.latents[0].label.startswith("separates toy harms, train AUROC 0.9")
-    assert report.auroc[str(POINT)]["dense"] > 0.95
+    assert report.auroc[SAE]["dense"] > 0.95
     assert report.policy.n == sum(p.is_val and not p.is_positive for p in prompts)
     assert report.policy.hits <= 0.02 * report.policy.n
     assert report.policy.rate < report.policy.upper < 0.1

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from monitor.sae import Dictionary, HookPoint, JumpRelu
 from training.discovery.config import DiscoverConfig
-from training.discovery.cross_source import choose_l2
-from training.discovery.latents import LatentRanking, rank_latents
+from training.discovery.cross_source import choose_l2, folds_by_source
+from training.discovery.latents import LatentRanking, latent_scores, rank_latents
 from training.discovery.online import eligible, prompt_scores, rolling_mean
 from training.discovery.probes import LinearProbe, SmoothedRows, fit_probe, sample_rows
 from training.discovery.prompts import Prompt
@@ -93,13 +93,23 @@ def fit_detectors(
 ) -> Detectors:
     """Fits on `prompts` (the train split only) with their content rows."""
     positive_p = np.array([prompt.is_positive for prompt in prompts])
-    ranking = rank_latents(
-        dictionary, rows_nd, starts_p1, positive_p, window=config.window, min_tokens=config.min_tokens
-    )
+    scores_pm = latent_scores(dictionary, rows_nd, starts_p1, window=config.window, min_tokens=config.min_tokens)
+    ranking = rank_latents(scores_pm, positive_p)
     probe_latents, set_latents = ranking.strongest(config.probe_latents), ranking.highest(config.single_latents)
-    probe_nk = encode_some(dictionary, rows_nd, probe_latents)
     dense, dense_l2, dense_unseen = _probe(rows_nd, starts_p1, prompts, config)
-    sae_probe, sae_l2, sae_unseen = _probe(probe_nk, starts_p1, prompts, config)
+    # The ranking uses labels, so a fold that holds sources out ranks without them.
+    folds = folds_by_source(positive_p, [prompt.source for prompt in prompts])
+    of_fold = [rank_latents(scores_pm[~held], positive_p[~held]).strongest(config.probe_latents) for held in folds]
+    union = np.unique(np.concatenate([probe_latents, *of_fold]))
+    probe_nk = encode_some(dictionary, rows_nd, union)
+    sae_probe, sae_l2, sae_unseen = _probe(
+        probe_nk,
+        starts_p1,
+        prompts,
+        config,
+        final=np.searchsorted(union, probe_latents),
+        columns=[np.searchsorted(union, latents) for latents in of_fold],
+    )
     set_nk = rolling_mean(encode_some(dictionary, rows_nd, set_latents), starts_p1, config.window)
     spread_k = set_nk[eligible(starts_p1, config.min_tokens)].std(0)
     return Detectors(
@@ -116,10 +126,18 @@ def fit_detectors(
     )
 
 
-def _probe(
-    values_nk: Floats, starts_p1: Ints, prompts: Sequence[Prompt], config: DiscoverConfig
+def _probe(  # noqa: PLR0917
+    values_nk: Floats,
+    starts_p1: Ints,
+    prompts: Sequence[Prompt],
+    config: DiscoverConfig,
+    final: Ints | None = None,
+    columns: Sequence[Ints] | None = None,
 ) -> tuple[LinearProbe, float, float]:
-    """A probe on rolling means of `values_nk`, its strength and its AUROC on unseen sources."""
+    """A probe on rolling means of `values_nk`, its strength and its AUROC on unseen sources.
+
+    `final` are the columns of the probe itself, `columns` those of each fold; by default all.
+    """
     chosen_n = sample_rows(starts_p1, config.min_tokens, _ROWS_PER_PROMPT)
     rows = SmoothedRows(
         rolling_mean(values_nk, starts_p1, config.window)[chosen_n],
@@ -131,5 +149,7 @@ def _probe(
     def score(probe: LinearProbe) -> Floats:
         return prompt_scores(probe.scores(values_nk), starts_p1, config.window, config.min_tokens)
 
-    l2, unseen = choose_l2(rows, score, _STRENGTHS)
+    l2, unseen = choose_l2(rows, score, _STRENGTHS, columns)
+    if final is not None:
+        rows = dataclasses.replace(rows, means_nk=rows.means_nk[:, final])
     return fit_probe(rows, l2), l2, unseen

@@ -36,21 +36,21 @@ class LatentRanking:
         return np.argsort(-self.auroc_m, kind="stable")[:count].astype(np.int64)
 
 
-def rank_latents(
-    dictionary: Dictionary,
-    rows_nd: Floats,
-    starts_p1: npt.NDArray[np.int64],
-    positive_p: npt.NDArray[np.bool_],
-    *,
-    window: int,
-    min_tokens: int,
-) -> LatentRanking:
-    """Ranks on the given prompts (those of the train split)."""
-    scores_pm = np.empty((len(positive_p), dictionary.num_latents), np.float32)
-    for first in range(0, len(positive_p), _CHUNK_PROMPTS):
-        last = min(first + _CHUNK_PROMPTS, len(positive_p))
+def rank_latents(scores_pm: Floats, positive_p: npt.NDArray[np.bool_]) -> LatentRanking:
+    """Ranks by `latent_scores` of prompts of the train split."""
+    return LatentRanking(auroc(scores_pm, positive_p), (scores_pm > 0).mean(0))
+
+
+def latent_scores(
+    dictionary: Dictionary, rows_nd: Floats, starts_p1: npt.NDArray[np.int64], *, window: int, min_tokens: int
+) -> Floats:
+    """Online score of every latent on every prompt, [p, m]."""
+    prompts = len(starts_p1) - 1
+    scores_pm = np.empty((prompts, dictionary.num_latents), np.float32)
+    for first in range(0, prompts, _CHUNK_PROMPTS):
+        last = min(first + _CHUNK_PROMPTS, prompts)
         low, high = starts_p1[first], starts_p1[last]
         f_nm = dictionary.encode(rows_nd[low:high])
         starts = starts_p1[first : last + 1] - low
         scores_pm[first:last] = prompt_maximum(rolling_mean(f_nm, starts, window), starts, min_tokens)
-    return LatentRanking(auroc(scores_pm, positive_p), (scores_pm > 0).mean(0))
+    return scores_pm

@@ -23,14 +23,15 @@ class Report:
     Attributes:
         hook_point, sae, when: what was chosen.
         rules: recall of every rule that was tried at that hook point, at the same false-alarm rate.
-        auroc: of the online score, per detector, at every hook point that was tried.
-        unseen_sources: AUROC of the probes on train sources held out of their fit, per hook point.
+        auroc: of the online score, per detector, for every SAE that was tried.
+        unseen_sources: AUROC of the probes on train sources held out of their fit, per SAE.
         prompts: how many prompts of each split and label.
         recall: share of positives that the policy flags.
         policy: false alarms of the whole policy.
         detectors: false alarms of each detector's fire threshold.
         negatives_by_source, recall_by_source: of the whole policy.
         hard: false alarms on the negatives that were named hard, together; None if none were named.
+        settings: what of the data was used, and how, so that the discovery can be repeated.
         data_sha256: of the data files.
     """
 
@@ -48,12 +49,13 @@ class Report:
     negatives_by_source: dict[str, FalseAlarms]
     recall_by_source: dict[str, tuple[int, int]]
     hard: FalseAlarms | None
+    settings: dict[str, Any]
     data_sha256: str
 
     def description(self, config: DiscoverConfig) -> str:
         """For the policy file."""
-        unseen = self.unseen_sources[self.hook_point]
-        auroc = self.auroc[self.hook_point]
+        unseen = self.unseen_sources[self.sae]
+        auroc = self.auroc[self.sae]
         parts = [
             f"Flags prompts that look like a {config.subject}, from the residual stream at {self.hook_point}.",
             f"Calibrated on user prompts only, so only the prompt is judged. On {self.policy.n:,} val negatives the "
@@ -67,12 +69,13 @@ class Report:
                 f"Of {self.hard.n} hard negatives it flags {self.hard.hits} ({self.hard.rate:.1%}); the rate above is "
                 "mostly about ordinary requests."
             )
-        if all(np.isfinite(value) for value in unseen.values()):
-            parts.append(
-                "Val shares its sources with the training prompts and is over-optimistic: on sources that were held "
-                f"out of the fit the probes reached AUROC {unseen['dense']:.3f} (dense) and {unseen['sae_probe']:.3f} "
-                "(SAE). Expect more misses and more false alarms on real traffic."
-            )
+        measured = {name: f"{area:.3f}" if np.isfinite(area) else "not measured" for name, area in unseen.items()}
+        parts.append(
+            "Val is over-optimistic: hook point, rule and thresholds were chosen on the same prompts that give these "
+            "figures, and they share their sources with the training prompts. On sources that were held out of the "
+            f"fit the probes' AUROC was: dense {measured['dense']}, SAE {measured['sae_probe']}. Expect more misses "
+            "and more false alarms on real traffic."
+        )
         parts.append(
             f"Messages of fewer than {config.min_tokens} content tokens are never flagged. Latent labels state "
             "measured separation, not meaning."
@@ -89,7 +92,10 @@ class Report:
             "when": self.when,
             "rules_tried": self.rules,
             "auroc_val": self.auroc,
-            "auroc_unseen_sources": self.unseen_sources,
+            "auroc_unseen_sources": {
+                sae: {name: area if np.isfinite(area) else None for name, area in areas.items()}
+                for sae, areas in self.unseen_sources.items()
+            },
             "l2": self.l2,
             "prompts": self.prompts,
             "recall_val": self.recall,
@@ -100,6 +106,7 @@ class Report:
             "false_alarms_by_source": {name: counted(found) for name, found in self.negatives_by_source.items()},
             "false_alarms_hard": counted(self.hard) if self.hard else None,
             "recall_by_source": {name: {"n": n, "hits": hits} for name, (n, hits) in self.recall_by_source.items()},
+            "settings": self.settings,
             "data_sha256": self.data_sha256,
         }
 

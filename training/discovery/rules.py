@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from monitor.errors import FeaturewatchError
 from training.discovery.config import DiscoverConfig
 from training.discovery.statistics import threshold_for
 
@@ -69,7 +70,15 @@ def fitted_rules(scores: Scores, positive_p: Bools, config: DiscoverConfig) -> l
     For each candidate the fire thresholds are tightened together until the whole rule keeps the rate.
     """
     budget = int(config.target_fpr * int((~positive_p).sum()))
-    choices = [_fitted(when, condition, scores, positive_p, budget, config) for when, condition in _CANDIDATES.items()]
+    fitted = [_fitted(when, condition, scores, positive_p, budget, config) for when, condition in _CANDIDATES.items()]
+    # A rule of `warn` terms alone has no fire threshold that could be tightened.
+    choices = [choice for choice in fitted if int(choice.flagged_p[~positive_p].sum()) <= budget]
+    if not choices:
+        raise FeaturewatchError(
+            f"target-fpr {config.target_fpr:g} on {int((~positive_p).sum())} val negatives",
+            "no rule stays within it",
+            "give more negatives or a higher --target-fpr",
+        )
     return sorted(choices, key=lambda choice: -choice.recall)
 
 

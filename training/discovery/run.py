@@ -78,6 +78,8 @@ def discover_from_rows(
     verdicts = judge(policy, sources, val_rows_nd, val_starts)
     _require_same(verdicts, best.scores)
     report = _report(config, prompts, val, tried, best, verdicts)
+    if report.policy.hits > int(config.target_fpr * report.policy.n):
+        raise RuntimeError(f"the engine flags {report.policy.hits} of {report.policy.n} val negatives: over the budget")
     names = ", ".join(path.name for path in data_files(config))
     calibration = {
         name: {
@@ -152,8 +154,8 @@ def _report(  # noqa: PLR0917
         sae=best.detectors.sae,
         when=best.choice.when,
         rules={choice.when: choice.recall for choice in best.rules},
-        auroc={str(one.detectors.hook_point): one.auroc for one in tried},
-        unseen_sources={str(one.detectors.hook_point): one.detectors.unseen_sources for one in tried},
+        auroc={one.detectors.sae: one.auroc for one in tried},
+        unseen_sources={one.detectors.sae: one.detectors.unseen_sources for one in tried},
         l2=best.detectors.l2,
         prompts=dict(sorted(counts.items())),
         recall=float(verdicts.flagged_p[positive_p].mean()),
@@ -162,6 +164,17 @@ def _report(  # noqa: PLR0917
         negatives_by_source=alarms_by_source(val, verdicts.flagged_p, config.confidence),
         recall_by_source=recall_by_source(val, verdicts.flagged_p),
         hard=false_alarms(verdicts.flagged_p[hard_p], config.confidence) if hard_p.any() else None,
+        settings={
+            "keep": list(config.keep),
+            "cap": list(config.cap),
+            "hard": list(config.hard),
+            "seed": config.seed,
+            "window": config.window,
+            "min_tokens": config.min_tokens,
+            "probe_latents": config.probe_latents,
+            "single_latents": config.single_latents,
+            "prompts_by_source": dict(sorted(Counter(prompt.source for prompt in prompts).items())),
+        },
         data_sha256=data_hash(data_files(config)),
     )
 
