@@ -92,7 +92,7 @@ def require_l0(l0: float, k: float, tolerance: float, hook_point: HookPoint) -> 
         raise FeaturewatchError(
             f"SAE at {hook_point} with L0 {l0:.2f} at inference",
             f"it must lie within {tolerance:.0%} of k = {k:g} on held-out rows",
-            "hold out more tokens, so that the threshold is estimated better",
+            "raise --card-tokens (and --heldout-tokens with it), so that the threshold is estimated on more rows",
         )
 
 
