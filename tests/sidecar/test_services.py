@@ -146,6 +146,21 @@ async def test_a_store_that_fails_is_told_as_unavailable(world: World) -> None:
     assert generations == [(grpc.StatusCode.UNAVAILABLE, "STORE_FAILED")] * 2
 
 
+async def test_waiting_for_the_writer_leaves_the_threads_of_others_free(world: World) -> None:
+    async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
+        names: list[str] = []
+        flush = sidecar._writer.flush
+
+        def noted() -> bool:
+            names.append(threading.current_thread().name)
+            return flush()
+
+        sidecar._writer.flush = noted  # type: ignore[method-assign, assignment]
+        await GenerationServiceStub(channel).ListGenerations(ListGenerationsRequest())
+    assert names
+    assert all(name.startswith("flush") for name in names)
+
+
 async def test_a_time_beyond_the_store_does_not_lose_the_record(world: World) -> None:
     async with running_sidecar(world.config()), channel_to(world.socket) as channel:
         tap = await connect(channel)
