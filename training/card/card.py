@@ -105,7 +105,8 @@ class Card:
             ("L0", f"{self.l0_training:.1f} in training, {self.l0_inference:.1f} at inference"),
             (
                 "explained variance",
-                f"{self.explained_variance:.3f} without outlier tokens ({self.heldout_rows:,} held-out rows), "
+                f"{self.explained_variance:.3f} without BOS, template, special and outlier tokens "
+                f"({self.heldout_rows:,} held-out rows), "
                 f"{self.explained_variance_with_outliers:.3f} with all tokens ({self.heldout_rows_with_outliers:,})",
             ),
             (
@@ -139,8 +140,9 @@ class Card:
         return f"""# SAE of {self.model} at {self.hook_point}
 
 BatchTopK with an auxiliary loss for dead latents, stored as JumpReLU in SAELens layout. The weights were stored as
-{self.stored_dtype} and read back for every figure below; held-out figures are on float32 activations of documents that
-were not trained on, from other sequences than those that set the threshold.
+{self.stored_dtype} and read back for every figure below; held-out figures are on float32 activations of rows
+of the data that were not trained on, from other sequences than those that set the threshold. Each row is held out or
+not by its own hash: where rows are passages of longer documents, a held-out passage often has neighbours in training.
 
 | figure | value |
 |---|---|
