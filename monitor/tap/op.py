@@ -18,18 +18,15 @@ _LIBRARY: Any = None
 
 
 def register_ops() -> None:
-    """Defines `featurewatch::copy_residual` and `featurewatch::add_residual` once per process."""
+    """Defines `featurewatch::copy_residual` once per process."""
     global _LIBRARY  # noqa: PLW0603 -- the operators live as long as the library object
     if _LIBRARY is not None:
         return
     library: Any = torch.library.Library("featurewatch", "DEF")  # type: ignore[no-untyped-call]
     library.define("copy_residual(Tensor residual, Tensor(a!) buffer, Tensor(b!) fired) -> ()")
-    library.define("add_residual(Tensor hidden, Tensor residual, Tensor(a!) buffer, Tensor(b!) fired) -> ()")
     for key in ("CPU", "CUDA"):
         library.impl("copy_residual", _copy, key)
-        library.impl("add_residual", _add, key)
     torch.library.register_fake("featurewatch::copy_residual", _copy_fake, lib=library)
-    torch.library.register_fake("featurewatch::add_residual", _add_fake, lib=library)
     _LIBRARY = library
 
 
@@ -41,16 +38,5 @@ def _copy(residual: torch.Tensor, buffer: torch.Tensor, fired: torch.Tensor) -> 
     fired.add_(1)
 
 
-def _add(hidden: torch.Tensor, residual: torch.Tensor, buffer: torch.Tensor, fired: torch.Tensor) -> None:
-    """As `_copy`, for layers that return hidden states and residual apart."""
-    n = min(residual.shape[0], buffer.shape[0])
-    torch.add(hidden[:n], residual[:n], out=buffer[:n])
-    fired.add_(1)
-
-
 def _copy_fake(residual: torch.Tensor, buffer: torch.Tensor, fired: torch.Tensor) -> None:
-    """Shapes only; there is no result."""
-
-
-def _add_fake(hidden: torch.Tensor, residual: torch.Tensor, buffer: torch.Tensor, fired: torch.Tensor) -> None:
     """Shapes only; there is no result."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -14,7 +14,24 @@ from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from monitor.tap.op import register_ops
 
-_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+# Where vLLM's decoder layers add what the layer before handed on, and where its models do after the last layer.
+_INPUT_NORMS: Final = ("input_layernorm", "ln_1", "attention_norm", "attention_layernorm", "operator_norm")
+_FINAL_NORMS: Final = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "embedding_norm")
+
+
+def _untappable(what: str) -> str:
+    """Made beforehand: under torch.compile a hook can raise nothing but a built-in exception with a constant text."""
+    return str(
+        FeaturewatchError(
+            f"a decoder layer that {what}",
+            "the tap must know which tensor is the residual stream",
+            "remove the featurewatch configuration; docs/tap.md says which models can be tapped",
+        )
+    )
+
+
+_NO_RESIDUAL: Final = _untappable("gives its norms no residual")
+_UNKNOWN_PAIR: Final = _untappable("hands on a pair that no norm of vLLM's adds up")
 
 
 @dataclass(frozen=True)
@@ -49,12 +66,14 @@ def install_sites(
 ) -> list[Site]:
     """Adds one operation per hook point. Call it after the weights are loaded and before profiling and compilation.
 
-    The point is the next layer's `input_layernorm` (the last layer: the final norm), whose second output is the sum of
-    hidden states and residual, already there; it is taken where the layer passes a residual on and that norm is one of
-    vLLM's. Otherwise the layer's own output is read: a pair is summed, a single tensor copied.
+    Where layers hand on a pair (hidden states, residual), the point is the next layer's input norm (the last layer: the
+    final norm): given the pair, one of vLLM's norms returns their sum, which is the stream, already computed. Layers
+    that hand on a single tensor are read themselves. A pair that no such norm adds up is refused and not summed here:
+    in some families (Command R, EXAONE 4, StableLM) it holds the finished stream beside an outdated residual.
 
     Raises:
         FeaturewatchError: the model lacks a hook point or has no list of decoder layers.
+        RuntimeError: from the model's first forward pass, which is vLLM's profiling run: it cannot be read rightly.
     """
     for hook_point in hook_points:
         hook_point.require_in(num_layers, model_name)
@@ -106,14 +125,11 @@ def _install(
 
 
 def _next_norm(owner: nn.Module, layers: nn.ModuleList, layer: int) -> nn.Module | None:
-    """The norm that is known to receive exactly this layer's output, or None."""
+    """The norm that receives exactly this layer's pair, or None."""
     if "residual" not in _parameters(layers[layer].forward):
         return None
-    if layer + 1 < len(layers):
-        candidates = [getattr(layers[layer + 1], "input_layernorm", None)]
-    else:
-        candidates = [getattr(owner, name, None) for name in _FINAL_NORMS]
-    for norm in candidates:
+    holder, names = (layers[layer + 1], _INPUT_NORMS) if layer + 1 < len(layers) else (owner, _FINAL_NORMS)
+    for norm in (getattr(holder, name, None) for name in names):
         # vLLM's norms dispatch from forward(*args) to forward_native(x, residual).
         if isinstance(norm, nn.Module) and "residual" in _parameters(getattr(norm, "forward_native", norm.forward)):
             return norm
@@ -125,24 +141,24 @@ def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _norm_hook(name: str) -> Any:
-    rows_name, fired_name = f"{name}_rows", f"{name}_fired"
-
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        # A pre-norm that is given no residual normalises the stream itself.
-        residual = output[1] if isinstance(output, tuple) else args[0]
-        torch.ops.featurewatch.copy_residual(residual, getattr(module, rows_name), getattr(module, fired_name))
+        if not isinstance(output, tuple):
+            raise RuntimeError(_NO_RESIDUAL)
+        _copy(output[1], module, name)
 
     return hook
 
 
 def _layer_hook(name: str) -> Any:
-    rows_name, fired_name = f"{name}_rows", f"{name}_fired"
-
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        rows, fired = getattr(module, rows_name), getattr(module, fired_name)
         if isinstance(output, tuple) and len(output) > 1 and isinstance(output[1], torch.Tensor):
-            torch.ops.featurewatch.add_residual(output[0], output[1], rows, fired)
-        else:
-            torch.ops.featurewatch.copy_residual(output[0] if isinstance(output, tuple) else output, rows, fired)
+            raise RuntimeError(_UNKNOWN_PAIR)
+        _copy(output[0] if isinstance(output, tuple) else output, module, name)
 
     return hook
+
+
+def _copy(residual_nd: torch.Tensor, module: nn.Module, name: str) -> None:
+    torch.ops.featurewatch.copy_residual(
+        residual_nd, getattr(module, f"{name}_rows"), getattr(module, f"{name}_fired")
+    )

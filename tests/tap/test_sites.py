@@ -78,15 +78,44 @@ class Model(nn.Module):
         return self.norm(x)
 
 
-class OtherNorm(nn.Module):
-    """A norm that is not known to return the sum."""
+class OutdatedPairLayer(nn.Module):
+    """Returns the finished stream beside a residual that is part of it already, as Command R does in vLLM."""
 
-    def forward(self, *args: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | torch.Tensor:
-        return FusedNorm().forward_native(*args)
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(WIDTH)
+        self.mix = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        return x + self.mix(self.input_layernorm(x)), x
 
 
-def _pair(norm: type[nn.Module]) -> Model:
-    return Model([PairLayer(norm()) for _ in range(3)], norm())
+class NormAfterLayer(nn.Module):
+    """Norms behind the attention and not before it, as Molmo does in vLLM: its `input_layernorm` never sees the stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_layernorm = FusedNorm()
+        self.mix = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return x + self.input_layernorm(self.mix(x)), residual
+
+
+class Chain(nn.Module):
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers, self.norm = nn.ModuleList(layers), FusedNorm()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        residual = None
+        for layer in self.layers:
+            x, residual = layer(x, residual)
+        return self.norm(x)
+
+
+def _pair() -> Model:
+    return Model([PairLayer(FusedNorm()) for _ in range(3)], FusedNorm())
 
 
 def _install(model: nn.Module, *layers: int) -> list[Site]:
@@ -105,11 +134,10 @@ def _install(model: nn.Module, *layers: int) -> list[Site]:
 @pytest.mark.parametrize(
     ("model", "where"),
     [
-        (_pair(FusedNorm), ["input norm of the next layer", "input norm of the next layer", "final norm"]),
-        (_pair(OtherNorm), ["output of the layer"] * 3),
+        (_pair(), ["input norm of the next layer", "input norm of the next layer", "final norm"]),
         (Model([PlainLayer() for _ in range(3)], FusedNorm()), ["output of the layer"] * 3),
     ],
-    ids=["pairs with vLLM's norm", "pairs with another norm", "single stream"],
+    ids=["pairs", "single stream"],
 )
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_buffers_hold_each_layers_output(model: Model, where: list[str], compiled: bool) -> None:
@@ -132,8 +160,21 @@ def test_buffers_hold_each_layers_output(model: Model, where: list[str], compile
             torch.testing.assert_close(buffer, truth)
 
 
+@pytest.mark.parametrize("layer", [OutdatedPairLayer, NormAfterLayer])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_a_stream_that_cannot_be_told_is_refused_in_the_first_pass(layer: type[nn.Module], compiled: bool) -> None:
+    torch._dynamo.reset()
+    model = Chain([layer() for _ in range(3)])
+    model(torch.randn(3, WIDTH))
+    _install(model, 1)
+    forward = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
+    # RuntimeError, also as what the compiler makes of it.
+    with pytest.raises(RuntimeError, match="a decoder layer that .* the residual stream"):
+        forward(torch.randn(3, WIDTH))
+
+
 def test_more_rows_than_the_buffer_holds_do_not_fail_the_forward_pass() -> None:
-    model = _pair(FusedNorm)
+    model = _pair()
     (site,) = _install(model, 1)
     with torch.inference_mode():
         assert model(torch.randn(ROWS + 5, WIDTH)).shape == (ROWS + 5, WIDTH)
@@ -141,7 +182,7 @@ def test_more_rows_than_the_buffer_holds_do_not_fail_the_forward_pass() -> None:
 
 
 def test_buffers_are_no_part_of_the_checkpoint() -> None:
-    model = _pair(FusedNorm)
+    model = _pair()
     before = set(model.state_dict())
     _install(model, 1)
     assert set(model.state_dict()) == before
@@ -149,7 +190,7 @@ def test_buffers_are_no_part_of_the_checkpoint() -> None:
 
 def test_a_layer_that_the_model_lacks_is_refused() -> None:
     with pytest.raises(FeaturewatchError, match=r"hook point 'resid_post.3': model test has layers 0 to 2"):
-        _install(_pair(FusedNorm), 3)
+        _install(_pair(), 3)
 
 
 def test_a_model_without_decoder_layers_is_refused() -> None:
