@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
+from toy_discovery import GUILTY, POINT, SAE, prompts_and_rows, save_toy_sae, toy_config
 
 from monitor.errors import FeaturewatchError
 from monitor.policy import parse_policy
-from monitor.sae import Catalog, Dictionary, HookPoint, JumpRelu, load_dense_probe, load_sae_probe, save_saelens
-from training.discovery.capture import PromptRows, capture
+from monitor.sae import Catalog, HookPoint, load_dense_probe, load_sae_probe
+from training.discovery.capture import capture
 from training.discovery.config import DiscoverConfig
 from training.discovery.cross_source import folds_by_source
 from training.discovery.judged import OneSae, judge
@@ -25,66 +26,21 @@ from training.discovery.report import Report
 from training.discovery.run import discover_from_rows, discover_policy
 from training.discovery.statistics import auroc, false_alarms, threshold_for
 
-POINT = HookPoint(2)
-WIDTH, LATENTS, GUILTY = 24, 24, 5
-SAE = "toy/resid_post.2"
-
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SAE whose latents are the coordinates."""
-    folder = tmp_path_factory.mktemp("zoo")
-    eye = np.eye(LATENTS, WIDTH, dtype=np.float32)
-    dictionary = Dictionary(
-        w_enc_md=eye,
-        b_enc_m=np.zeros(LATENTS, np.float32),
-        w_dec_md=eye,
-        b_dec_d=np.zeros(WIDTH, np.float32),
-        activation=JumpRelu(np.full(LATENTS, 0.1, np.float32)),
-        hook_point=POINT,
-        model="toy",
-    )
-    save_saelens(dictionary, folder / SAE)
-    return folder
-
-
-def _prompts_and_rows(seed: int = 0) -> tuple[list[Prompt], PromptRows]:
-    """Positives carry coordinate GUILTY on their later tokens; sources differ in another coordinate."""
-    rng = np.random.default_rng(seed)
-    prompts, rows, lengths = [], [], []
-    for number in range(900):
-        is_positive, source = number % 2 == 0, number % 3
-        length = int(rng.integers(2, 40))
-        x = np.abs(rng.normal(0, 1, (length, WIDTH)))
-        x[:, source] += 1.0
-        if is_positive:
-            x[length // 2 :, GUILTY] += rng.uniform(1.5, 4)
-        prompts.append(Prompt(f"prompt {number}", is_positive, number % 5 == 0, f"{'ab'[is_positive]}{source}"))
-        rows.append(x.astype(np.float32))
-        lengths.append(length)
-    return prompts, PromptRows(
-        {POINT: np.concatenate(rows)}, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    )
-
-
-def _config(folder: Path, **changes: object) -> DiscoverConfig:
-    data = folder / "prompts.jsonl"
-    data.write_text("{}\n")
-    config = DiscoverConfig(
-        model="toy", saes=(SAE,), data=(data,), policy_out=folder / "toy-harm.yaml", probe_latents=6, single_latents=3
-    )
-    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+    return save_toy_sae(tmp_path_factory.mktemp("zoo"))
 
 
 @pytest.fixture(scope="module")
 def found(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[DiscoverConfig, Report]:
-    prompts, rows = _prompts_and_rows()
-    config = _config(tmp_path_factory.mktemp("policies"), target_fpr=0.02, hard=("a1",), subject="toy harm")
+    prompts, rows = prompts_and_rows()
+    config = toy_config(tmp_path_factory.mktemp("policies"), target_fpr=0.02, hard=("a1",), subject="toy harm")
     return config, discover_from_rows(config, Catalog([zoo]), prompts, rows, Console(file=io.StringIO()))
 
 
 def test_the_separating_latent_is_found_and_the_policy_keeps_its_rate(found: tuple[DiscoverConfig, Report]) -> None:
-    prompts, _ = _prompts_and_rows()
+    prompts, _ = prompts_and_rows()
     config, report = found
     folder = config.policy_out.parent
     policy = parse_policy(config.policy_out.read_text(), "toy-harm.yaml")
@@ -115,7 +71,7 @@ def test_the_separating_latent_is_found_and_the_policy_keeps_its_rate(found: tup
 
 def test_engine_flags_what_the_report_counts(zoo: Path, found: tuple[DiscoverConfig, Report]) -> None:
     """Judging single prompts again with the written files gives the report's counts."""
-    prompts, rows = _prompts_and_rows()
+    prompts, rows = prompts_and_rows()
     config, report = found
     policy = parse_policy(config.policy_out.read_text(), "toy-harm.yaml")
     sources = OneSae(SAE, Catalog([zoo]).load(SAE), config.policy_out.parent)
@@ -173,7 +129,7 @@ def test_folds_hold_out_whole_sources() -> None:
 
 
 def test_captured_rows_are_the_content_tokens(tiny_model: Path, tmp_path: Path) -> None:
-    config = _config(tmp_path, model=str(tiny_model), cache=tmp_path / "captured")
+    config = toy_config(tmp_path, model=str(tiny_model), cache=tmp_path / "captured")
     prompts = [Prompt("boats carry bread", True, False), Prompt("salt", False, False)]
     rows = capture(config, [HookPoint(1)], prompts)
     assert np.diff(rows.starts_p1).tolist() == [17, 4]  # one token per byte; header, system turn and markers left out
@@ -185,12 +141,12 @@ def test_captured_rows_are_the_content_tokens(tiny_model: Path, tmp_path: Path) 
 
 def test_an_sae_of_another_width_is_told(zoo: Path, tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(FeaturewatchError, match=r"resid_post.2 of width 24: the residual stream .* has width 32"):
-        discover_policy(_config(tmp_path, model=str(tiny_model)), Catalog([zoo]), Console(file=io.StringIO()))
+        discover_policy(toy_config(tmp_path, model=str(tiny_model)), Catalog([zoo]), Console(file=io.StringIO()))
 
 
 def test_an_unknown_sae_is_told_with_the_nearest_one(zoo: Path, tmp_path: Path) -> None:
     with pytest.raises(FeaturewatchError, match=r"Did you mean 'toy/resid_post\.2'"):
-        discover_policy(_config(tmp_path, saes=("toy/resid_post.3",)), Catalog([zoo]), Console(file=io.StringIO()))
+        discover_policy(toy_config(tmp_path, saes=("toy/resid_post.3",)), Catalog([zoo]), Console(file=io.StringIO()))
 
 
 def _write(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -212,7 +168,7 @@ def test_prompts_are_kept_and_capped(tmp_path: Path) -> None:
         for source in ("x", "y")
         for n in range(6)
     ]
-    config = _config(tmp_path, data=(_write(tmp_path / "p.jsonl", rows),), keep=("x=c1",), cap=("y=2",))
+    config = toy_config(tmp_path, data=(_write(tmp_path / "p.jsonl", rows),), keep=("x=c1",), cap=("y=2",))
     prompts = load_prompts(config)
     assert {p.category for p in prompts if p.source == "x"} == {"c1"}
     assert sum(p.source == "y" and p.is_val and p.is_positive for p in prompts) == 2
@@ -223,7 +179,7 @@ def test_two_text_files(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
     good.write_text("".join(f"good {n}\n" for n in range(60)))
     bad.write_text("".join(f"bad {n}\n" for n in range(60)))
-    prompts = load_prompts(_config(tmp_path, data=(), positive=bad, negative=good))
+    prompts = load_prompts(toy_config(tmp_path, data=(), positive=bad, negative=good))
     assert len(prompts) == 120
     assert all(prompt.is_positive == prompt.text.startswith("bad") for prompt in prompts)
 
@@ -237,7 +193,7 @@ def test_two_text_files(tmp_path: Path) -> None:
 )
 def test_bad_prompts_are_told(tmp_path: Path, rows: list[dict[str, object]], message: str) -> None:
     with pytest.raises(FeaturewatchError, match=message):
-        load_prompts(_config(tmp_path, data=(_write(tmp_path / "p.jsonl", rows),)))
+        load_prompts(toy_config(tmp_path, data=(_write(tmp_path / "p.jsonl", rows),)))
 
 
 @pytest.mark.parametrize(
@@ -250,4 +206,4 @@ def test_bad_prompts_are_told(tmp_path: Path, rows: list[dict[str, object]], mes
 )
 def test_settings_out_of_range_are_told(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(FeaturewatchError, match=message):
-        _config(tmp_path, **changes)
+        toy_config(tmp_path, **changes)

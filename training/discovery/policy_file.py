@@ -29,16 +29,19 @@ def weight_files(config: DiscoverConfig) -> dict[str, str]:
     return {"dense": f"weights/{name}.dense.safetensors", "sae_probe": f"weights/{name}.sae.safetensors"}
 
 
-def save_probes(detectors: Detectors, config: DiscoverConfig) -> None:
-    """Writes both probe files below the policy's folder."""
-    files, folder = weight_files(config), config.policy_out.parent
+def report_file(config: DiscoverConfig) -> str:
+    """The figures as JSON, relative to the policy file."""
+    return f"weights/{config.policy_out.stem}.report.json"
+
+
+def save_probes(detectors: Detectors, config: DiscoverConfig, folder: Path) -> None:
+    """Writes both probe files below `folder`."""
+    files = weight_files(config)
     dense, probe = detectors.dense, detectors.sae_probe
     save_dense_probe(DenseProbe(detectors.hook_point, dense.weight_k, dense.bias), folder / files["dense"])
     save_sae_probe(
         SaeProbe(detectors.sae, detectors.probe_latents, probe.weight_k, probe.bias), folder / files["sae_probe"]
     )
-    for file in files.values():
-        (folder / file).chmod(0o644)  # safetensors files are private by default; the sidecar may run as another user
 
 
 def policy_text(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,43 +13,30 @@ from rich.console import Console
 
 from monitor.policy import check_policy
 from monitor.policy.problem import PolicyError
-from monitor.sae import Catalog, HookPoint
+from monitor.sae import Catalog
 from training.discovery.capture import PromptRows, capture
 from training.discovery.config import DiscoverConfig
-from training.discovery.fit import Detectors, fit_detectors
 from training.discovery.judged import OneSae, Verdicts, judge
-from training.discovery.online import prompt_scores
-from training.discovery.policy_file import parsed, policy_text, save_probes
+from training.discovery.policy_file import parsed, policy_text, report_file, save_probes, weight_files
 from training.discovery.prompts import Prompt, data_files, data_hash, load_prompts
+from training.discovery.publish import draft_folder, publish, require_place
 from training.discovery.report import Report, alarms_by_source, recall_by_source
-from training.discovery.rules import DETECTORS, Choice, fitted_rules
-from training.discovery.statistics import auroc, false_alarms
+from training.discovery.rules import DETECTORS
+from training.discovery.statistics import false_alarms
+from training.discovery.tried import Tried, rows_of, try_sae
 from training.harvest.residuals import residual_width
 
 Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class _Tried:
-    """One hook point's detectors with their val scores and the rules that use them, the best first."""
-
-    detectors: Detectors
-    scores: dict[str, Floats]
-    auroc: dict[str, float]
-    rules: list[Choice]
-
-    @property
-    def choice(self) -> Choice:
-        return self.rules[0]
 
 
 def discover_policy(config: DiscoverConfig, catalog: Catalog, console: Console) -> Report:
     """Captures the prompts once, fits at every SAE's hook point and writes the policy of the best.
 
     Raises:
-        FeaturewatchError: unknown SAE, model, data; an SAE whose width does not fit the model.
+        FeaturewatchError: unknown SAE, model, data; an SAE whose width does not fit the model; a folder that cannot be
+            written. The files of an older policy of this name then stay as they are.
     """
+    require_place(config.policy_out)
     dictionaries = {sae: catalog.load(sae) for sae in config.saes}
     width = residual_width(config.model)
     for dictionary in dictionaries.values():
@@ -64,16 +51,32 @@ def discover_from_rows(
     config: DiscoverConfig, catalog: Catalog, prompts: Sequence[Prompt], rows: PromptRows, console: Console
 ) -> Report:
     """The same from captured rows; `rows` belong to `prompts` one to one."""
-    is_val_p = np.array([prompt.is_val for prompt in prompts])
-    val = [prompt for prompt in prompts if prompt.is_val]
     tried = []
     for sae in config.saes:
-        tried.append(_try(config, catalog, sae, prompts, rows))
-        console.print(_line(tried[-1]), highlight=False)
+        tried.append(try_sae(config, catalog, sae, prompts, rows))
+        console.print(tried[-1].line, highlight=False)
     best = max(tried, key=lambda one: one.choice.recall)
-    sources = OneSae(best.detectors.sae, best.detectors.dictionary, config.policy_out.parent)
-    save_probes(best.detectors, config)
-    val_rows_nd, val_starts = _chosen(rows, best.detectors.hook_point, is_val_p)
+    with draft_folder(config.policy_out) as draft:
+        report = _write_checked(config, prompts, rows, tried, best, draft)
+        files = [*weight_files(config).values(), report_file(config), config.policy_out.name]
+        publish(draft, config.policy_out.parent, files)
+    return report
+
+
+def _write_checked(  # noqa: PLR0917
+    config: DiscoverConfig,
+    prompts: Sequence[Prompt],
+    rows: PromptRows,
+    tried: Sequence[Tried],
+    best: Tried,
+    draft: Path,
+) -> Report:
+    """Writes policy, probes and report into the draft folder, read back from there by the real engine."""
+    is_val_p = np.array([prompt.is_val for prompt in prompts])
+    val = [prompt for prompt in prompts if prompt.is_val]
+    sources = OneSae(best.detectors.sae, best.detectors.dictionary, draft)
+    save_probes(best.detectors, config, draft)
+    val_rows_nd, val_starts = rows_of(rows, best.detectors.hook_point, is_val_p)
     policy = parsed(policy_text(best.detectors, best.choice, config), config)
     verdicts = judge(policy, sources, val_rows_nd, val_starts)
     _require_same(verdicts, best.scores)
@@ -97,35 +100,9 @@ def discover_from_rows(
     problems = check_policy(parsed(text, config), sources, width=best.detectors.dictionary.width, model=config.model)
     if problems:
         raise PolicyError(problems)
-    config.policy_out.write_text(text, encoding="utf-8")
-    report_file = config.policy_out.parent / "weights" / f"{config.policy_out.stem}.report.json"
-    report_file.write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    (draft / config.policy_out.name).write_text(text, encoding="utf-8")
+    (draft / report_file(config)).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     return report
-
-
-def _try(config: DiscoverConfig, catalog: Catalog, sae: str, prompts: Sequence[Prompt], rows: PromptRows) -> _Tried:
-    dictionary = catalog.load(sae)
-    is_val_p = np.array([prompt.is_val for prompt in prompts])
-    # A prompt without a single content token has nothing to learn from.
-    is_train_p = ~is_val_p & (np.diff(rows.starts_p1) > 0)
-    train_rows_nd, train_starts = _chosen(rows, dictionary.hook_point, is_train_p)
-    train = [prompt for prompt, wanted in zip(prompts, is_train_p, strict=True) if wanted]
-    detectors = fit_detectors(sae, dictionary, train_rows_nd, train_starts, prompts=train, config=config)
-    val_rows_nd, val_starts = _chosen(rows, dictionary.hook_point, is_val_p)
-    scores = {
-        name: prompt_scores(scores_n, val_starts, config.window, config.min_tokens)
-        for name, scores_n in detectors.token_scores(val_rows_nd).items()
-    }
-    positive_p = np.array([prompt.is_positive for prompt in prompts])[is_val_p]
-    areas = {name: float(auroc(scores_p[:, None], positive_p)[0]) for name, scores_p in scores.items()}
-    return _Tried(detectors, scores, areas, fitted_rules(scores, positive_p, config))
-
-
-def _chosen(rows: PromptRows, point: HookPoint, chosen_p: Bools) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Rows of the chosen prompts and where each prompt begins among them."""
-    lengths_p = np.diff(rows.starts_p1)
-    rows_nd = rows.residuals[point][np.repeat(chosen_p, lengths_p)]
-    return rows_nd, np.concatenate([[0], np.cumsum(lengths_p[chosen_p])]).astype(np.int64)
 
 
 def _require_same(verdicts: Verdicts, scores: dict[str, Floats]) -> None:
@@ -142,8 +119,8 @@ def _report(  # noqa: PLR0917
     config: DiscoverConfig,
     prompts: Sequence[Prompt],
     val: Sequence[Prompt],
-    tried: Sequence[_Tried],
-    best: _Tried,
+    tried: Sequence[Tried],
+    best: Tried,
     verdicts: Verdicts,
 ) -> Report:
     positive_p = np.array([prompt.is_positive for prompt in val])
@@ -176,13 +153,4 @@ def _report(  # noqa: PLR0917
             "prompts_by_source": dict(sorted(Counter(prompt.source for prompt in prompts).items())),
         },
         data_sha256=data_hash(data_files(config)),
-    )
-
-
-def _line(one: _Tried) -> str:
-    areas = ", ".join(f"{name} {area:.3f}" for name, area in one.auroc.items())
-    unseen = ", ".join(f"{name} {area:.3f}" for name, area in one.detectors.unseen_sources.items())
-    return (
-        f"{one.detectors.hook_point}: val AUROC {areas}; on unseen sources {unseen}; "
-        f"best rule {one.choice.when!r} with recall {one.choice.recall:.1%}"
     )

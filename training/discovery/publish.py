@@ -1,0 +1,86 @@
+"""Puts a finished policy with its files in place: all of them or none."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from monitor.errors import FeaturewatchError
+from monitor.policy.schema import PolicyName
+
+
+@contextlib.contextmanager
+def draft_folder(policy_out: Path) -> Iterator[Path]:
+    """A folder beside the policy file, on the same disk, that is gone after the block.
+
+    Raises:
+        FeaturewatchError: the policy's folder cannot be made or written.
+    """
+    try:
+        policy_out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{policy_out.stem}-", dir=policy_out.parent)
+    except OSError as error:
+        raise FeaturewatchError(
+            f"policy file {policy_out} ({error.strerror or error})",
+            "its folder must be writable",
+            "give another --policy-out",
+        ) from error
+    with scratch as folder:
+        yield Path(folder)
+
+
+def require_place(policy_out: Path) -> None:
+    """Raises FeaturewatchError when no policy can be written there, before hours are spent on it."""
+    try:
+        TypeAdapter(PolicyName).validate_python(policy_out.stem)
+    except ValidationError as error:
+        raise FeaturewatchError(
+            f"policy file {policy_out}",
+            "its name without .yaml becomes the policy's name: lower case letters, digits and hyphens, at most 63",
+            "give for example --policy-out policies/harmful-intent.yaml",
+        ) from error
+    if policy_out.is_dir():
+        raise FeaturewatchError(f"policy file {policy_out}", "it is a folder", "name a file in it")
+    with draft_folder(policy_out):
+        pass
+
+
+def publish(draft: Path, folder: Path, files: Sequence[str]) -> None:
+    """Moves `files` (relative names, the policy last) from the draft to `folder`.
+
+    Each move is atomic. When one fails, the files that were moved before it get their old content back.
+
+    Raises:
+        FeaturewatchError: a file cannot be moved.
+    """
+    kept = draft / "before"
+    moved: list[str] = []
+    try:
+        for file in files:
+            # safetensors files are private by default; the sidecar may run as another user.
+            (draft / file).chmod(0o644)
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            if (folder / file).exists():
+                (kept / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(folder / file, kept / file)
+        for file in files:
+            (draft / file).replace(folder / file)
+            moved.append(file)
+    except BaseException as error:
+        for file in moved:
+            if (kept / file).exists():
+                (kept / file).replace(folder / file)
+            else:
+                (folder / file).unlink()
+        if not isinstance(error, OSError):
+            raise
+        raise FeaturewatchError(
+            f"policy folder {folder} ({error.strerror or error})",
+            "the new policy could not be put in place; the old files are as they were",
+            "make the folder writable and run the command again",
+        ) from error
