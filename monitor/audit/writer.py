@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.exc import DatabaseError
 
@@ -25,6 +25,7 @@ BuildRecord = Callable[[], GenerationRecord]
 class _Pending:
     """`ticket` numbers what was queued; the queue is in the order of the tickets."""
 
+    generation_id: str
     ticket: int
     build: BuildRecord
 
@@ -35,14 +36,14 @@ class AuditWriter:
     What is queued is a function that builds the record: building is part of the work that is moved off the caller.
     A generation waits at most once, with its latest record, so that many firings of one cost one write and one copy.
     A record that cannot be written after `ATTEMPTS` tries, finds the queue full or is left over at the end is counted
-    in `lost` and logged.
+    in `lost` and logged with its generation.
     """
 
     def __init__(self, store: AuditStore, max_queued: int = 1024) -> None:
         self._store = store
         self._max_queued = max_queued
-        self._pending: dict[str | int, _Pending] = {}
-        self._writing = False
+        self._pending: dict[str, _Pending] = {}
+        self._writing: _Pending | None = None
         self._last_ticket = self._done_ticket = 0
         self._closing = self._abandoned = False
         self._changed = threading.Condition()
@@ -51,23 +52,20 @@ class AuditWriter:
         self.lost = 0
         self._thread.start()
 
-    def submit(self, build: BuildRecord, generation_id: str | None = None) -> None:
+    def submit(self, build: BuildRecord, generation_id: str) -> None:
         """Queues a record in the place of the one of the same generation that still waits; never waits itself."""
         with self._changed:
+            earlier = self._pending.get(generation_id)
             if self._closing:
-                self._lose(1, "submitted after the end")
-                return
-            earlier = None if generation_id is None else self._pending.get(generation_id)
-            if earlier is not None and generation_id is not None:
-                self._pending[generation_id] = _Pending(earlier.ticket, build)
-                return
-            if len(self._pending) >= self._max_queued:
-                self._lose(1, "queue full")
-                return
-            self._last_ticket += 1
-            key = self._last_ticket if generation_id is None else generation_id
-            self._pending[key] = _Pending(self._last_ticket, build)
-            self._changed.notify_all()
+                self._lose(generation_id, "submitted after the end")
+            elif earlier is not None:
+                self._pending[generation_id] = replace(earlier, build=build)
+            elif len(self._pending) >= self._max_queued:
+                self._lose(generation_id, "queue full")
+            else:
+                self._last_ticket += 1
+                self._pending[generation_id] = _Pending(generation_id, self._last_ticket, build)
+                self._changed.notify_all()
 
     def flush(self, timeout_seconds: float = 5.0) -> bool:
         """Waits until everything queued before this call is written or given up; False after `timeout_seconds`."""
@@ -82,14 +80,15 @@ class AuditWriter:
             self._changed.notify_all()
         self._thread.join(timeout_seconds)
         with self._changed:
-            left = len(self._pending) + self._writing
+            left = [*([] if self._writing is None else [self._writing]), *self._pending.values()]
             if left:
                 # The record in the thread's hands may still arrive, but nobody waits for it.
                 self._abandoned = True
                 self._pending.clear()
                 self._done_ticket = self._last_ticket
                 self._changed.notify_all()
-                self._lose(left, "not written in time at the end")
+            for pending in left:
+                self._lose(pending.generation_id, "not written in time at the end")
 
     def _run(self) -> None:
         while True:
@@ -98,7 +97,7 @@ class AuditWriter:
                 if not self._pending:
                     return
                 pending = self._pending.pop(next(iter(self._pending)))
-                self._writing = True
+                self._writing = pending
             written = False
             try:
                 self._write(pending.build())
@@ -106,13 +105,13 @@ class AuditWriter:
             except Exception:  # noqa: BLE001
                 # This thread must live as long as the process: whatever fails on one record is counted and logged with
                 # its traceback, and the next record is written.
-                _log.exception("audit store %s: a record could not be written", self._store.path)
+                _log.exception("audit store %s: generation %s", self._store.path, pending.generation_id)
             finally:
                 self._finish(pending, written=written)
 
     def _finish(self, pending: _Pending, *, written: bool) -> None:
         with self._changed:
-            self._writing = False
+            self._writing = None
             self._done_ticket = max(self._done_ticket, pending.ticket)
             self._changed.notify_all()
             if self._abandoned:
@@ -121,11 +120,17 @@ class AuditWriter:
             if written:
                 self.written += 1
             else:
-                self._lose(1, "not written")
+                self._lose(pending.generation_id, "not written")
 
-    def _lose(self, count: int, why: str) -> None:
-        self.lost += count
-        _log.error("audit store %s: %d records lost, %s (%d so far)", self._store.path, count, why, self.lost)
+    def _lose(self, generation_id: str, why: str) -> None:
+        self.lost += 1
+        _log.error(
+            "audit store %s: the record of generation %s is lost: %s (%d so far)",
+            self._store.path,
+            generation_id,
+            why,
+            self.lost,
+        )
 
     def _write(self, record: GenerationRecord) -> None:
         for attempt in range(1, ATTEMPTS + 1):

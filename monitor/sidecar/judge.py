@@ -93,16 +93,16 @@ class TapJudge:
         self.last_seq = frame.seq
         self.frames += 1
         for begin in frame.begins:
-            self._begin(begin, verdicts)
+            self._try("begin", self._begin, begin, verdicts)
         before, after = _gaps_around_rows(frame)
         for gap in before:
-            self._gap(gap)
+            self._try("gap", self._gap, gap)
         if frame.handles or frame.token_ids:
-            self._judge_rows(frame, verdicts)
+            self._try("rows", self._judge_rows, frame, verdicts)
         for gap in after:
-            self._gap(gap)
+            self._try("gap", self._gap, gap)
         for end in frame.ends:
-            self._end(end, verdicts)
+            self._try("end", self._end, end, verdicts)
         return verdicts
 
     def finish_all(self, note: str) -> list[LiveRequest]:
@@ -110,8 +110,17 @@ class TapJudge:
         requests = self.live
         for handle, request in [*self._live.items()]:
             request.notes.append(note)
-            self._settle(handle, request, request.coverage.next_position, self._clock())
+            self._try("end", self._settle, handle, request, request.coverage.next_position, self._clock())
         return requests
+
+    def _try(self, what: str, step: Callable[..., None], *arguments: object) -> None:
+        """Applies one entry of a frame."""
+        try:
+            step(*arguments)
+        except Exception:  # noqa: BLE001
+            # Whatever is wrong with it, the other entries must count: they are of other requests.
+            _log.exception("tap %s: frame %d: %s", self._tap_id, self.last_seq, what)
+            self.problems.note("judging failed", f"{what} in frame {self.last_seq}")
 
     def _begin(self, begin: RequestBegin, verdicts: Verdicts) -> None:
         known = self._live.get(begin.handle)
@@ -206,8 +215,8 @@ class TapJudge:
             request.notes.append(f"coverage does not add up: {fault}")
         request.positions = positions
         request.end_unix_nanos = end_unix_nanos
-        self._rows.engine.close(request.slot)
         del self._live[handle]
+        self._rows.engine.close(request.slot)
 
     def _is_plausible(self, segment: Segment) -> bool:
         if segment.handle not in self._live:

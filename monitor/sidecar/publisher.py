@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,37 +16,48 @@ from monitor.sidecar.request import LiveRequest
 from monitor.v1.alerts_pb2 import Alert, Mode
 from monitor.v1.generations_pb2 import GenerationSummary
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass
 class Outcome:
-    """Verdicts cut loose from live state, so that they can leave the judging thread."""
+    """Verdicts cut loose from live state, so that they can leave the judging thread.
+
+    Attributes:
+        records: generation id and what builds its record.
+    """
 
     alerts: list[Alert] = field(default_factory=list)
-    records: list[BuildRecord] = field(default_factory=list)
+    records: list[tuple[str, BuildRecord]] = field(default_factory=list)
     unflagged: list[GenerationSummary] = field(default_factory=list)
 
     @classmethod
     def of(cls, verdicts: Verdicts, judge: TapJudge) -> Outcome:
         """A flagged request is written when a rule fires, lest a crash take the evidence, and at its end."""
         outcome = cls(alerts=verdicts.alerts)
-        for request in verdicts.flagged:
-            if request not in verdicts.ended:
-                outcome.records.append(prepare_record(request, judge))
-        outcome._add_ended(verdicts.ended, judge)
+        outcome._add([request for request in verdicts.flagged if request not in verdicts.ended], judge)
+        outcome._add(verdicts.ended, judge)
         return outcome
 
     @classmethod
-    def of_ended(cls, requests: Sequence[LiveRequest], judge: TapJudge) -> Outcome:
+    def of_requests(cls, requests: Sequence[LiveRequest], judge: TapJudge) -> Outcome:
+        """What is known of requests, without alerts."""
         outcome = cls()
-        outcome._add_ended(requests, judge)
+        outcome._add(requests, judge)
         return outcome
 
-    def _add_ended(self, requests: Sequence[LiveRequest], judge: TapJudge) -> None:
+    def _add(self, requests: Sequence[LiveRequest], judge: TapJudge) -> None:
         for request in requests:
-            if request.alerts:
-                self.records.append(prepare_record(request, judge))
-            else:
-                self.unflagged.append(request.summary(judge.plan.policies.detectors))
+            generation_id = request.identity.generation_id
+            try:
+                if request.alerts:
+                    self.records.append((generation_id, prepare_record(request, judge)))
+                else:
+                    self.unflagged.append(request.summary(judge.plan.policies.detectors))
+            except Exception:  # noqa: BLE001
+                # Alerts and the records of the others must go out whatever is wrong with this one.
+                _log.exception("generation %s: no record", generation_id)
+                judge.problems.note("record failed", f"generation {generation_id}")
 
 
 class Publisher:
@@ -67,7 +79,7 @@ class Publisher:
                 event = alert_event(alert)
                 for delivery in self._deliveries:
                     delivery.offer(event)
-        for record in outcome.records:
-            self._writer.submit(record)
+        for generation_id, build in outcome.records:
+            self._writer.submit(build, generation_id)
         for summary in outcome.unflagged:
             self._recent.add(summary)

@@ -9,20 +9,23 @@ from monitor import __version__
 from monitor.audit import build_record
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.request import LiveRequest
+from monitor.v1.alerts_pb2 import Alert
 from monitor.v1.generations_pb2 import GenerationRecord
 
 
 def prepare_record(request: LiveRequest, judge: TapJudge) -> Callable[[], GenerationRecord]:
     """Copies what the record needs now and returns the function that builds it, to be called in any thread.
 
-    Content is kept unless a policy that fired forbids it; a request that nothing flagged has none.
+    Content is kept unless a policy that fired forbids it, then also in the alerts of the others; a request that
+    nothing flagged has none.
     """
     detectors = judge.plan.policies.detectors
     summary = request.summary(detectors)
     arrays = request.transcript_arrays()
-    alerts, notes = [*request.alerts], [*request.notes]
+    notes = [*request.notes]
     gaps = [type(gap).FromString(gap.SerializeToString()) for gap in request.coverage.gaps]
-    keep_content = bool(alerts) and request.content == "full"
+    keep_content = bool(request.alerts) and request.content == "full"
+    alerts = [alert if keep_content else _without_token(alert) for alert in request.alerts]
 
     def build() -> GenerationRecord:
         transcript = arrays
@@ -41,3 +44,10 @@ def prepare_record(request: LiveRequest, judge: TapJudge) -> Callable[[], Genera
         )
 
     return build
+
+
+def _without_token(alert: Alert) -> Alert:
+    withheld = Alert()
+    withheld.CopyFrom(alert)
+    withheld.token, withheld.token_id = "", 0
+    return withheld

@@ -11,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from monitor.sidecar.judge import TapJudge, Verdicts
+from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan, plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.publisher import Outcome, Publisher
-from monitor.sidecar.records import prepare_record
 from monitor.sidecar.tokenizer_cache import TokenizerCache
 from monitor.v1.policies_pb2 import TapStatus
 from monitor.v1.tap_pb2 import Heartbeat, Hello, StepFrame
@@ -133,8 +132,10 @@ class Taps:
         for tap in self:
             if tap.expiry is not None:
                 tap.expiry.cancel()
-            await self._finish(tap, "the sidecar shut down before it ended")
+        # Frames that are on their way to the judging thread come before the end of their requests.
         await asyncio.gather(*self._background, return_exceptions=True)
+        for tap in self:
+            await self._finish(tap, "the sidecar shut down before it ended")
         self._thread.shutdown()
 
     def _new_tap(self, hello: Hello) -> Tap:
@@ -156,15 +157,14 @@ class Taps:
 
     async def _judge(self, tap: Tap, frames: Sequence[StepFrame]) -> None:
         def work() -> list[Outcome]:
-            return [_outcome(tap.judge, frame) for frame in frames]
+            return [Outcome.of(tap.judge.apply(frame), tap.judge) for frame in frames]
 
         for outcome in await self.in_judge_thread(work):
             self._publisher.publish(outcome)
 
     async def _save_flagged(self, tap: Tap) -> None:
         def work() -> Outcome:
-            flagged = [request for request in tap.judge.live if request.alerts]
-            return Outcome(records=[prepare_record(request, tap.judge) for request in flagged])
+            return Outcome.of_requests([request for request in tap.judge.live if request.alerts], tap.judge)
 
         self._publisher.publish(await self.in_judge_thread(work))
 
@@ -179,8 +179,10 @@ class Taps:
         await self._finish(tap, "the tap went away before it ended")
 
     async def _finish(self, tap: Tap, note: str) -> None:
-        outcome = await self.in_judge_thread(lambda: Outcome.of_ended(tap.judge.finish_all(note), tap.judge))
-        self._publisher.publish(outcome)
+        def work() -> Outcome:
+            return Outcome.of_requests(tap.judge.finish_all(note), tap.judge)
+
+        self._publisher.publish(await self.in_judge_thread(work))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -192,19 +194,6 @@ class Taps:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background work failed", exc_info=error)
-
-
-def _outcome(judge: TapJudge, frame: StepFrame) -> Outcome:
-    verdicts = Verdicts()
-    try:
-        verdicts = judge.apply(frame)
-        return Outcome.of(verdicts, judge)
-    except Exception:  # noqa: BLE001
-        # The other requests of this tap must go on being judged whatever is wrong with one frame or record; alerts
-        # that were found go out.
-        _log.exception("frame %d", frame.seq)
-        judge.problems.note("judging failed", f"frame {frame.seq}")
-        return Outcome(alerts=verdicts.alerts)
 
 
 def _same_tap(one: Hello, other: Hello) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -194,17 +195,24 @@ def test_only_its_owner_may_read_the_store(tmp_path: Path) -> None:
     assert modes == dict.fromkeys(("audit.sqlite", "audit.sqlite-wal", "audit.sqlite-shm"), 0o600)
 
 
-def test_the_writer_survives_a_record_that_cannot_be_built(store: AuditStore) -> None:
+def lost_generations(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Generations that the log names with a lost record, in the order of their loss."""
+    found = (re.search(r"record of generation (\S+) is lost", entry.getMessage()) for entry in caplog.records)
+    return [match[1] for match in found if match]
+
+
+def test_the_writer_survives_a_record_that_cannot_be_built(store: AuditStore, caplog: pytest.LogCaptureFixture) -> None:
     writer = AuditWriter(store)
 
     def broken() -> GenerationRecord:
         raise ZeroDivisionError
 
-    writer.submit(lambda: record(1))
-    writer.submit(broken)
-    writer.submit(lambda: record(2))
+    writer.submit(lambda: record(1), "gen-001")
+    writer.submit(broken, "gen-broken")
+    writer.submit(lambda: record(2), "gen-002")
     assert writer.flush()
     assert (writer.written, writer.lost, store.count()) == (2, 1, 2)
+    assert lost_generations(caplog) == ["gen-broken"]
     writer.close()
 
 
@@ -220,7 +228,7 @@ def test_the_writer_tries_again_while_the_store_is_locked(store: AuditStore, mon
 
     monkeypatch.setattr(store, "put", put)
     writer = AuditWriter(store)
-    writer.submit(lambda: record(1))
+    writer.submit(lambda: record(1), "gen-001")
     assert writer.flush()
     assert (len(attempts), writer.written, writer.lost) == (3, 1, 0)
     writer.close()
@@ -234,8 +242,8 @@ def test_a_full_writer_queue_loses_records_and_counts_them(store: AuditStore) ->
         gate.wait(30)
         return record(1)
 
-    for _ in range(4):
-        writer.submit(slow)
+    for number in range(4):
+        writer.submit(slow, f"gen-{number}")
     gate.set()
     assert writer.flush()
     assert writer.lost in (2, 3), "one is being written, one waits"
@@ -255,24 +263,25 @@ class Gate:
         return record(900)
 
 
-def test_what_is_not_written_at_the_end_counts_as_lost(store: AuditStore) -> None:
+def test_what_is_not_written_at_the_end_counts_as_lost(store: AuditStore, caplog: pytest.LogCaptureFixture) -> None:
     gate, writer = Gate(), AuditWriter(store)
-    writer.submit(gate)
+    writer.submit(gate, "gen-900")
     assert gate.entered.wait(60)
-    writer.submit(lambda: record(1))
-    writer.submit(lambda: record(2))
+    writer.submit(lambda: record(1), "gen-001")
+    writer.submit(lambda: record(2), "gen-002")
     writer.close(timeout_seconds=0.05)
     assert (writer.written, writer.lost) == (0, 3)
+    assert lost_generations(caplog) == ["gen-900", "gen-001", "gen-002"]
     gate.open.set()
     writer._thread.join(60)
     assert writer.flush()
-    writer.submit(lambda: record(3))
+    writer.submit(lambda: record(3), "gen-003")
     assert (writer.written, writer.lost) == (0, 4), "a late arrival is not counted a second time"
 
 
 def test_flush_waits_for_what_was_queued_before_it(store: AuditStore) -> None:
     first, second, writer = Gate(), Gate(), AuditWriter(store)
-    writer.submit(first)
+    writer.submit(first, "gen-900")
     assert first.entered.wait(60)
     flushed: list[bool] = []
     flushing = threading.Thread(target=lambda: flushed.append(writer.flush(timeout_seconds=60)))
@@ -286,7 +295,7 @@ def test_flush_waits_for_what_was_queued_before_it(store: AuditStore) -> None:
     writer._changed.wait_for = noticed  # type: ignore[method-assign, assignment]
     flushing.start()
     assert taken.wait(60)
-    writer.submit(second)
+    writer.submit(second, "gen-901")
     first.open.set()
     flushing.join(60)
     assert flushed == [True], "the second record is not waited for"

@@ -18,7 +18,11 @@ from tokenizers.models import WordLevel
 from monitor.rpc import CHANNEL_OPTIONS, PROTOCOL_VERSION, Target, floats_to_bytes, ints_to_bytes
 from monitor.sae import DenseProbe, Dictionary, HookPoint, JumpRelu, save_dense_probe, save_saelens
 from monitor.sidecar.config import SidecarConfig
+from monitor.sidecar.judge import TapJudge
+from monitor.sidecar.ledger import PolicyLedger
+from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.server import Sidecar
+from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import (
     DirectionRule,
@@ -154,6 +158,18 @@ def build_world(folder: Path, socket: Path) -> World:
     tokenizer.add_special_tokens(["<s>", "<e>"])
     tokenizer.save(str(world.tokenizer / "tokenizer.json"))
     return world
+
+
+def new_judge(plan: TapPlan) -> TapJudge:
+    return TapJudge(
+        tap_id="tap",
+        session_id="session",
+        engine_info=ENGINE,
+        plan=plan,
+        reader=TokenReader.unknown(),
+        ledger=PolicyLedger(),
+        clock=lambda: 1,
+    )
 
 
 @asynccontextmanager

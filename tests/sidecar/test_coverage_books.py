@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sidecar_kit import ENGINE, HOOKS, FrameMaker, Rows, begin, build_world, end
+from sidecar_kit import FrameMaker, Rows, begin, end, new_judge
 
-from monitor.sae import Catalog
 from monitor.sidecar import row_judge
 from monitor.sidecar.alerting import readings_of
 from monitor.sidecar.coverage import NEVER_REPORTED, CoverageBook
-from monitor.sidecar.judge import TapJudge
-from monitor.sidecar.ledger import PolicyLedger
-from monitor.sidecar.plan import TapPlan, plan_for_tap
-from monitor.sidecar.policy_book import PolicyBook
+from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.request import LiveRequest
-from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.alerts_pb2 import DetectorReading
 from monitor.v1.tap_pb2 import Gap, GapReason, StepFrame
-
-
-@pytest.fixture(scope="module")
-def plan() -> TapPlan:
-    with tempfile.TemporaryDirectory() as folder:
-        world = build_world(Path(folder), Path(folder) / "unused")
-        book = PolicyBook.load([world.policies], Catalog([world.zoo]))
-        return plan_for_tap(book, ENGINE, HOOKS, version=1)
-
-
-def new_judge(plan: TapPlan) -> TapJudge:
-    return TapJudge(
-        tap_id="tap",
-        session_id="session",
-        engine_info=ENGINE,
-        plan=plan,
-        reader=TokenReader.unknown(),
-        ledger=PolicyLedger(),
-        clock=lambda: 1,
-    )
-
 
 SPAN = st.tuples(st.integers(0, 40), st.integers(0, 12))
 STEP = st.one_of(
