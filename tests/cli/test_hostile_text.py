@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.command import Command
 
 from monitor.audit import AuditStore
 from monitor.cli.alerts import _show
-from monitor.cli.main import main
 from monitor.errors import FeaturewatchError
 from monitor.v1.alerts_pb2 import Alert, WatchAlertsResponse
 from monitor.v1.engine_pb2 import EngineInfo
@@ -19,27 +17,6 @@ from monitor.v1.generations_pb2 import GenerationRecord, GenerationSummary, Prov
 ESCAPING = "req-\x1b]0;owned\x07\x1b[31m\u202eid\nnext"
 SHOWN = "req-\\u001b]0;owned\\u0007\\u001b[31m\\u202eid⏎next"
 MARKUP = ("chatcmpl-[/x]", "[red]req[bold]", "\\[dim]")
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def featurewatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["featurewatch", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "240")
 
 
 def store_of(folder: Path, *external_ids: str) -> Path:

@@ -7,13 +7,12 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 from rich.console import Console
 from sidecar_kit import FakeTap, Rows, World, begin, channel_to, connect, end, running_sidecar
+from support.command import Command
 
-from monitor.cli.main import main
 from monitor.cli.render import alert_line, coverage_words, render_generation
 from monitor.cli.transcript import Scale, printable
 from monitor.v1.alerts_pb2 import Alert
@@ -21,23 +20,6 @@ from monitor.v1.coverage_pb2 import Coverage
 from monitor.v1.generations_pb2 import GenerationRecord, GetGenerationRequest
 from monitor.v1.generations_pb2_grpc import GenerationServiceStub
 from monitor.v1.tap_pb2 import Gap, GapReason
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def featurewatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "160")
-        monkeypatch.setattr(sys, "argv", ["featurewatch", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 async def traffic(tap: FakeTap) -> None:

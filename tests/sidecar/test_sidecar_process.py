@@ -17,8 +17,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sidecar_kit import Rows, World, begin, channel_to, connect, end, hello, read_events
+from support.command import Command
 
-from monitor.cli.main import main
 from monitor.v1.generations_pb2 import GetGenerationRequest, ListGenerationsRequest
 from monitor.v1.generations_pb2_grpc import GenerationServiceStub
 from monitor.v1.tap_pb2 import Gap, GapReason
@@ -40,15 +40,13 @@ def started(world: World, *more: str) -> Iterator[Process]:
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+def refused(featurewatch: Command) -> Refused:
     """Runs `featurewatch sidecar` with arguments that it must refuse, and returns what it says."""
 
     def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["featurewatch", "sidecar", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 2
-        return capsys.readouterr().err
+        code, _, said = featurewatch("sidecar", *arguments)
+        assert code == 2
+        return said
 
     return run
 
