@@ -19,7 +19,8 @@ from training.harvest.batches import make_batches
 from training.harvest.cache import ActivationCache
 from training.harvest.config import HarvestConfig
 from training.harvest.documents import Document, read_documents, shuffled
-from training.harvest.residuals import ResidualModel, load_tokenizer
+from training.harvest.loading import load_tokenizer
+from training.harvest.residuals import ResidualModel
 from training.harvest.run import harvest
 from training.harvest.tokens import Reason, SequenceMaker, speaker_turns
 

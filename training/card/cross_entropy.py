@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint
 from training.harvest.batches import TokenBatch, make_batches
 from training.harvest.compute import forward_device
-from training.harvest.residuals import find_layers, load_network
+from training.harvest.network import find_layers, load_whole_network
 from training.harvest.tokens import Reason, TokenSequence
 
 Replace = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -52,13 +53,17 @@ class CrossEntropy:
 def measure_cross_entropy(
     model: str, dictionaries: Mapping[HookPoint, Dictionary], sequences: Sequence[TokenSequence], batch_tokens: int
 ) -> dict[HookPoint, CrossEntropy]:
-    """Runs the whole model in float32, once clean and three times per dictionary."""
-    network = load_network(model, torch.float32, head=True).to(forward_device()).eval()
-    base = network.base_model
-    layers_owner, name = find_layers(base, model)
-    layers = getattr(layers_owner, name)
+    """Runs the whole model in float32, once clean and three times per dictionary.
+
+    Raises:
+        FeaturewatchError: the sequences hold nothing whose prediction a dictionary could change.
+    """
+    network = load_whole_network(model, torch.float32).to(forward_device()).eval()
+    layers = find_layers(network.base_model, model)
     batches = list(make_batches(sequences, batch_tokens))
     tokens, clean = _loss(network, batches, None, None)
+    if not tokens:
+        raise _too_little(sequences)
     found = {}
     for point, dictionary in dictionaries.items():
         replacements: dict[str, Replace] = {
@@ -69,8 +74,18 @@ def measure_cross_entropy(
         losses = {
             key: _loss(network, batches, layers[point.layer], replace)[1] for key, replace in replacements.items()
         }
+        if clean in (losses["zeroed"], losses["averaged"]):
+            raise _too_little(sequences)
         found[point] = CrossEntropy(tokens=tokens, clean=clean, **losses)
     return found
+
+
+def _too_little(sequences: Sequence[TokenSequence]) -> FeaturewatchError:
+    return FeaturewatchError(
+        f"{len(sequences)} held-out sequences",
+        "they hold too little text to measure what the model loses with a dictionary in place",
+        "harvest longer documents, or raise --heldout-share and --loss-tokens",
+    )
 
 
 @torch.inference_mode()
@@ -93,7 +108,7 @@ def _loss(network: Any, batches: Sequence[TokenBatch], layer: Any, replace: Repl
         )
         total += float(losses)
         count += int(predicted_bt.sum())
-    return count, total / max(count, 1)
+    return count, total / count if count else 0.0
 
 
 def _splice(kept_bt: npt.NDArray[np.bool_], replace: Replace) -> Any:

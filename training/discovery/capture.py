@@ -18,7 +18,8 @@ from monitor.sae import HookPoint
 from training.discovery.config import DiscoverConfig
 from training.discovery.prompts import Prompt
 from training.harvest.batches import pad
-from training.harvest.residuals import ResidualModel, load_tokenizer
+from training.harvest.loading import load_tokenizer
+from training.harvest.residuals import ResidualModel
 from training.harvest.tokens import Reason, TokenSequence
 from training.progress import ProgressLine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from training.discovery.report import Report, alarms_by_source, recall_by_source
 from training.discovery.rules import DETECTORS
 from training.discovery.statistics import false_alarms
 from training.discovery.tried import Tried, rows_of, try_sae
-from training.harvest.residuals import residual_width
+from training.harvest.model_config import ModelConfig
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,9 +39,11 @@ def discover_policy(config: DiscoverConfig, catalog: Catalog, console: Console) 
     """
     require_place(config.policy_out)
     dictionaries = {sae: catalog.load(sae) for sae in config.saes}
-    width = residual_width(config.model)
+    model = ModelConfig.read(config.model)
+    config = dataclasses.replace(config, context=min(config.context, model.positions or config.context))
     for dictionary in dictionaries.values():
-        dictionary.require_width(width, config.model)
+        dictionary.require_width(model.width, config.model)
+    model.require_hook_points([dictionary.hook_point for dictionary in dictionaries.values()])
     prompts = load_prompts(config)
     points = sorted({dictionary.hook_point for dictionary in dictionaries.values()})
     rows = capture(config, points, prompts)

@@ -21,7 +21,8 @@ from training.harvest.batches import TokenBatch, make_batches
 from training.harvest.cache import MANIFEST, CacheWriter, Manifest, bytes_needed
 from training.harvest.config import HarvestConfig
 from training.harvest.documents import Document, read_documents, require_some, shuffled
-from training.harvest.residuals import ResidualModel, load_tokenizer
+from training.harvest.loading import load_tokenizer
+from training.harvest.residuals import ResidualModel
 from training.harvest.tokens import Reason, SequenceMaker, TokenSequence
 from training.progress import ProgressLine
 
