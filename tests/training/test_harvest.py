@@ -18,11 +18,11 @@ from training.harvest import run as harvest_run
 from training.harvest.batches import make_batches
 from training.harvest.cache import ActivationCache
 from training.harvest.config import HarvestConfig
-from training.harvest.documents import Document, read_documents, shuffled
+from training.harvest.documents import read_documents, shuffled
 from training.harvest.loading import load_tokenizer
 from training.harvest.residuals import ResidualModel
 from training.harvest.run import harvest
-from training.harvest.tokens import Reason, SequenceMaker, speaker_turns
+from training.harvest.tokens import Reason, SequenceMaker
 
 POINTS = (HookPoint(1), HookPoint(2))
 
@@ -87,48 +87,6 @@ def test_cache_equals_output_hidden_states(tiny_model: Path, corpus: Path, tmp_p
         np.testing.assert_allclose(_sorted(rows_nd), _sorted(want_nd), rtol=1e-4, atol=1e-4)
     assert manifest.counts["outlier"] == dropped > 0
     assert manifest.counts["kept"] == content - dropped == manifest.rows
-
-
-def test_reasons_in_a_chat(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
-    maker = SequenceMaker(load_tokenizer(str(tiny_model)), _config(tiny_model, corpus, tmp_path, context=256))
-    tokenizer = load_tokenizer(str(tiny_model))
-    (sequence,) = maker.sequences(Document("User: boats\nAssistant: bread"))
-    text = tokenizer.decode(sequence.token_ids_n.tolist())
-    assert text == (
-        "<|im_start|>system\nYou are a test<|im_end|>\n<|im_start|>user\nboats<|im_end|>\n"
-        "<|im_start|>assistant\nbread<|im_end|>\n"
-    )
-    kept = tokenizer.decode(sequence.token_ids_n[sequence.reasons_n == Reason.KEPT].tolist())
-    assert kept == "boatsbread"
-    assert sequence.reasons_n[0] == Reason.BOS
-    assert int((sequence.reasons_n == Reason.SPECIAL).sum()) == 5
-
-
-def test_plain_and_rendered_windows(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(str(tiny_model))
-    text = "quiet letters " * 100
-    plain = SequenceMaker(tokenizer, _config(tiny_model, corpus, tmp_path, context=128, chat_share=0.0))
-    pieces = list(plain.sequences(Document(text)))
-    joined = tokenizer.decode([i for s in pieces for i in s.token_ids_n[1:].tolist()])
-    assert text.startswith(joined)
-    assert len(text) - len(joined) < 4  # a rest that is too short is left out
-    assert all(s.reasons_n[0] == Reason.BOS and (s.reasons_n[1:] == Reason.KEPT).all() for s in pieces)
-    rendered = SequenceMaker(tokenizer, _config(tiny_model, corpus, tmp_path, context=128, chat_share=1.0))
-    assert all(
-        tokenizer.decode(s.token_ids_n.tolist()).startswith("<|im_start|>system") and len(s.token_ids_n) <= 128
-        for s in rendered.sequences(Document(text))
-    )
-    few = SequenceMaker(tokenizer, _config(tiny_model, corpus, tmp_path, context=128, windows_per_document=2))
-    assert len(list(few.sequences(Document(text)))) == 2
-
-
-def test_speaker_turns() -> None:
-    assert [turn["role"] for turn in speaker_turns("Human: a\n\nAssistant: b\nc\n\nHuman: d")] == [
-        "user",
-        "assistant",
-        "user",
-    ]
-    assert speaker_turns("A note. User: this is no transcript\nAssistant: either") == []
 
 
 def test_shuffle_depends_on_the_seed_alone(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:

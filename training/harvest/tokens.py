@@ -8,7 +8,6 @@ counts as template: these positions are the same in every chat.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from training.harvest.chat import ChatTemplate, Turn, as_turns, speaker_turns
 from training.harvest.config import HarvestConfig
 from training.harvest.documents import Document
 
-_SPEAKER = re.compile(r"^(Human|User|Assistant): ?", re.MULTILINE)
-_ROLES = {"Human": "user", "User": "user", "Assistant": "assistant"}
 _SHORTEST = 4
 
 
@@ -61,42 +59,42 @@ class SequenceMaker:
     def __init__(self, tokenizer: Any, config: HarvestConfig) -> None:
         self._tokenizer = tokenizer
         self._config = config
-        self._special_ids = np.array(sorted({*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}), np.int32)
-        self._has_template = bool(tokenizer.chat_template)
+        self._special_ids = special_ids(tokenizer)
+        self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         self._chat_window = config.context - 1
-        if self._has_template:
+        if self._template:
             turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]
-            self._chat_window = max(_SHORTEST, config.context - len(self._ids(self._render(turns))) - 2)
+            self._chat_window = max(_SHORTEST, config.context - len(self._ids(self._template.render(turns))) - 2)
 
     @property
     def renders_chat(self) -> bool:
-        return self._has_template
+        return self._template is not None
 
     def sequences(self, document: Document) -> Iterator[TokenSequence]:
         """The document's sequences; the choices depend on its text and the seed only."""
         config = self._config
         rng = np.random.default_rng([config.seed, document.digest])
         held_out = document.is_held_out(config.heldout_share)
-        if self._has_template and (turns := speaker_turns(document.text)):
-            yield from self._sequence(*self._chat(turns), held_out)
+        if self._template and (turns := speaker_turns(document.text)):
+            yield from self._sequence(*self._chat(self._template, turns), held_out)
             return
         encoding = self._tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = encoding["offset_mapping"]
         for start, stop, is_chat in self._windows(len(offsets), rng):
             text = document.text[offsets[start][0] : offsets[stop - 1][1]]
-            if is_chat:
-                yield from self._sequence(*self._chat(_as_turns(text, rng)), held_out)
+            if is_chat and self._template:
+                yield from self._sequence(*self._chat(self._template, as_turns(text, rng)), held_out)
             else:
                 ids_n = np.array([self._bos(), *encoding["input_ids"][start:stop]], np.int32)
                 yield from self._sequence(ids_n, np.full(len(ids_n), Reason.KEPT, np.uint8), held_out)
 
     def _windows(self, length: int, rng: np.random.Generator) -> list[tuple[int, int, bool]]:
         config = self._config
-        if self._has_template and length <= config.prompt_tokens:
+        if self._template and length <= config.prompt_tokens:
             return [(0, min(length, self._chat_window), True)]
         windows, start = [], 0
         while length - start >= _SHORTEST:
-            is_chat = self._has_template and bool(rng.random() < config.chat_share)
+            is_chat = self._template is not None and bool(rng.random() < config.chat_share)
             stop = min(length, start + (self._chat_window if is_chat else config.context - 1))
             windows.append((start, stop, is_chat))
             start = stop
@@ -105,20 +103,13 @@ class SequenceMaker:
             windows = [windows[index] for index in sorted(rng.choice(len(windows), most, replace=False))]
         return windows
 
-    def _chat(self, turns: list[dict[str, str]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-        rendered = self._render(turns)
+    def _chat(self, template: ChatTemplate, turns: list[Turn]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+        rendered = template.render(turns)
         encoding = self._tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         starts_n, ends_n = np.array(encoding["offset_mapping"], np.int64).reshape(-1, 2).T
         reasons_n = np.full(len(starts_n), Reason.TEMPLATE, np.uint8)
-        position = 0
-        for turn in turns:
-            # Templates may strip a turn's text, so the stripped text is what can be found again.
-            content = turn["content"].strip()
-            begin = rendered.find(content, position)
-            if not content or begin < 0:
-                continue
-            position = begin + len(content)
-            reasons_n[(starts_n >= begin) & (ends_n <= position)] = Reason.KEPT
+        for begin, end in template.spans(turns, rendered):
+            reasons_n[(starts_n >= begin) & (ends_n <= end)] = Reason.KEPT
         return np.array(encoding["input_ids"], np.int32), reasons_n
 
     def _sequence(
@@ -131,10 +122,6 @@ class SequenceMaker:
         reasons_n[0] = Reason.BOS
         yield TokenSequence(ids_n, reasons_n, held_out)
 
-    def _render(self, turns: list[dict[str, str]]) -> str:
-        prompt_only = turns[-1]["role"] == "user"
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt_only))
-
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
@@ -145,25 +132,10 @@ class SequenceMaker:
         return 0
 
 
-def speaker_turns(text: str) -> list[dict[str, str]]:
-    """Turns of a transcript written as ``Human:`` / ``User:`` / ``Assistant:`` lines; empty for any other text."""
-    marks = list(_SPEAKER.finditer(text))
-    if len(marks) < 2 or text[: marks[0].start()].strip():
-        return []
-    ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    turns = [
-        {"role": _ROLES[mark.group(1)], "content": text[mark.end() : end].strip()}
-        for mark, end in zip(marks, ends, strict=True)
-    ]
-    return [turn for turn in turns if turn["content"]]
+def special_ids(tokenizer: Any) -> npt.NDArray[np.int32]:
+    """Ids of special tokens: BOS, EOS, padding and the like, and added tokens that are marked as special.
 
-
-def _as_turns(text: str, rng: np.random.Generator) -> list[dict[str, str]]:
-    """Text as a user turn, or split at a space into a user and an assistant turn (an even chance for longer text)."""
-    text = text.strip()
-    if len(text) < 200 or rng.random() < 0.5:
-        return [{"role": "user", "content": text}]
-    cut = text.find(" ", int(len(text) * rng.uniform(0.1, 0.7)))
-    if cut <= 0:
-        return [{"role": "user", "content": text}]
-    return [{"role": "user", "content": text[:cut]}, {"role": "assistant", "content": text[cut:].strip()}]
+    Tokens that were only added to the vocabulary (words of a domain, a run of spaces) are text.
+    """
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return np.array(sorted({*tokenizer.all_special_ids, *added}), np.int32)
