@@ -14,8 +14,8 @@ from rich.text import Text
 
 from monitor.cli.audit_reader import open_reader
 from monitor.cli.common import console
+from monitor.cli.printable import printable_line
 from monitor.cli.render import clock_time, coverage_cell, render_generation
-from monitor.cli.transcript import printable_line
 from monitor.v1.generations_pb2 import GenerationSummary
 
 app = typer.Typer(help="Look at judged generations.", no_args_is_help=True)
@@ -98,4 +98,5 @@ def _table(summaries: list[GenerationSummary]) -> Table:
 
 
 def _json(message: Message, indent: int | None) -> str:
-    return MessageToJson(message, preserving_proto_field_name=True, indent=indent, ensure_ascii=False)
+    # ASCII: nothing in a transcript can steer the terminal, and no reader takes a character in it for a line end.
+    return MessageToJson(message, preserving_proto_field_name=True, indent=indent, ensure_ascii=True)

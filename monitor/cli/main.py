@@ -13,9 +13,9 @@ from monitor.cli import alerts, audit, model, policy, sae
 from monitor.cli.common import err_console
 from monitor.cli.demo import demo
 from monitor.cli.discover import discover
+from monitor.cli.printable import printable
 from monitor.cli.sidecar import sidecar
 from monitor.cli.train import train
-from monitor.cli.transcript import printable
 from monitor.errors import FeaturewatchError
 
 # The sidecar's image has none of these; only some commands need them.

@@ -11,7 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.transcript import Scale, Transcript, printable_line
+from monitor.cli.printable import printable_line
+from monitor.cli.transcript import Scale, Transcript
 from monitor.emit import leading_reading
 from monitor.rpc import name_of
 from monitor.v1.alerts_pb2 import Alert, DetectorReading, DetectorState, Mode, Phase, Severity

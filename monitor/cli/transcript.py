@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,6 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.padding import Padding
 from rich.text import Text
 
+from monitor.cli.printable import printable, printable_line
 from monitor.v1.alerts_pb2 import Phase
 from monitor.v1.generations_pb2 import GenerationRecord, TokenRecord
 
@@ -21,7 +21,6 @@ _MARKS = (("", ""), ("", ""), ("‹", "›"), ("«", "»"), ("«", "!»"))
 _UNSEEN_STYLE = "italic dim underline"
 _UNSEEN_MARK = ("~", "~")
 _PHASES = {Phase.PHASE_PROMPT: "Prompt", Phase.PHASE_REASONING: "Reasoning", Phase.PHASE_RESPONSE: "Response"}
-_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Transcript:
                 if rules := self.fired.get(token.position):
                     _append(line, run, style, marks, coloured)
                     run = ""
-                    line.append(f"◀ {', '.join(rules)} ", style="bold red" if coloured else "")
+                    line.append(f"◀ {printable_line(', '.join(rules))} ", style="bold red" if coloured else "")
             _append(line, run, style, marks, coloured)
         line.rstrip()
         return line
@@ -97,18 +96,6 @@ class Transcript:
         return self.scale.level(token.token_scores[self.scale.column])
 
 
-def printable(text: str) -> str:
-    """Text that cannot steer the terminal: control and direction characters become visible, line ends get a mark."""
-    return "".join(
-        "⏎\n" if c == "\n" else f"\\u{ord(c):04x}" if c in _BIDI or unicodedata.category(c) == "Cc" else c for c in text
-    )
-
-
-def printable_line(text: str) -> str:
-    """`printable` for what must stay on one line: ids, names, labels."""
-    return printable(text).replace("\n", "")
-
-
 def _append(line: Text, text: str, style: str, marks: tuple[str, str], coloured: bool) -> None:
     if coloured:
         line.append(text, style=style)
@@ -122,7 +109,7 @@ def _legend(scale: Scale | None, coloured: bool) -> Group | Text:
     if scale is None:
         legend.append("no detector judged any of them; ")
     else:
-        legend.append(f"own score of {scale.name}, warn {scale.warn:.3g}, fire {scale.fire:.3g}: ")
+        legend.append(f"own score of {printable_line(scale.name)}, warn {scale.warn:.3g}, fire {scale.fire:.3g}: ")
         for level in range(1, len(_HEAT)):
             if coloured:
                 legend.append(f" {_HEAT_WORDS[level]} ", style=_HEAT[level])

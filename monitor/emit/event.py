@@ -76,9 +76,10 @@ def alert_event(alert: Alert) -> Event:
         if reading.contributions:
             top = reading.contributions[0]
             fields |= {"direction": top.direction, "direction_label": top.label, "activation": top.activation}
-    # allow_nan=False: NaN is no JSON; a score that is none is left out instead.
+    # NaN is no JSON: a score that is none is left out. ASCII only: no token can steer a terminal, and no reader takes a
+    # character such as U+2028 or U+0085 for the end of the line.
     finite = {name: value for name, value in fields.items() if not isinstance(value, float) or math.isfinite(value)}
-    return Event(alert.alert_id, json.dumps(finite, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+    return Event(alert.alert_id, json.dumps(finite, allow_nan=False, separators=(",", ":")))
 
 
 def leading_reading(alert: Alert) -> DetectorReading | None:

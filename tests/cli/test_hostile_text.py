@@ -1,7 +1,9 @@
-"""Ids that clients choose reach a terminal as text: never as rich markup, never as control characters."""
+"""Ids and transcripts reach a terminal as text: never as rich markup, never as control characters."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,16 +12,20 @@ from support.command import Command
 from monitor.audit import AuditStore
 from monitor.cli.alerts import _show
 from monitor.errors import FeaturewatchError
-from monitor.v1.alerts_pb2 import Alert, WatchAlertsResponse
+from monitor.v1.alerts_pb2 import Alert, Contribution, DetectorReading, WatchAlertsResponse
 from monitor.v1.engine_pb2 import EngineInfo
-from monitor.v1.generations_pb2 import GenerationRecord, GenerationSummary, Provenance
+from monitor.v1.generations_pb2 import GenerationRecord, GenerationSummary, Provenance, TokenRecord
 
 ESCAPING = "req-\x1b]0;owned\x07\x1b[31m\u202eid\nnext"
 SHOWN = "req-\\u001b]0;owned\\u0007\\u001b[31m\\u202eid⏎next"
+# C0 and C1 controls, DEL, changes of direction, separators that some readers take for the end of a line.
+STEERING = "\x1b]0;owned\x07\x9b31m\x7f\x85\u061c\u202e\u2066\u2028\u2029 日本 🙂"
 MARKUP = ("chatcmpl-[/x]", "[red]req[bold]", "\\[dim]")
 
 
-def store_of(folder: Path, *external_ids: str) -> Path:
+def store_of(
+    folder: Path, *external_ids: str, tokens: Sequence[TokenRecord] = (), alerts: Sequence[Alert] = ()
+) -> Path:
     store = AuditStore(folder / "audit.sqlite")
     for number, external_id in enumerate(external_ids):
         summary = GenerationSummary(
@@ -35,6 +41,10 @@ def store_of(folder: Path, *external_ids: str) -> Path:
                 engine=EngineInfo(name="vllm", model=external_id),
                 provenance=[Provenance(kind="sae", name=external_id, sha256="ab" * 32)],
                 notes=[external_id],
+                content="full",
+                tokens=tokens,
+                alerts=alerts,
+                score_columns=[f"loud/{alert.readings[0].detector}" for alert in alerts],
             )
         )
     store.close()
@@ -87,3 +97,54 @@ def test_a_watched_alert_is_one_plain_line(capsys: pytest.CaptureFixture[str], i
     assert shown in out
     assert out.count("\n") == 1
     assert not {"\x1b", "\x07", "\u202e"} & set(out)
+
+
+def hostile_alert() -> Alert:
+    return Alert(
+        policy=STEERING,
+        rule=STEERING,
+        token=STEERING,
+        external_id=STEERING,
+        runbook=STEERING,
+        readings=[
+            DetectorReading(
+                detector=STEERING, in_rule=True, contributions=[Contribution(direction=STEERING, label=STEERING)]
+            )
+        ],
+    )
+
+
+def test_json_output_is_ascii_and_says_the_same(tmp_path: Path, featurewatch: Command) -> None:
+    tokens = [TokenRecord(text=STEERING, observed=True)]
+    store = str(store_of(tmp_path, STEERING, tokens=tokens, alerts=[hostile_alert()]))
+    code, out, _ = featurewatch("audit", "show", "gen-0", "--json", "--store", store)
+    assert code == 0
+    assert plain_ascii(out)
+    assert json.loads(out)["tokens"][0]["text"] == STEERING
+    code, out, _ = featurewatch("audit", "list", "--json", "--store", store)
+    assert code == 0
+    assert plain_ascii(out)
+    assert [json.loads(line)["external_id"] for line in out.splitlines()] == [STEERING]
+
+
+def test_a_watched_alert_as_json_is_one_line_of_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    _show(WatchAlertsResponse(alert=hostile_alert()), json=True)
+    out = capsys.readouterr().out
+    assert plain_ascii(out)
+    (line,) = out.splitlines()
+    fields = json.loads(line)
+    names = ("policy", "rule", "token", "external_id", "runbook", "detector", "direction", "direction_label")
+    assert {fields[name] for name in names} == {STEERING}
+
+
+def test_a_transcript_cannot_steer_the_terminal(tmp_path: Path, featurewatch: Command) -> None:
+    tokens = [TokenRecord(text=STEERING, observed=True, scores=[9.0], token_scores=[9.0])]
+    store = str(store_of(tmp_path, "req", tokens=tokens, alerts=[hostile_alert()]))
+    code, out, _ = featurewatch("audit", "show", "gen-0", "--store", store)
+    assert code == 0
+    assert "日本 🙂" in out
+    assert not set(STEERING.rstrip(" 日本🙂")) & {c for c in out if not c.isprintable()}
+
+
+def plain_ascii(text: str) -> bool:
+    return all(" " <= character <= "~" or character == "\n" for character in text)

@@ -13,8 +13,9 @@ from rich.console import Console
 from sidecar_kit import FakeTap, Rows, World, begin, channel_to, connect, end, running_sidecar
 from support.command import Command
 
+from monitor.cli.printable import printable
 from monitor.cli.render import alert_line, coverage_words, render_generation
-from monitor.cli.transcript import Scale, printable
+from monitor.cli.transcript import Scale
 from monitor.v1.alerts_pb2 import Alert
 from monitor.v1.coverage_pb2 import Coverage
 from monitor.v1.generations_pb2 import GenerationRecord, GetGenerationRequest
