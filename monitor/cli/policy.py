@@ -12,10 +12,12 @@ from rich.table import Table
 
 from monitor.cli.common import console, default_zoo, err_console, resolve_model
 from monitor.cli.model_shape import ModelShape, read_model_shape
-from monitor.policy import Policy, PolicyError, Problem, check_policy, parse_policy
+from monitor.cli.problems import print_problems
+from monitor.policy import Policy, PolicyError, Problem, check_policy, same_names
 from monitor.policy.json_schema import json_schema
 from monitor.policy.schema import Calibration, Detector
 from monitor.sae import Catalog
+from monitor.sidecar.policy_files import policy_files, read_policy
 from monitor.sidecar.sources import CatalogSources
 
 app = typer.Typer(help="Check policy files.", no_args_is_help=True)
@@ -28,7 +30,9 @@ def _policy() -> None:
 
 @app.command("check")
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Policy files.", show_default=False)],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="DIR|FILE", help="Policy files, or folders of them.", show_default=False)
+    ],
     zoo: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Folder with SAEs; may be repeated.", show_default=False)
     ] = None,
@@ -43,32 +47,26 @@ def check(
     """
     shape = read_model_shape(resolve_model(model)) if model else ModelShape()
     catalog = Catalog(zoo or default_zoo())
-    good: list[Policy] = []
+    policies: list[Policy] = []
     problems: list[Problem] = []
+    files = policy_files(paths)
     for file in files:
         try:
-            policy = _read(file)
-            found = check_policy(
-                policy,
-                CatalogSources(catalog, file.parent),
-                num_layers=shape.num_layers,
-                width=shape.width,
-                model=shape.name,
-            )
+            policy = read_policy(file)
         except PolicyError as error:
             problems += error.problems
             continue
-        found += [_same_name(policy, other) for other in good if other.name == policy.name]
-        problems += found
-        if not found:
-            good.append(policy)
-    for policy in good:
-        _show(policy)
-    for problem in problems:
-        err_console.print(f"[bold red]error[/bold red] {escape(str(problem))}", soft_wrap=True, highlight=False)
+        policies.append(policy)
+        sources = CatalogSources(catalog, file.parent)
+        problems += check_policy(policy, sources, num_layers=shape.num_layers, width=shape.width, model=shape.name)
+    problems += same_names(policies)
+    bad_files = {problem.file for problem in problems}
+    for policy in policies:
+        if policy.file not in bad_files:
+            _show(policy)
+    print_problems(problems)
     if problems:
-        bad_files = len({problem.file for problem in problems})
-        err_console.print(f"problems: {len(problems)}, in {bad_files} of {len(files)} files", highlight=False)
+        err_console.print(f"problems: {len(problems)}, in {len(bad_files)} of {len(files)} files", highlight=False)
         raise typer.Exit(2)
 
 
@@ -76,22 +74,6 @@ def check(
 def schema() -> None:
     """Print the JSON Schema of policy files, for editors that complete and check YAML."""
     typer.echo(json.dumps(json_schema(), indent=2))
-
-
-def _read(file: Path) -> Policy:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        problem = Problem(str(file), 1, "", str(reason), "it must be a readable text file in UTF-8", "check the path")
-        raise PolicyError([problem]) from error
-    return parse_policy(text, str(file))
-
-
-def _same_name(policy: Policy, other: Policy) -> Problem:
-    line = policy.lines["metadata.name"]
-    rule = f"{other.file} has a policy of this name"
-    return Problem(policy.file, line, "metadata.name", policy.name, rule, "give each policy a name of its own")
 
 
 def _show(policy: Policy) -> None:

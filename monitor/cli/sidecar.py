@@ -15,6 +15,7 @@ from rich.table import Table
 from monitor import __version__
 from monitor.cli.audit_reader import default_store
 from monitor.cli.common import console, default_policies, default_socket, default_zoo, err_console, home
+from monitor.cli.problems import print_problems
 from monitor.policy import PolicyError
 from monitor.rpc import Target, name_of
 from monitor.sidecar.config import RedisConfig, SidecarConfig
@@ -71,9 +72,8 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
     try:
         asyncio.run(_serve(Sidecar(config)))
     except PolicyError as error:
-        for problem in error.problems:
-            err_console.print(f"[bold red]error[/bold red] {escape(str(problem))}", soft_wrap=True, highlight=False)
-        err_console.print(f"{len(error.problems)} problems in the policies; nothing was started", highlight=False)
+        print_problems(error.problems)
+        err_console.print(f"problems: {len(error.problems)}; nothing was started", highlight=False)
         raise typer.Exit(2) from error
 
 

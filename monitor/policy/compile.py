@@ -24,7 +24,7 @@ def compile_policies(policies: Sequence[Policy], sources: Sources) -> PolicySet:
         PolicyError: a source is unknown or does not fit, or two policies have one name.
     """
     active = [policy for policy in policies if policy.mode is not Mode.OFF]
-    problems = [problem for policy in active for problem in check_policy(policy, sources)] + _same_names(active)
+    problems = [problem for policy in active for problem in check_policy(policy, sources)] + same_names(active)
     if problems:
         raise PolicyError(problems)
     parts = [
@@ -38,6 +38,18 @@ def compile_policies(policies: Sequence[Policy], sources: Sources) -> PolicySet:
     index_of = {(detector.policy, detector.id): index for index, detector in enumerate(detectors)}
     rules = tuple(rule for policy in active for rule in _rules(policy, index_of))
     return PolicySet(tuple(active), directions, detectors, rules)
+
+
+def same_names(policies: Sequence[Policy]) -> list[Problem]:
+    """A problem of each policy whose name an earlier one has: alerts and counters could not be told apart."""
+    problems, files = [], dict[str, str]()
+    for policy in policies:
+        if policy.name in files:
+            line = line_of(policy.lines, "metadata.name")
+            rule = f"{files[policy.name]} has a policy of this name"
+            problems.append(Problem(policy.file, line, "metadata.name", policy.name, rule, "choose another name"))
+        files.setdefault(policy.name, policy.file)
+    return problems
 
 
 @dataclass(frozen=True)
@@ -128,14 +140,3 @@ def _merged(directions: Sequence[DirectionRef]) -> tuple[DirectionRef, ...]:
         if not known.label and direction.label:
             merged[_key(direction)] = replace(known, label=direction.label)
     return tuple(sorted(merged.values(), key=lambda ref: (layer_of(ref.hook_point), ref.kind, ref.source, ref.index)))
-
-
-def _same_names(policies: Sequence[Policy]) -> list[Problem]:
-    problems, files = [], dict[str, str]()
-    for policy in policies:
-        if policy.name in files:
-            line = line_of(policy.lines, "metadata.name")
-            rule = f"{files[policy.name]} has a policy of this name"
-            problems.append(Problem(policy.file, line, "metadata.name", policy.name, rule, "choose another name"))
-        files.setdefault(policy.name, policy.file)
-    return problems

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.errors import FeaturewatchError
-from monitor.policy import Policy, PolicyError, PolicySet, Problem, check_policy, compile_policies, parse_policy
+from monitor.policy import Policy, PolicyError, PolicySet, Problem, check_policy, compile_policies, same_names
 from monitor.sae import Catalog
+from monitor.sidecar.policy_files import policy_files, read_policy
 from monitor.sidecar.sources import CatalogSources
 from monitor.sidecar.sources_search import SearchSources
-
-_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -35,23 +33,20 @@ class PolicyBook:
 
         Raises:
             PolicyError: with every problem of every file.
-            FeaturewatchError: a path is missing or holds no policy.
+            FeaturewatchError: a folder holds no policy.
         """
         files = policy_files(paths)
         policies: list[Policy] = []
         problems: list[Problem] = []
         for file in files:
             try:
-                policy = parse_policy(file.read_text(encoding="utf-8"), str(file))
+                policy = read_policy(file)
             except PolicyError as error:
                 problems += error.problems
                 continue
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(Problem(str(file), 1, "", str(error), "it must be readable text", "fix the file"))
-                continue
             problems += check_policy(policy, CatalogSources(catalog, file.parent))
-            problems += [_same_name(policy, other) for other in policies if other.name == policy.name]
             policies.append(policy)
+        problems += same_names(policies)
         if problems:
             raise PolicyError(problems)
         sources = SearchSources(catalog, [file.parent for file in files])
@@ -65,34 +60,3 @@ class PolicyBook:
 
     def policy(self, name: str) -> Policy | None:
         return next((policy for policy in self.policies if policy.name == name), None)
-
-
-def policy_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as given; of folders their policy files, sorted by name, without `*_test.yaml`."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = sorted(
-                file for file in path.iterdir() if file.suffix in _SUFFIXES and not file.stem.endswith("_test")
-            )
-        else:
-            found = [path] if path.is_file() else []
-        if not found:
-            raise FeaturewatchError(
-                f"policies {str(path)!r}",
-                "it holds no policy file (*.yaml)" if path.is_dir() else "there is no such file or folder",
-                "give a policy file, or a folder of them, with --policies",
-            )
-        files += found
-    return list(dict.fromkeys(files))
-
-
-def _same_name(policy: Policy, other: Policy) -> Problem:
-    return Problem(
-        policy.file,
-        policy.lines.get("metadata.name", 1),
-        "metadata.name",
-        policy.name,
-        f"{other.file} has a policy of the same name",
-        "give each policy a name of its own",
-    )

@@ -47,14 +47,32 @@ def test_each_problem_is_one_line_with_file_and_line(tmp_path: Path) -> None:
         tmp_path, GOOD.replace("{index: 2}", "{index: 99}").replace("tiny/resid_post.14", "[b]"), "bad.yaml"
     )
     worse = write_policy(tmp_path, "mode: [", "worse.yaml")
-    result = check(bad, worse, tmp_path / "none.yaml", tmp_path, "--zoo", write_zoo(tmp_path))
+    result = check(bad, worse, tmp_path / "none.yaml", "--zoo", write_zoo(tmp_path))
     assert result.exit_code == 2
     lines = result.stderr.splitlines()
     assert lines[0].startswith(f'error {bad}:12 spec.detectors[0].source.saeLatents.sae: ["b"] — must be text. ')
     assert lines[1].startswith(f"error {worse}:1: the file must be YAML")
     assert lines[2].startswith(f"error {tmp_path}/none.yaml:1: No such file or directory — ")
-    assert lines[3].startswith(f"error {tmp_path}:1: Is a directory — ")
-    assert lines[4] == "problems: 4, in 4 of 4 files"
+    assert lines[3] == "problems: 3, in 3 of 3 files"
+
+
+def test_a_folder_stands_for_its_policy_files(tmp_path: Path) -> None:
+    file = write_policy(tmp_path)
+    write_policy(tmp_path, "nothing that counts", "harm_test.yaml")
+    result = check(file.parent, file, "--zoo", write_zoo(tmp_path))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("harm revision 3") == 1
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    told = check(empty)
+    assert isinstance(told.exception, FeaturewatchError)
+    assert "it holds no policy file" in str(told.exception)
+
+
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    result = check(tmp_path / ("a" * 300))
+    assert result.exit_code == 2
+    assert "File name too long — it must be a readable text file" in result.stderr
 
 
 def test_sources_that_do_not_fit_are_named(tmp_path: Path) -> None:

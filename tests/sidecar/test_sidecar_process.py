@@ -190,14 +190,17 @@ def test_bad_policies_are_all_named_and_nothing_starts(world: World, refused: Re
     assert "4912" in said
     assert "latents 0 to 11" in said
     assert "tiny/resid_post.6" in said
-    assert "3 problems in the policies; nothing was started" in said
+    assert "problems: 3; nothing was started" in said
     assert not world.socket.exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--policies", "/nonexistent"), "policies '/nonexistent': there is no such file or folder"),
+        (
+            ("--policies", "/nonexistent"),
+            "error /nonexistent:1: No such file or directory — it must be a readable text file",
+        ),
         (("--store", "/proc/nowhere/audit.sqlite"), "audit store /proc/nowhere/audit.sqlite"),
         (("--tokenizer", "/nonexistent"), "tokenizer /nonexistent/tokenizer.json (No such file or directory)"),
         (("--listen", "unix:"), "address 'unix:'"),

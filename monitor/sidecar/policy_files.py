@@ -1,0 +1,57 @@
+"""Reads policy files; shared by the sidecar and `featurewatch policy check`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from monitor.errors import FeaturewatchError
+from monitor.policy import Policy, PolicyError, Problem, parse_policy
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+def policy_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as given; of folders their policy files, sorted by name, without `*_test.yaml`. Each once.
+
+    Raises:
+        FeaturewatchError: a folder holds no policy file or cannot be listed.
+    """
+    files: list[Path] = []
+    for path in paths:
+        files += _policies_in(path) if _is_folder(path) else [path]
+    return list(dict.fromkeys(files))
+
+
+def read_policy(file: Path) -> Policy:
+    """Reads one file; raises PolicyError with everything that is wrong with its text, or that it cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        rule, remedy = "it must be a readable text file in UTF-8", "give a policy file, or a folder of them"
+        raise PolicyError([Problem(str(file), 1, "", str(reason), rule, remedy)]) from error
+    return parse_policy(text, str(file))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # Reading it as a file tells what is wrong.
+        return False
+
+
+def _policies_in(folder: Path) -> list[Path]:
+    try:
+        found = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    except OSError as error:
+        raise FeaturewatchError(
+            f"policies {str(folder)!r} ({error.strerror})", "it must be a folder that can be listed", "check its owner"
+        ) from error
+    files = [file for file in found if not file.stem.endswith("_test")]
+    if not files:
+        raise FeaturewatchError(
+            f"policies {str(folder)!r}", "it holds no policy file (*.yaml)", "give a policy file, or a folder of them"
+        )
+    return files
