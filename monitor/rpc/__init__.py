@@ -2,7 +2,7 @@
 
 from monitor.rpc.enums import from_name, name_of
 from monitor.rpc.errors import abort, call_error
-from monitor.rpc.options import CHANNEL_OPTIONS, SERVER_OPTIONS
+from monitor.rpc.options import CHANNEL_OPTIONS, MAX_MESSAGE_BYTES, SERVER_OPTIONS
 from monitor.rpc.target import Target
 from monitor.rpc.tensors import (
     WireFormatError,
@@ -17,6 +17,7 @@ PROTOCOL_VERSION = 1
 
 __all__ = [
     "CHANNEL_OPTIONS",
+    "MAX_MESSAGE_BYTES",
     "PROTOCOL_VERSION",
     "SERVER_OPTIONS",
     "Target",

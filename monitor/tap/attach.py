@@ -72,7 +72,7 @@ def _start(adapter: RunnerAdapter, config: TapConfig, engine: Any) -> None:
     book = RequestBook(lambda request_id: external_id(request_id, randomized=randomized))
 
     def on_plan(plan: ActivePlan | None) -> None:
-        tap.plan = plan
+        tap.propose(plan)
 
     def leave() -> None:
         """After repeated failure: the engine gets its own methods back; the sidecar sees the stream end."""
@@ -97,7 +97,7 @@ def _start(adapter: RunnerAdapter, config: TapConfig, engine: Any) -> None:
             hook_points=list(by_name),
             outbox=Outbox(config.queue_frames, config.queue_mib << 20),
             stats=stats,
-            prepare=lambda message: prepare_plan(message, by_name, adapter.device),
+            prepare=lambda message: prepare_plan(message, by_name),
             on_plan=on_plan,
         )
     )

@@ -41,9 +41,7 @@ class RequestBook:
         return len(self._live)
 
     def begin(self, request: NewRequest, step: Step) -> None:
-        """Announces a request; one that is already known (streaming input) goes on."""
-        if request.request_id in self._live:
-            return
+        """Announces a request that is not live."""
         handle, self._next_handle = self._next_handle, self._next_handle + 1
         self._live[request.request_id] = _Live(handle, len(request.prompt_token_ids))
         step.begins.append(
@@ -64,7 +62,7 @@ class RequestBook:
             The rows to send, int64 [kept], or None for all of them.
         """
         bounds, firsts = table.bounds.tolist(), table.first_positions.tolist()
-        kept: list[range] = []
+        kept: list[npt.NDArray[np.int64]] = []
         all_kept = True
         for i, request_id in enumerate(table.request_ids):
             start, end, first = bounds[i], bounds[i + 1], firsts[i]
@@ -82,12 +80,11 @@ class RequestBook:
             if count <= 0:
                 continue
             step.segments.append(Segment(live.handle, live.reported, count))
-            kept.append(range(end - count, end))
+            kept.append(np.arange(end - count, end, dtype=np.int64))
             live.reported += count
         if all_kept:
             return None
-        rows_k: npt.NDArray[np.int64] = np.array([row for rows in kept for row in rows], np.int64)
-        return rows_k
+        return np.concatenate(kept) if kept else np.empty(0, np.int64)
 
     def blind(self, positions: Mapping[str, int]) -> None:
         """Notes positions that were computed while the tap failed: `positions[request]` in total so far."""

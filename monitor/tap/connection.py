@@ -12,8 +12,9 @@ import grpc
 
 from monitor.errors import FeaturewatchError
 from monitor.rpc import CHANNEL_OPTIONS, PROTOCOL_VERSION, Target, WireFormatError
+from monitor.tap.frame import Frame
 from monitor.tap.log import RateLimitedLog, logger
-from monitor.tap.outbox import Frame, Outbox
+from monitor.tap.outbox import Outbox
 from monitor.tap.plan import ActivePlan
 from monitor.tap.record import TAP_ERROR
 from monitor.tap.stats import TapStats
@@ -32,7 +33,7 @@ class Link:
     """What outlives a connection: who talks to whom, about what, and the lock around it.
 
     Attributes:
-        prepare: brings a WatchPlan to the device; raises FeaturewatchError or WireFormatError.
+        prepare: reads a WatchPlan; raises FeaturewatchError or WireFormatError.
         on_plan: called in the publisher's thread with each new plan, or None when the sidecar's plan cannot be served.
         changed: guards `outbox` and wakes whoever waits for it.
         closing: set when the engine stops.
@@ -134,16 +135,18 @@ class Connection:
         link = self._link
         try:
             plan: ActivePlan | None = link.prepare(message)
-        except (FeaturewatchError, WireFormatError) as error:
+        except Exception as error:  # noqa: BLE001 -- whatever a plan holds, the stream goes on and its rows are NO_PLAN
             link.stats.publisher_errors += 1
-            logger.error("featurewatch: watch plan %d refused: %s", message.version, error)
+            unforeseen = not isinstance(error, FeaturewatchError | WireFormatError)
+            logger.error("featurewatch: watch plan %d refused: %s", message.version, error, exc_info=unforeseen)
             plan = None
-        link.on_plan(plan)
         with self._changed:
+            # Before the engine's thread can encode under it: the outbox drops rows of plans that it does not know.
             if plan is not None:
                 self._outbox.plan(plan.digest, plan.version)
             self._may_send_from = time.monotonic()
             self._changed.notify_all()
+        link.on_plan(plan)
         if plan is not None:
             logger.info("featurewatch: watching %d directions (plan %d)", plan.directions, plan.version)
 
@@ -168,7 +171,8 @@ class Connection:
                     break
                 if frame is None:
                     next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
-                    link.log_summary(SUMMARY_SECONDS)
+            if frame is None:
+                link.log_summary(SUMMARY_SECONDS)
             yield heartbeat(link.stats, self._outbox) if frame is None else self._encode(frame)
         yield heartbeat(link.stats, self._outbox)
 

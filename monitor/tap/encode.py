@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +21,11 @@ class HooksSilentError(RuntimeError):
 
 
 class Encoder(Protocol):
-    """Encodes the rows of the pass that has just been launched. Called in the engine's thread after each pass."""
+    """Encodes the rows of the pass that has just been launched. Called in the engine's thread."""
+
+    def adopt(self, plan: ActivePlan) -> ActivePlan:
+        """Brings a plan to the engine's device. Called between two steps, never while vLLM captures a graph."""
+        ...
 
     def encode(
         self, plan: ActivePlan | None, token_ids: Any, rows: int, kept: npt.NDArray[np.int64] | None
@@ -69,6 +74,9 @@ class CpuEncoder:
         use_one_blas_thread()
         self._counts = [site.fired.numpy() for site in sites]
         self._marked = self._read()
+
+    def adopt(self, plan: ActivePlan) -> ActivePlan:
+        return plan
 
     def mark(self) -> None:
         self._marked = self._read()
@@ -145,6 +153,9 @@ class CudaEncoder:
         self._names = [str(site.hook_point) for site in sites]
         self._stream = torch.cuda.Stream(device=sites[0].fired.device)  # type: ignore[no-untyped-call]
         self._last: tuple[torch.cuda.Event, torch.Tensor] | None = None
+
+    def adopt(self, plan: ActivePlan) -> ActivePlan:
+        return replace(plan, hooks=tuple(hook.to(hook.site.buffer_nd.device) for hook in plan.hooks))
 
     def mark(self) -> None:
         """The counters are compared when they have reached the host."""

@@ -60,6 +60,18 @@ def check_engine(vllm_config: Any, version: str, config: TapConfig) -> None:
             "start the engine without prefill context parallelism",
         ),
         (
+            bool(getattr(vllm_config.cache_config, "kv_sharing_fast_prefill", False)),
+            "kv_sharing_fast_prefill",
+            "it leaves most rows of a prompt out of the upper layers",
+            "start the engine without --kv-sharing-fast-prefill",
+        ),
+        (
+            bool(getattr(vllm_config.model_config, "is_encoder_decoder", False)),
+            f"the encoder-decoder model {vllm_config.model_config.model}",
+            "rows of an encoder are no positions of the generated sequence",
+            "serve a decoder-only model or remove the featurewatch configuration",
+        ),
+        (
             bool(vllm_config.model_config.enable_prompt_embeds),
             "enable_prompt_embeds",
             "rows without token ids cannot be attributed to tokens",

@@ -8,74 +8,16 @@ order without overlap or hole; its end comes last.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Final
 
-from monitor.tap.record import QUEUE_FULL, SIDECAR_LOST, Begin, End, Gap, Payload, Segment, Step
+from monitor.rpc import MAX_MESSAGE_BYTES
+from monitor.tap.frame import Frame
+from monitor.tap.record import NO_PLAN, QUEUE_FULL, SIDECAR_LOST, Begin, Gap, Step
 
 DEFAULT_WINDOW: Final = 256
 """Most frames sent and not acknowledged, unless the sidecar asks for fewer."""
 
 _ROWS: Final = -1
-# Rough size in memory of one begin, gap or end.
-_ENTRY_BYTES: Final = 128
-
-
-@dataclass(slots=True)
-class Frame:
-    """One StepFrame to be. Without segments it is only bookkeeping, which later bookkeeping joins until it is sent."""
-
-    time_unix_nanos: int
-    begins: dict[int, Begin] = field(default_factory=dict)
-    gaps: dict[int, list[Gap]] = field(default_factory=dict)
-    segments: list[Segment] = field(default_factory=list)
-    payload: Payload | None = None
-    plan_digest: str = ""
-    ends: dict[int, End] = field(default_factory=dict)
-    # 0 until it is sent in this session.
-    seq: int = 0
-    # Sent to a sidecar process that has ended.
-    lost: bool = False
-    # Plan version of this session; set when it is sent.
-    plan_version: int = 0
-    nbytes: int = 0
-
-    @property
-    def rows(self) -> int:
-        return sum(segment.length for segment in self.segments)
-
-    def add_begin(self, begin: Begin) -> None:
-        self.begins[begin.handle] = begin
-        self.nbytes += len(begin.prompt_token_ids) + _ENTRY_BYTES
-
-    def add_gap(self, gap: Gap) -> None:
-        """Adds a gap, as part of the request's previous one where it continues it."""
-        known = self.gaps.setdefault(gap.handle, [])
-        if known and known[-1].reason == gap.reason and known[-1].first + known[-1].length == gap.first:
-            known[-1] = known[-1]._replace(length=known[-1].length + gap.length)
-            return
-        known.append(gap)
-        self.nbytes += _ENTRY_BYTES
-
-    def add_end(self, end: End) -> None:
-        self.ends[end.handle] = end
-        self.nbytes += len(end.tail_token_ids) + _ENTRY_BYTES
-
-    def drop_rows(self, reason: int) -> int:
-        """Turns the rows into gaps; returns how many they were."""
-        rows = self.rows
-        self.nbytes -= self.payload.nbytes if self.payload is not None else 0
-        for handle, first, count in self.segments:
-            self.add_gap(Gap(handle, first, count, reason))
-        self.segments, self.payload, self.plan_version = [], None, 0
-        return rows
-
-    def forget(self, handle: int) -> int:
-        """Removes a request that begins and ends here; returns its positions."""
-        begin, end = self.begins.pop(handle), self.ends.pop(handle)
-        gaps = self.gaps.pop(handle, [])
-        self.nbytes -= len(begin.prompt_token_ids) + len(end.tail_token_ids) + _ENTRY_BYTES * (2 + len(gaps))
-        return end.positions
 
 
 class _Runs:
@@ -100,10 +42,18 @@ class Outbox:
 
     When it is full, a step's rows become gaps. Requests that begin and end while nothing can be sent are kept up to
     `max_requests`; beyond that the oldest are forgotten and counted (`unreported_requests`, `unreported_positions`).
+    What is larger than `max_frame_bytes` goes in several frames: gRPC would refuse it at every attempt.
     """
 
-    def __init__(self, max_frames: int, max_bytes: int, max_requests: int = 4096) -> None:
+    def __init__(
+        self,
+        max_frames: int,
+        max_bytes: int,
+        max_requests: int = 4096,
+        max_frame_bytes: int = MAX_MESSAGE_BYTES // 2,
+    ) -> None:
         self._max_frames, self._max_bytes, self._max_requests = max_frames, max_bytes, max_requests
+        self._max_frame_bytes = max_frame_bytes
         self._frames: deque[Frame] = deque()
         self._sent = 0
         self._bytes = 0
@@ -135,7 +85,7 @@ class Outbox:
         """Takes a step. Never refuses: what does not fit becomes gaps."""
         if not (step.segments or step.begins or step.gaps or step.ends):
             return
-        frame = self._frame(step)
+        frame = Frame.of(step)
         if step.segments and step.payload is None:
             self.dropped_rows += frame.drop_rows(step.missing_because)
         elif step.segments and self.full:
@@ -146,14 +96,7 @@ class Outbox:
             self._bytes += frame.nbytes
             return
         before = tail.nbytes
-        tail.time_unix_nanos = frame.time_unix_nanos
-        for begin in frame.begins.values():
-            tail.add_begin(begin)
-        for gaps in frame.gaps.values():
-            for gap in gaps:
-                tail.add_gap(gap)
-        for end in frame.ends.values():
-            tail.add_end(end)
+        tail.join(frame)
         self._forget_oldest(tail)
         self._bytes += tail.nbytes - before
 
@@ -165,13 +108,25 @@ class Outbox:
         if frame.segments:
             version = self._versions.get(frame.plan_digest)
             if version is None:
-                self.blank(frame, SIDECAR_LOST if frame.lost else QUEUE_FULL)
+                self.blank(frame, SIDECAR_LOST if frame.lost else NO_PLAN)
             else:
                 frame.plan_version = version
         if not frame.seq:
+            frame = self._cut(frame)
             frame.seq, self._next_seq = self._next_seq, self._next_seq + 1
         self._sent += 1
         return frame
+
+    def _cut(self, frame: Frame) -> Frame:
+        """Puts as many frames as needed in the place of one that is too large for a message; returns the first."""
+        if frame.nbytes <= self._max_frame_bytes:
+            return frame
+        parts = frame.split(self._max_frame_bytes)
+        del self._frames[self._sent]
+        for part in reversed(parts):
+            self._frames.insert(self._sent, part)
+        self._bytes += sum(part.nbytes for part in parts) - frame.nbytes
+        return parts[0]
 
     def blank(self, frame: Frame, reason: int) -> None:
         """Turns the rows of a frame in the queue into gaps."""
@@ -230,23 +185,6 @@ class Outbox:
             self._delivered[segment.handle].add(segment.first, segment.length, _ROWS)
         for handle in frame.ends:
             del self._delivered[handle]
-
-    @staticmethod
-    def _frame(step: Step) -> Frame:
-        frame = Frame(
-            time_unix_nanos=step.time_unix_nanos,
-            segments=step.segments,
-            payload=step.payload,
-            plan_digest=step.plan_digest,
-            nbytes=_ENTRY_BYTES * (1 + len(step.segments)) + (step.payload.nbytes if step.payload is not None else 0),
-        )
-        for begin in step.begins:
-            frame.add_begin(begin)
-        for gap in step.gaps:
-            frame.add_gap(gap)
-        for end in step.ends:
-            frame.add_end(end)
-        return frame
 
     def _forget_oldest(self, frame: Frame) -> None:
         """Keeps a frame of pure bookkeeping, which grows through an outage, within bounds."""

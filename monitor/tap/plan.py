@@ -1,10 +1,10 @@
-"""A watch plan, ready for the device: per hook point one matrix, one bias, one threshold per direction."""
+"""A watch plan as matrices: per hook point one matrix, one bias, one threshold per direction."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class HookWeights:
     Attributes:
         site: the tapped site.
         name: hook point as the plan writes it.
-        w_dk: float32 [d, K] on the engine's device.
+        w_dk: float32 [d, K]; on the host until the encoder has adopted the plan, then on the engine's device.
         bias_k: float32 [K].
         threshold_k: float32 [K]; activations at or below it are 0. Minus infinity for identity directions.
         has_threshold: False when every direction is an identity.
@@ -48,6 +48,15 @@ class HookWeights:
             acts_nk.masked_fill_(acts_nk <= self.threshold_k, 0.0)
         return acts_nk
 
+    def to(self, device: torch.device) -> HookWeights:
+        """The same directions on `device`."""
+        return replace(
+            self,
+            w_dk=self.w_dk.to(device),
+            bias_k=self.bias_k.to(device),
+            threshold_k=self.threshold_k.to(device),
+        )
+
 
 @dataclass(frozen=True)
 class ActivePlan:
@@ -59,14 +68,15 @@ class ActivePlan:
     directions: int
 
 
-def prepare_plan(message: tap_pb2.WatchPlan, sites: Mapping[str, Site], device: torch.device) -> ActivePlan:
-    """Brings a plan to the device.
+def prepare_plan(message: tap_pb2.WatchPlan, sites: Mapping[str, Site]) -> ActivePlan:
+    """Reads a plan, on the host: it arrives in the publisher's thread, possibly while vLLM captures CUDA graphs, which
+    an allocation on the device from another thread would break.
 
     Raises:
         FeaturewatchError: a hook point is not tapped, a width or a rule does not fit.
         WireFormatError: a tensor has the wrong size.
     """
-    hooks = tuple(_prepare(hook, sites, device) for hook in message.hooks if hook.count)
+    hooks = tuple(_prepare(hook, sites) for hook in message.hooks if hook.count)
     content = tap_pb2.WatchPlan(hooks=message.hooks).SerializeToString(deterministic=True)
     return ActivePlan(
         digest=hashlib.sha256(content).hexdigest(),
@@ -76,7 +86,7 @@ def prepare_plan(message: tap_pb2.WatchPlan, sites: Mapping[str, Site], device: 
     )
 
 
-def _prepare(hook: tap_pb2.HookPlan, sites: Mapping[str, Site], device: torch.device) -> HookWeights:
+def _prepare(hook: tap_pb2.HookPlan, sites: Mapping[str, Site]) -> HookWeights:
     site = sites.get(hook.hook_point)
     if site is None:
         raise FeaturewatchError(
@@ -114,8 +124,8 @@ def _prepare(hook: tap_pb2.HookPlan, sites: Mapping[str, Site], device: torch.de
     return HookWeights(
         site=site,
         name=hook.hook_point,
-        w_dk=torch.from_numpy(weights_kd.copy()).to(device).t().contiguous(),
-        bias_k=torch.from_numpy(bias_k.copy()).to(device),
-        threshold_k=torch.from_numpy(threshold_k).to(device),
+        w_dk=torch.from_numpy(weights_kd.copy()).t().contiguous(),
+        bias_k=torch.from_numpy(bias_k.copy()),
+        threshold_k=torch.from_numpy(threshold_k),
         has_threshold=bool(np.isfinite(threshold_k).any()),
     )

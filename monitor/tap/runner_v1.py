@@ -110,9 +110,12 @@ class RunnerV1:
         tap = self._tap
         if tap is None:
             return
+        # A live request that is scheduled as new has got more input (streaming input): vLLM makes what was sampled part
+        # of a longer prompt, so the old prompt's length and outputs hold no more. It goes on as another request.
+        again = (new.req_id for new in scheduler_output.scheduled_new_reqs)
         ended = [
             (request_id, self.outputs(request_id))
-            for request_id in scheduler_output.finished_req_ids
+            for request_id in {*scheduler_output.finished_req_ids, *again}
             if tap.knows(request_id)
         ]
         begun = [

@@ -159,6 +159,4 @@ def _layer_hook(name: str) -> Any:
 
 
 def _copy(residual_nd: torch.Tensor, module: nn.Module, name: str) -> None:
-    torch.ops.featurewatch.copy_residual(
-        residual_nd, getattr(module, f"{name}_rows"), getattr(module, f"{name}_fired")
-    )
+    torch.ops.featurewatch.copy_residual(residual_nd, getattr(module, f"{name}_rows"), getattr(module, f"{name}_fired"))

@@ -16,7 +16,7 @@ from monitor.tap.stats import TapStats
 _P = ParamSpec("_P")
 
 DETACH_AFTER_ERRORS: Final = 20
-"""Steps in a row that may fail before the tap takes itself out of the engine."""
+"""Errors without a faultless step between them after which the tap takes itself out of the engine."""
 
 
 class Sink(Protocol):
@@ -32,7 +32,7 @@ class Tap:
     """Nothing here raises into the engine: the adapter calls through `guard`, and what it catches is counted.
 
     Args:
-        detach: takes the tap out of the engine; called after `DETACH_AFTER_ERRORS` failures in a row.
+        detach: takes the tap out of the engine; called after `DETACH_AFTER_ERRORS` errors in a row.
     """
 
     def __init__(
@@ -41,8 +41,16 @@ class Tap:
         self._encoder, self._book, self._sink, self._stats, self._detach = encoder, book, sink, stats, detach
         self._log = RateLimitedLog()
         self._errors_in_a_row = 0
-        # Swapped by the publisher between two steps; read once per step.
+        self._announced = False
         self.plan: ActivePlan | None = None
+        """In force. Only the engine's thread sets it, between two steps."""
+        # Set by the publisher; a tuple, so that the same plan proposed again is another proposal.
+        self._proposal: tuple[ActivePlan | None] = (None,)
+        self._adopted: tuple[ActivePlan | None] = self._proposal
+
+    def propose(self, plan: ActivePlan | None) -> None:
+        """From the next step on `plan` is in force; None: nothing is watched. Called from any thread."""
+        self._proposal = (plan,)
 
     def guard(self, work: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> bool:
         """Runs `work`; returns False, and counts, when it raised."""
@@ -66,17 +74,41 @@ class Tap:
             ended: requests that finished or were aborted since the last step, with all tokens sampled for them.
             begun: requests scheduled for the first time.
         """
-        step = Step(time.time_ns())
-        for request_id, output_token_ids in ended:
-            self._book.end(request_id, output_token_ids, step)
-        if step.ends:
-            self._sink.offer(step)
-            step = Step(step.time_unix_nanos)
-        for request in begun:
-            self._book.begin(request, step)
-        if step.begins:
-            self._sink.offer(step)
-        self._encoder.mark()
+        self._announced = False
+        now = time.time_ns()
+        # What the book holds as told must be offered, and the hook points' counters read, whatever fails here.
+        try:
+            self._close(ended, Step(now))
+        finally:
+            try:
+                self._open(begun, Step(now))
+            finally:
+                self._encoder.mark()
+        if self._proposal is not self._adopted:
+            self._adopt(self._proposal)
+        self._announced = True
+
+    def _close(self, ended: Iterable[tuple[str, Sequence[int]]], step: Step) -> None:
+        try:
+            for request_id, output_token_ids in ended:
+                self._book.end(request_id, output_token_ids, step)
+        finally:
+            if step.ends:
+                self._sink.offer(step)
+
+    def _open(self, begun: Iterable[NewRequest], step: Step) -> None:
+        try:
+            for request in begun:
+                self._book.begin(request, step)
+        finally:
+            if step.begins:
+                self._sink.offer(step)
+
+    def _adopt(self, proposal: tuple[ActivePlan | None]) -> None:
+        # One attempt: a plan that the device does not take leaves the tap without one, and that is counted.
+        self._adopted, self.plan = proposal, None
+        (plan,) = proposal
+        self.plan = self._encoder.adopt(plan) if plan is not None else None
 
     def after_forward(self, table: RowTable) -> None:
         """A forward pass has run (or, on a GPU, has been launched) over the rows of `table`."""
@@ -103,7 +135,8 @@ class Tap:
         self._sink.offer(step)
         if failure is not None:
             raise failure
-        self._errors_in_a_row = 0
+        if self._announced:
+            self._errors_in_a_row = 0
 
     def blind(self, positions: Mapping[str, int]) -> None:
         """The step went by unseen, or in part; `positions[request]` are computed in total."""
@@ -121,4 +154,7 @@ class Tap:
         self._log.warn_about("step", "an error in the tap was caught; the engine is not affected", exception=error)
         if self._errors_in_a_row >= DETACH_AFTER_ERRORS:
             logger.error("featurewatch: %d errors in a row; the tap detaches itself", self._errors_in_a_row)
-            self._detach()
+            try:
+                self._detach()
+            except Exception:  # noqa: BLE001 -- a tap that cannot leave must still not fail a request
+                logger.exception("featurewatch: the tap could not detach itself")

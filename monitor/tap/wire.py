@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from monitor.rpc import floats_to_bytes, ints_to_bytes
-from monitor.tap.outbox import Frame, Outbox
+from monitor.tap.frame import Frame
+from monitor.tap.outbox import Outbox
 from monitor.tap.record import HostRows
 from monitor.tap.stats import TapStats
 from monitor.v1 import tap_pb2

@@ -58,7 +58,7 @@ class _GapReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapReason.V
     GAP_REASON_SIDECAR_LOST: _GapReason.ValueType  # 3
     """Computed and sent to a sidecar process that has since ended and taken its state along."""
     GAP_REASON_NO_PLAN: _GapReason.ValueType  # 4
-    """Computed while no watch plan was there."""
+    """Computed while no watch plan was there, or encoded under a plan that is not this session's."""
     GAP_REASON_TAP_ERROR: _GapReason.ValueType  # 5
     """The tap failed on this step and let it pass."""
 
@@ -72,7 +72,7 @@ GAP_REASON_QUEUE_FULL: GapReason.ValueType  # 2
 GAP_REASON_SIDECAR_LOST: GapReason.ValueType  # 3
 """Computed and sent to a sidecar process that has since ended and taken its state along."""
 GAP_REASON_NO_PLAN: GapReason.ValueType  # 4
-"""Computed while no watch plan was there."""
+"""Computed while no watch plan was there, or encoded under a plan that is not this session's."""
 GAP_REASON_TAP_ERROR: GapReason.ValueType  # 5
 """The tap failed on this step and let it pass."""
 Global___GapReason: _TypeAlias = GapReason  # noqa: Y015

@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from monitor.rpc import floats_from_bytes, floats_to_bytes, ints_from_bytes
+from monitor.rpc import SERVER_OPTIONS, floats_from_bytes, floats_to_bytes, ints_from_bytes
 from monitor.v1 import tap_pb2, tap_pb2_grpc
 
 
@@ -73,7 +73,7 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
         self._last_seq = 0
         self._acknowledge = acknowledge
         self._changed = threading.Condition()
-        self._server = grpc.server(futures.ThreadPoolExecutor(4))
+        self._server = grpc.server(futures.ThreadPoolExecutor(4), options=SERVER_OPTIONS)
         tap_pb2_grpc.add_TapServiceServicer_to_server(self, self._server)
         assert self._server.add_insecure_port(target), target
         self._server.start()

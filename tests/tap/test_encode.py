@@ -60,7 +60,7 @@ def test_activations_follow_the_rules(dtype: torch.dtype, kept: list[int] | None
     sites = [_site(2, dtype), _site(5, dtype)]
     mixed = _hook(2, [IDENTITY, RELU, JUMP, JUMP], [0.0, 9.0, 0.7, -0.5])
     plain = _hook(5, [IDENTITY, IDENTITY], [0.0, 0.0], seed=1)
-    plan = prepare_plan(tap_pb2.WatchPlan(version=4, hooks=[mixed, plain]), {str(s.hook_point): s for s in sites}, CPU)
+    plan = prepare_plan(tap_pb2.WatchPlan(version=4, hooks=[mixed, plain]), {str(s.hook_point): s for s in sites})
     encoder = CpuEncoder(sites)
     index = None if kept is None else np.array(kept)
     payload = encoder.encode(plan, torch.arange(100, 120), 5, index)
@@ -78,7 +78,7 @@ def test_activations_follow_the_rules(dtype: torch.dtype, kept: list[int] | None
 
 def test_activations_do_not_change_when_the_buffer_is_written_again() -> None:
     site = _site(2)
-    plan = prepare_plan(tap_pb2.WatchPlan(hooks=[_hook(2, [IDENTITY], [0.0])]), {"resid_post.2": site}, CPU)
+    plan = prepare_plan(tap_pb2.WatchPlan(hooks=[_hook(2, [IDENTITY], [0.0])]), {"resid_post.2": site})
     tokens = torch.arange(8)
     payload = CpuEncoder([site]).encode(plan, tokens, 4, None)
     assert payload is not None
@@ -92,7 +92,7 @@ def test_activations_do_not_change_when_the_buffer_is_written_again() -> None:
 def test_nan_is_not_turned_into_zero() -> None:
     site = _site(2)
     site.buffer_nd[1] = float("nan")
-    plan = prepare_plan(tap_pb2.WatchPlan(hooks=[_hook(2, [RELU, JUMP], [0.0, 1.0])]), {"resid_post.2": site}, CPU)
+    plan = prepare_plan(tap_pb2.WatchPlan(hooks=[_hook(2, [RELU, JUMP], [0.0, 1.0])]), {"resid_post.2": site})
     payload = CpuEncoder([site]).encode(plan, torch.arange(8), 3, None)
     assert payload is not None
     ((_, acts_nk),) = payload.read().activations
@@ -103,7 +103,7 @@ def test_nan_is_not_turned_into_zero() -> None:
 def test_the_digest_names_the_content_and_not_the_version() -> None:
     site = {"resid_post.2": _site(2)}
     one, same, other = (
-        prepare_plan(tap_pb2.WatchPlan(version=version, hooks=[_hook(2, [RELU], [0.0], seed)]), site, CPU)
+        prepare_plan(tap_pb2.WatchPlan(version=version, hooks=[_hook(2, [RELU], [0.0], seed)]), site)
         for version, seed in ((1, 0), (2, 0), (1, 1))
     )
     assert one.digest == same.digest != other.digest
@@ -140,11 +140,11 @@ def test_a_plan_that_does_not_fit_is_refused(change: dict[str, object], message:
         else:
             setattr(hook, name, value)
     with pytest.raises(FeaturewatchError, match=message):
-        prepare_plan(tap_pb2.WatchPlan(hooks=[hook]), {"resid_post.2": _site(2)}, CPU)
+        prepare_plan(tap_pb2.WatchPlan(hooks=[hook]), {"resid_post.2": _site(2)})
 
 
 def test_a_tensor_of_the_wrong_size_is_refused() -> None:
     hook = _hook(2, [RELU, RELU], [0.0, 0.0])
     hook.weights = hook.weights[:-4]
     with pytest.raises(WireFormatError, match=r"WatchPlan\.weights has 44 bytes"):
-        prepare_plan(tap_pb2.WatchPlan(hooks=[hook]), {"resid_post.2": _site(2)}, CPU)
+        prepare_plan(tap_pb2.WatchPlan(hooks=[hook]), {"resid_post.2": _site(2)})

@@ -93,6 +93,7 @@ def test_every_row_of_a_mixed_batch_equals_hugging_face(
     sidecar.wait_for(lambda seen: seen.ended([request["id"] for request in requests]), "ends")
     check_all(sidecar, requests, outputs, reference)
     assert engine.preemptions > 0, "the KV cache was meant to be too small for this batch"
+    assert {reason for recorded in sidecar.requests.values() for _, _, reason in recorded.gaps} <= {PREFIX_CACHE}
     rows = sum(recorded.observed for recorded in sidecar.requests.values())
     assert rows > 24 * 10
 

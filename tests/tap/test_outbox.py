@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from monitor.tap.outbox import Frame, Outbox
+from monitor.tap.frame import Frame
+from monitor.tap.outbox import Outbox
 from monitor.tap.record import (
     NO_PLAN,
     PREFIX_CACHE,
@@ -30,7 +31,8 @@ class _Rows:
         self.nbytes = 4 * rows
 
     def read(self) -> HostRows:
-        return HostRows(np.zeros(self.rows, np.int32), [])
+        ids_n = np.arange(self.rows, dtype=np.int32)
+        return HostRows(ids_n, [("resid_post.1", ids_n[:, None].astype(np.float32))])
 
 
 def _begin(handle: int) -> Begin:
@@ -113,7 +115,7 @@ def test_rows_encoded_for_another_plan_than_the_new_sessions_become_gaps() -> No
     outbox.plan("B", 1)
     sent, unsent = _drain(outbox)
     assert sent.gaps[1] == [Gap(1, 0, 2, SIDECAR_LOST)]
-    assert unsent.gaps[1] == [Gap(1, 2, 1, QUEUE_FULL)]
+    assert unsent.gaps[1] == [Gap(1, 2, 1, NO_PLAN)]
     assert outbox.dropped_rows == 3
 
 
@@ -143,6 +145,48 @@ def test_requests_of_an_outage_are_kept_up_to_a_bound_and_counted_beyond_it() ->
     assert 250 in frame.begins, "the oldest are forgotten first"
 
 
+def test_bookkeeping_too_large_for_a_message_goes_in_several() -> None:
+    outbox = Outbox(64, 1 << 20, max_frame_bytes=1000)
+    outbox.connect("s1", 0, 0)
+    for handle in range(1, 31):
+        outbox.offer(_step(begins=(handle,), digest=""))
+    frames = _drain(outbox)
+    assert len(frames) > 3
+    assert [frame.seq for frame in frames] == list(range(1, len(frames) + 1))
+    assert [handle for frame in frames for handle in frame.begins] == list(range(1, 31))
+    assert all(frame.nbytes <= 1000 for frame in frames)
+    outbox.acknowledge(frames[-1].seq)
+    assert outbox.empty
+    outbox.connect("s2", 0, 0)
+    again = _drain(outbox)
+    assert [begin.resumed for frame in again for begin in frame.begins.values()] == [True] * 30
+    assert all(frame.nbytes <= 1000 for frame in again)
+
+
+def test_rows_too_large_for_a_message_go_in_several_and_keep_their_values() -> None:
+    outbox = Outbox(64, 1 << 20, max_frame_bytes=700)
+    outbox.connect("s1", 0, 0)
+    outbox.plan("A", 1)
+    segments = (Segment(1, 5, 3), Segment(2, 0, 14), Segment(3, 9, 2))
+    outbox.offer(_step(begins=(1, 2, 3), digest=""))
+    outbox.offer(_step(rows=segments, ends=(End(1, 8, b"", 2),)))
+    begins, *parts = _drain(outbox)
+    assert list(begins.begins) == [1, 2, 3]
+    assert len(parts) > 2
+    assert all(frame.nbytes <= 700 and frame.plan_version == 1 for frame in parts)
+    positions = [
+        (segment.handle, segment.first + offset)
+        for frame in parts
+        for segment in frame.segments
+        for offset in range(segment.length)
+    ]
+    assert positions == [(h, first + offset) for h, first, length in segments for offset in range(length)]
+    rows = [frame.payload.read() for frame in parts if frame.payload is not None]
+    assert [token for part in rows for token in part.token_ids_n.tolist()] == list(range(19))
+    assert [value for part in rows for value in part.activations[0][1][:, 0].tolist()] == list(range(19))
+    assert [list(frame.ends) for frame in parts] == [[]] * (len(parts) - 1) + [[1]]
+
+
 def test_the_window_holds_back_what_a_slow_sidecar_has_not_judged() -> None:
     outbox = Outbox(64, 1 << 20)
     outbox.connect("s1", 0, credits=3)
@@ -169,7 +213,8 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outbox = Outbox(max_frames=6, max_bytes=1 << 16)
+        # Frames of a few entries, so that they are cut all the time.
+        self.outbox = Outbox(max_frames=6, max_bytes=1 << 16, max_frame_bytes=700)
         self.live: dict[int, int] = {}
         self.finished: dict[int, int] = {}
         self.next_handle = 1
@@ -180,6 +225,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.known: dict[int, _Judged] = {}
         self.ends_taken: set[int] = set()
         self.settled: set[int] = set()
+        self.cuts = 0
 
     @rule(new=st.integers(0, 2), cached=st.integers(0, 3), lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4))
     def step(self, new: int, cached: int, lengths: list[int]) -> None:
@@ -217,9 +263,12 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 4), delivered=st.booleans(), acknowledged=st.booleans())
     def send(self, count: int, delivered: bool, acknowledged: bool) -> None:
         for _ in range(count):
+            waiting = len(self.outbox._frames)
             frame = self.outbox.take()
             if frame is None:
                 return
+            self.cuts += len(self.outbox._frames) - waiting
+            assert frame.nbytes <= 700 or len({*frame.begins, *frame.gaps}) == 1
             if not delivered:
                 # The connection breaks under the frame.
                 self.connected = False
@@ -264,12 +313,13 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        assert len(self.outbox._frames) <= 6 + 3
+        assert len(self.outbox._frames) <= 6 + 3 + self.cuts
+        assert self.outbox._bytes == sum(frame.nbytes for frame in self.outbox._frames)
 
     def teardown(self) -> None:
         """In the end a sidecar listens to everything: every request is known to some session, whole."""
-        if not self.connected:
-            self.connect(False, "A")
+        # A reconnect, so that what was sent and not acknowledged comes again.
+        self.connect(False, "A")
         while (frame := self.outbox.take()) is not None:
             self._judge(frame)
             self.outbox.acknowledge(frame.seq)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.recording_sidecar import RecordingSidecar, identity_plan
 
-from monitor.rpc import Target
+from monitor.rpc import MAX_MESSAGE_BYTES, Target
 from monitor.sae import HookPoint
 from monitor.tap.connection import Link
 from monitor.tap.outbox import Outbox
@@ -27,10 +27,9 @@ HOOK_POINT = "resid_post.1"
 
 
 class _Rows:
-    nbytes = 64
-
     def __init__(self, rows: int, *, broken: bool = False) -> None:
         self._rows, self._broken = rows, broken
+        self.nbytes = 4 * rows * (1 + WIDTH)
 
     def read(self) -> HostRows:
         if self._broken:
@@ -41,12 +40,12 @@ class _Rows:
 class Harness:
     """A publisher whose engine is the test."""
 
-    def __init__(self, target: str, *, max_frames: int = 64) -> None:
+    def __init__(self, target: str, *, max_frames: int = 64, max_bytes: int = 1 << 20) -> None:
         self.target = target
         self.site = Site(HookPoint(1), torch.zeros(8, WIDTH), torch.zeros(1, dtype=torch.int64), "", None)
         self.plan: ActivePlan | None = None
         self._planned = threading.Condition()
-        self.outbox, self.stats = Outbox(max_frames, 1 << 20), TapStats()
+        self.outbox, self.stats = Outbox(max_frames, max_bytes), TapStats()
         self.publisher = Publisher(
             Link(
                 target=Target.parse(target),
@@ -63,7 +62,7 @@ class Harness:
         self.publisher.start()
 
     def _prepare(self, message: tap_pb2.WatchPlan) -> ActivePlan:
-        return prepare_plan(message, {HOOK_POINT: self.site}, torch.device("cpu"))
+        return prepare_plan(message, {HOOK_POINT: self.site})
 
     def _on_plan(self, plan: ActivePlan | None) -> None:
         with self._planned:
@@ -189,6 +188,38 @@ def test_a_plan_that_cannot_be_served_is_refused_and_the_books_go_on(harness: Ha
     sidecar.stop()
     assert harness.plan is None
     assert harness.stats.publisher_errors == 1
+
+
+def test_an_unforeseen_error_over_a_plan_ends_no_stream(
+    harness: Harness, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(message: tap_pb2.WatchPlan) -> ActivePlan:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(harness.publisher._link, "prepare", prepare)
+    sidecar = _sidecar(target)
+    harness.begin(1)
+    harness.end(1)
+    sidecar.wait_for(lambda seen: seen.ended(["r1"]), "end")
+    sidecar.stop()
+    assert (harness.stats.connections, harness.stats.publisher_errors) == (1, 1)
+
+
+def test_what_is_larger_than_a_message_arrives_whole(target: str) -> None:
+    harness = Harness(target, max_bytes=1 << 30)
+    sidecar = _sidecar(target)
+    harness.wait_plan()
+    harness.begin(1)
+    count = MAX_MESSAGE_BYTES // (4 * (1 + WIDTH)) + 1000
+    harness.rows(1, count)
+    harness.end(1)
+    sidecar.wait_for(lambda seen: seen.ended(["r1"]), "end")
+    sidecar.stop()
+    (recorded,) = sidecar.named("r1")
+    assert sidecar.breaches == []
+    assert (recorded.observed, recorded.gaps) == (count, [])
+    assert harness.stats.connections == 1
+    harness.publisher.close(1.0)
 
 
 def test_close_sends_what_is_left_and_tells_the_counters(target: str) -> None:

@@ -91,7 +91,7 @@ class OutdatedPairLayer(nn.Module):
 
 
 class NormAfterLayer(nn.Module):
-    """Norms behind the attention and not before it, as Molmo does in vLLM: its `input_layernorm` never sees the stream."""
+    """Norms behind the attention, as Molmo does in vLLM: its `input_layernorm` never sees the stream."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ def test_a_stream_that_cannot_be_told_is_refused_in_the_first_pass(layer: type[n
     _install(model, 1)
     forward = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
     # RuntimeError, also as what the compiler makes of it.
-    with pytest.raises(RuntimeError, match="a decoder layer that .* the residual stream"):
+    with pytest.raises(RuntimeError, match=r"a decoder layer that .* the residual stream"):
         forward(torch.randn(3, WIDTH))
 
 

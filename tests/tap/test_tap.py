@@ -67,6 +67,12 @@ class FakeEncoder:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.fires = True
+        self.adoption: Exception | None = None
+
+    def adopt(self, plan: Any) -> Any:
+        if self.adoption is not None:
+            raise self.adoption
+        return plan
 
     def mark(self) -> None:
         """Nothing to compare with."""
@@ -96,7 +102,7 @@ class Engine:
         self.runner, self.encoder, self.sink, self.stats = FakeRunner(), FakeEncoder(), Sink(), TapStats()
         self.adapter = RunnerV1(self.runner)
         self.tap = Tap(self.encoder, RequestBook(external_id), self.sink, self.stats, self.adapter.detach)
-        self.tap.plan = SimpleNamespace(digest="A")  # type: ignore[assignment]
+        self.tap.propose(SimpleNamespace(digest="A"))  # type: ignore[arg-type]
         self.adapter.attach(self.tap, lambda: self.tap.end_all(self.adapter.outputs))
 
     def step(
@@ -165,7 +171,7 @@ def test_why_rows_have_no_activations_is_said(change: str, reason: int) -> None:
     engine.encoder.fires = change != "silent"
     engine.sink.full = change == "full"
     if change == "no plan":
-        engine.tap.plan = None
+        engine.tap.propose(None)
     _, rows = engine.step({"a": 2}, new={"a": [5, 6]})
     assert rows.segments == [Segment(1, 0, 2)]
     assert (rows.payload, rows.missing_because) == (None, reason)
@@ -182,6 +188,61 @@ def test_after_repeated_failure_the_tap_is_gone_and_the_engine_runs_on() -> None
     assert engine.runner.forwards == DETACH_AFTER_ERRORS + 6
     assert "execute_model" not in vars(engine.runner)
     assert "_model_forward" not in vars(engine.runner)
+
+
+def test_errors_between_the_steps_are_not_forgiven_by_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine()
+    engine.step({"a": 1}, new={"a": [5]})
+    monkeypatch.setattr(engine.tap, "_open", lambda begun, step: 1 / 0)
+    for _ in range(DETACH_AFTER_ERRORS):
+        engine.step({"a": 1})
+    assert "execute_model" not in vars(engine.runner)
+
+
+def test_a_tap_that_cannot_detach_itself_fails_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine()
+    engine.encoder.error = RuntimeError("broken")
+    monkeypatch.setattr(engine.tap, "_detach", lambda: 1 / 0)
+    engine.step({"a": 1}, new={"a": [5]})
+    for _ in range(DETACH_AFTER_ERRORS + 2):
+        engine.step({"a": 1})
+    assert engine.runner.forwards == DETACH_AFTER_ERRORS + 3
+
+
+def test_a_plan_comes_into_force_between_two_steps_and_one_that_the_device_refuses_leaves_none() -> None:
+    engine = Engine()
+    engine.step({"a": 1}, new={"a": [5]})
+    engine.tap.propose(SimpleNamespace(digest="B"))  # type: ignore[arg-type]
+    assert engine.tap.plan is not None
+    assert engine.tap.plan.digest == "A"
+    (rows,) = engine.step({"a": 1})
+    assert rows.plan_digest == "B"
+    engine.encoder.adoption = MemoryError("device is full")
+    engine.tap.propose(SimpleNamespace(digest="C"))  # type: ignore[arg-type]
+    for _ in range(2):
+        (rows,) = engine.step({"a": 1})
+        assert (rows.payload, rows.missing_because) == (None, NO_PLAN)
+    assert engine.stats.engine_errors == 1
+
+
+def test_what_the_book_has_told_is_offered_although_the_next_request_fails() -> None:
+    engine = Engine()
+    broken = SimpleNamespace(request_id="b", prompt_token_ids=["no number"], adapter="")
+    good = SimpleNamespace(request_id="a", prompt_token_ids=[5], adapter="")
+    assert not engine.tap.guard(engine.tap.between_steps, [], [good, broken])
+    assert [step.begins[0].request_id for step in engine.sink.steps] == ["a"]
+
+
+def test_more_input_for_a_live_request_makes_it_another_one() -> None:
+    """vLLM schedules a streaming request anew with a prompt that holds what was sampled before."""
+    engine = Engine()
+    engine.step({"a": 2}, new={"a": [5, 6]})
+    engine.runner.requests["a"].output_token_ids.append(7)
+    end, begin, rows = engine.step({"a": 3}, new={"a": [5, 6, 7, 8, 9]})
+    assert (end.ends[0].handle, end.ends[0].positions) == (1, 2)
+    assert np.frombuffer(end.ends[0].tail_token_ids, "<i4").tolist() == [7]
+    assert (begin.begins[0].handle, len(begin.begins[0].prompt_token_ids)) == (2, 5 * 4)
+    assert rows.segments == [Segment(2, 0, 3)]
 
 
 def test_shutdown_closes_live_requests_before_the_runner_lets_go() -> None:

@@ -73,7 +73,12 @@ def _engine(**changes: Any) -> SimpleNamespace:
         compilation_config=SimpleNamespace(pass_config=SimpleNamespace(enable_sp=changes.get("enable_sp", False))),
         speculative_config=changes.get("speculative_config"),
         use_v2_model_runner=changes.get("use_v2_model_runner", False),
-        model_config=SimpleNamespace(enable_prompt_embeds=changes.get("enable_prompt_embeds", False)),
+        cache_config=SimpleNamespace(kv_sharing_fast_prefill=changes.get("kv_sharing_fast_prefill", False)),
+        model_config=SimpleNamespace(
+            model="some/model",
+            is_encoder_decoder=changes.get("is_encoder_decoder", False),
+            enable_prompt_embeds=changes.get("enable_prompt_embeds", False),
+        ),
         additional_config={},
     )
 
@@ -89,6 +94,8 @@ def _engine(**changes: Any) -> SimpleNamespace:
         ({"use_ubatching": True}, ["dual batch overlap"]),
         ({"prefill_context_parallel_size": 2}, ["prefill_context_parallel_size 2"]),
         ({"enable_prompt_embeds": True}, ["enable_prompt_embeds"]),
+        ({"kv_sharing_fast_prefill": True}, ["kv_sharing_fast_prefill", "upper layers"]),
+        ({"is_encoder_decoder": True}, ["encoder-decoder model some/model"]),
     ],
 )
 def test_engine_set_ups_that_would_be_observed_wrongly_are_refused(changes: dict[str, Any], parts: list[str]) -> None:
