@@ -6,8 +6,14 @@ texts from the same place, so that a setting is described once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
+
+from monitor.errors import FeaturewatchError
+
+Rule = tuple[bool, str, str, str]
+"""Whether a setting is good; if not: its name and value, the rule, the remedy."""
 
 
 def option(default: Any, help_text: str) -> Any:
@@ -26,6 +32,13 @@ def default_of(config: type, name: str) -> Any:
     if value is MISSING:
         raise KeyError(f"{config.__name__}.{name} has no default")
     return value
+
+
+def require_all(rules: Sequence[Rule]) -> None:
+    """Raises FeaturewatchError for the first rule that is broken."""
+    for good, subject, rule, remedy in rules:
+        if not good:
+            raise FeaturewatchError(subject, rule, remedy)
 
 
 def _field(config: type, name: str) -> Field[Any]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from monitor.sae import HookPoint
-from training.harvest.cache import ActivationCache, CacheWriter, Manifest
+from training.harvest.cache import ActivationCache, CacheWriter
+from training.harvest.manifest import Manifest
 
 POINT = HookPoint(0)
 
@@ -20,7 +21,7 @@ def _filled(folder: Path) -> ActivationCache:
     writer = CacheWriter(folder, Manifest(2, [str(POINT)], "float32", [0, 0, 0, 0], settings={}))
     for first in range(0, 4000, 100):
         writer.append(_numbered(first, 100), np.random.default_rng(first))
-    writer.close()
+    writer.flush()
     return ActivationCache(folder)
 
 
@@ -52,6 +53,6 @@ def test_bytes_beyond_the_manifest_are_cut_off(tmp_path: Path) -> None:
             file.write(b"\x01" * 13)
     writer = CacheWriter(tmp_path, Manifest.load(tmp_path))
     writer.append(_numbered(4000, 100), np.random.default_rng(1))
-    writer.close()
+    writer.flush()
     numbers = np.concatenate(list(ActivationCache(tmp_path).batches(POINT, 1, 0)))[:, 0]
     assert sorted(numbers.tolist()) == list(range(4100))

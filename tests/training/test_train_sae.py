@@ -11,7 +11,8 @@ import torch
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, JumpRelu, load_saelens, save_saelens
-from training.harvest.cache import ActivationCache, CacheWriter, Manifest
+from training.harvest.cache import ActivationCache, CacheWriter
+from training.harvest.manifest import Manifest
 from training.trainer.batch_top_k import BatchTopK
 from training.trainer.config import TrainConfig
 from training.trainer.export import mean_l0, require_l0, rounded, to_dictionary, with_threshold
@@ -49,7 +50,7 @@ def cache(world: World, tmp_path_factory: pytest.TempPathFactory) -> ActivationC
     folder = tmp_path_factory.mktemp("cache")
     writer = CacheWriter(folder, Manifest(WIDTH, [str(POINT)], "float32", [0, 0, 0], settings={}))
     writer.append({POINT: world.rows(60_000, seed=1)}, np.random.default_rng(0))
-    writer.close()
+    writer.flush()
     return ActivationCache(folder)
 
 

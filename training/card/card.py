@@ -40,7 +40,7 @@ class Card:
         cross_entropy: clean, spliced, zeroed and averaged loss, tokens, shares recovered.
         harvest_dtype: of the forward pass that gave the training rows.
         stored_dtype: of the weights file.
-        settings: of harvest and training.
+        settings: of harvest and training, and `made_from`: hashes of model, tokenizer and data.
         seconds: wall time of harvest (all hook points) and training.
         command: repeats the run.
         sha256: of the weights file.
@@ -141,8 +141,7 @@ class Card:
 
 BatchTopK with an auxiliary loss for dead latents, stored as JumpReLU in SAELens layout. The weights were stored as
 {self.stored_dtype} and read back for every figure below; held-out figures are on float32 activations of rows
-of the data that were not trained on, from other sequences than those that set the threshold. Each row is held out or
-not by its own hash: where rows are passages of longer documents, a held-out passage often has neighbours in training.
+of the data that were not trained on, from other sequences than those that set the threshold. {self._split()}
 
 | figure | value |
 |---|---|
@@ -171,3 +170,16 @@ positions) are replaced by the reconstruction, by 0 or by the decoder bias; all 
 {self.command}
 ```
 """
+
+    def _split(self) -> str:
+        """How it was decided what is held out, in two lines."""
+        field = self.settings["harvest"].get("document_field")
+        if not field:
+            return (
+                "Each row is held out or\nnot by its own hash: where rows are passages of longer documents, a held-out "
+                "passage often has neighbours in training."
+            )
+        return (
+            "Documents are held out\nwhole, by a hash of their source and their name in the field "
+            f"`{field}`; a row that names no document, by a hash of its text."
+        )

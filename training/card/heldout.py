@@ -70,7 +70,18 @@ def heldout_sequences(cache: ActivationCache, most_tokens: int) -> list[TokenSeq
 def heldout_rows(
     model: str, hook_points: Sequence[HookPoint], sequences: Sequence[TokenSequence], batch_tokens: int
 ) -> HeldoutRows:
-    """Residuals of the sequences in float32, whatever dtype the harvest used."""
+    """Residuals of the sequences in float32, whatever dtype the harvest used.
+
+    Raises:
+        FeaturewatchError: one of the halves has no content tokens.
+    """
+    for half, purpose in ((0, "set the threshold"), (1, "are measured for the card")):
+        if not any((sequence.reasons_n == Reason.KEPT).any() for sequence in sequences[half::2]):
+            raise FeaturewatchError(
+                f"{len(sequences)} held-out sequence{'' if len(sequences) == 1 else 's'}",
+                f"none is left with text for the half that {purpose}",
+                "raise --heldout-share, --heldout-tokens and --card-tokens, or harvest more documents",
+            )
     network = ResidualModel(model, hook_points, "float32")
     residuals: dict[HookPoint, list[Floats]] = {point: [] for point in network.hook_points}
     reasons, calibrates = [], []

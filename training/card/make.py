@@ -9,7 +9,7 @@ from training.card.card import Card
 from training.card.cross_entropy import CrossEntropy
 from training.card.heldout import HeldoutRows
 from training.card.reconstruction import measure_reconstruction
-from training.harvest.cache import Manifest
+from training.harvest.manifest import Manifest
 from training.trainer.config import TrainConfig
 from training.trainer.export import require_l0
 from training.trainer.train import TrainedSae
@@ -49,7 +49,7 @@ def make_card(
         outlier_rule=(
             f"Outliers are rows whose norm at a harvested hook point is above {factor:g} times the median there ("
             + ", ".join(f"{name}: median {median:.1f}" for name, median in manifest.medians.items())
-            + ")."
+            + f"), or with a value that {manifest.store_dtype} cannot hold."
         ),
         l0_training=trained.l0,
         l0_inference=kept.l0,
@@ -69,7 +69,7 @@ def make_card(
         },
         harvest_dtype=manifest.forward_dtype,
         stored_dtype="",
-        settings={"harvest": manifest.settings, "training": asdict(config)},
+        settings={"harvest": manifest.settings, "training": asdict(config), "made_from": manifest.identity},
         seconds={"harvest": manifest.seconds, "training": trained.seconds},
         command="",
         sha256="",

@@ -16,14 +16,16 @@ from monitor.errors import FeaturewatchError
 from monitor.policy import TokenClass, TokenClasses
 from monitor.sae import HookPoint
 from training.discovery.config import DiscoverConfig
-from training.discovery.prompts import Prompt
+from training.discovery.prompt import Prompt
 from training.harvest.batches import pad
 from training.harvest.loading import load_tokenizer
 from training.harvest.residuals import ResidualModel
 from training.harvest.tokens import Reason, TokenSequence
+from training.identity import model_sha256, tokenizer_sha256
 from training.progress import ProgressLine
 
 Floats = npt.NDArray[np.float32]
+_VERSION = 2  # to be raised when the same prompts would give other rows than before
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,21 @@ def capture(config: DiscoverConfig, hook_points: Sequence[HookPoint], prompts: S
     """Runs every prompt as a user turn with the generation prompt, in float32.
 
     Only content tokens are kept: detectors skip BOS, special, template and system tokens. With a cache folder the rows
-    of the same model, prompts and hook points are computed once.
+    are computed once for the same model weights, tokenizer, chat template, hook points, context and prompts; a change
+    of any of them gives a file of another name, and the old one is left alone.
     """
+    tokenizer = load_tokenizer(config.model)
+    if not tokenizer.chat_template:
+        raise FeaturewatchError(
+            f"tokenizer of {config.model}", "it has no chat template", "use a model that is served as a chat model"
+        )
     if config.cache is None:
-        return _run(config, hook_points, prompts)
-    file = config.cache / f"{_key(config, hook_points, prompts)}.npz"
+        return _run(config, tokenizer, hook_points, prompts)
+    file = config.cache / f"{_key(config, tokenizer, hook_points, prompts)}.npz"
     if file.is_file():
         with np.load(file) as stored:
             return PromptRows({point: stored[str(point)] for point in hook_points}, stored["starts"])
-    rows = _run(config, hook_points, prompts)
+    rows = _run(config, tokenizer, hook_points, prompts)
     config.cache.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part.npz")
     np.savez(part, starts=rows.starts_p1, **{str(point): rows_nd for point, rows_nd in rows.residuals.items()})  # type: ignore[arg-type]
@@ -63,17 +71,21 @@ def capture(config: DiscoverConfig, hook_points: Sequence[HookPoint], prompts: S
     return rows
 
 
-def _key(config: DiscoverConfig, hook_points: Sequence[HookPoint], prompts: Sequence[Prompt]) -> str:
-    texts = [Path(config.model).name, config.context, *map(str, hook_points), *(prompt.text for prompt in prompts)]
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+def _key(config: DiscoverConfig, tokenizer: Any, hook_points: Sequence[HookPoint], prompts: Sequence[Prompt]) -> str:
+    made_from = {
+        "version": _VERSION,
+        "model": model_sha256(config.model),
+        "tokenizer": tokenizer_sha256(tokenizer),
+        "context": config.context,
+        "hook_points": sorted(map(str, hook_points)),
+        "prompts": [prompt.text for prompt in prompts],
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _run(config: DiscoverConfig, hook_points: Sequence[HookPoint], prompts: Sequence[Prompt]) -> PromptRows:
-    tokenizer = load_tokenizer(config.model)
-    if not tokenizer.chat_template:
-        raise FeaturewatchError(
-            f"tokenizer of {config.model}", "it has no chat template", "use a model that is served as a chat model"
-        )
+def _run(
+    config: DiscoverConfig, tokenizer: Any, hook_points: Sequence[HookPoint], prompts: Sequence[Prompt]
+) -> PromptRows:
     classes = TokenClasses.from_tokenizer_json(_tokenizer_json(tokenizer))
     model = ResidualModel(config.model, hook_points, "float32")
     sequences = [_sequence(tokenizer, classes, prompt.text, config.context) for prompt in prompts]

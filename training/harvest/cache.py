@@ -13,10 +13,8 @@ rows that the manifest counts.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,52 +23,13 @@ import numpy.typing as npt
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
+from training.harvest.manifest import Manifest
 
-MANIFEST = "manifest.json"
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass
-class Manifest:
-    """State and description of a cache."""
-
-    width: int
-    hook_points: list[str]
-    store_dtype: str
-    shard_rows: list[int]
-    settings: dict[str, Any]
-    heldout_rows: int = 0
-    heldout_sequences: int = 0
-    batches_done: int = 0
-    complete: bool = False
-    medians: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    heldout_counts: dict[str, int] = field(default_factory=dict)
-    outliers_by_hook_point: dict[str, int] = field(default_factory=dict)
-    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
-    forward_dtype: str = ""
-    seconds: float = 0.0
-
-    @property
-    def rows(self) -> int:
-        return sum(self.shard_rows)
-
-    def save(self, folder: Path) -> None:
-        part = folder / f"{MANIFEST}.part"
-        part.write_text(json.dumps(asdict(self), indent=2))
-        part.replace(folder / MANIFEST)
-
-    @classmethod
-    def load(cls, folder: Path) -> Manifest:
-        path = folder / MANIFEST
-        if not path.is_file():
-            raise FeaturewatchError(f"activation cache {folder}", f"it must hold {MANIFEST}", "harvest into it first")
-        return cls(**json.loads(path.read_text()))
-
-
 class CacheWriter:
-    """Appends rows to random shards; create with `create` or `reopen`."""
+    """Appends rows to random shards, after the rows that the manifest counts."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -82,13 +41,13 @@ class CacheWriter:
         row_bytes = manifest.width * self._store.itemsize
         self._shards = {
             hook_point: [
-                _open_at(_shard_path(folder, hook_point, shard), rows * row_bytes)
+                _GrowingFile(_shard_path(folder, hook_point, shard), rows * row_bytes)
                 for shard, rows in enumerate(manifest.shard_rows)
             ]
             for hook_point in manifest.hook_points
         }
         self._heldout = {
-            name: _open_at(folder / "heldout" / f"{name}.bin", manifest.heldout_rows * size)
+            name: _GrowingFile(folder / "heldout" / f"{name}.bin", manifest.heldout_rows * size)
             for name, size in [("tokens", 4), ("sequences", 4), ("reasons", 1)]
         }
 
@@ -101,7 +60,7 @@ class CacheWriter:
         for hook_point, rows_nd in rows.items():
             parts = np.split(rows_nd[order_n].astype(self._store), np.cumsum(sizes)[:-1])
             for file, part in zip(self._shards[str(hook_point)], parts, strict=True):
-                file.write(part.tobytes())
+                file.append(part.tobytes())
         for shard, size in enumerate(sizes):
             self.manifest.shard_rows[shard] += int(size)
 
@@ -112,24 +71,18 @@ class CacheWriter:
         reasons_n: npt.NDArray[np.uint8],
     ) -> None:
         """Adds held-out positions, excluded ones too. Their residuals are computed again for the card, in float32."""
-        self._heldout["tokens"].write(token_ids_n.astype(np.int32).tobytes())
-        self._heldout["sequences"].write(sequences_n.astype(np.int32).tobytes())
-        self._heldout["reasons"].write(reasons_n.astype(np.uint8).tobytes())
+        self._heldout["tokens"].append(token_ids_n.astype(np.int32).tobytes())
+        self._heldout["sequences"].append(sequences_n.astype(np.int32).tobytes())
+        self._heldout["reasons"].append(reasons_n.astype(np.uint8).tobytes())
         self.manifest.heldout_rows += len(token_ids_n)
 
     def flush(self) -> None:
         """Makes everything so far part of the cache."""
         for file in self._files():
-            file.flush()
-            os.fsync(file.fileno())
+            file.sync()
         self.manifest.save(self.folder)
 
-    def close(self) -> None:
-        self.flush()
-        for file in self._files():
-            file.close()
-
-    def _files(self) -> list[Any]:
+    def _files(self) -> list[_GrowingFile]:
         return [*(file for files in self._shards.values() for file in files), *self._heldout.values()]
 
 
@@ -175,20 +128,42 @@ class ActivationCache:
         return np.memmap(path, self._store, "r", shape=(rows, self.manifest.width))
 
 
-def bytes_needed(rows: int, width: int, hook_points: Sequence[HookPoint], store_dtype: str) -> int:
+def bytes_needed(rows: int, width: int, hook_points: int, store_dtype: str) -> int:
     """Disk bytes of the training rows."""
-    return rows * width * np.dtype(store_dtype).itemsize * len(hook_points)
+    return rows * width * np.dtype(store_dtype).itemsize * hook_points
 
 
 def _shard_path(folder: Path, hook_point: str, shard: int) -> Path:
     return folder / hook_point / f"shard-{shard:04d}.bin"
 
 
-def _open_at(path: Path, size: int) -> Any:
-    """The file opened for appending after its first `size` bytes; what an interrupted run wrote beyond is cut off."""
-    path.touch()
-    held = path.stat().st_size
-    if held < size:
-        raise FeaturewatchError(f"cache file {path} of {held} bytes", f"the manifest counts {size}", "harvest again")
-    os.truncate(path, size)
-    return path.open("ab", buffering=1 << 20)
+class _GrowingFile:
+    """Appends to a file that is open only while it is written: shards times hook points may be thousands.
+
+    What an interrupted run wrote beyond `size` bytes is cut off.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        path.touch()
+        held = path.stat().st_size
+        if held < size:
+            raise FeaturewatchError(
+                f"cache file {path} of {held} bytes",
+                f"the manifest counts {size}",
+                "remove the cache folder and harvest again",
+            )
+        os.truncate(path, size)
+        self._path, self._is_dirty = path, False
+
+    def append(self, data: bytes) -> None:
+        if data:
+            with self._path.open("ab") as file:
+                file.write(data)
+            self._is_dirty = True
+
+    def sync(self) -> None:
+        """Brings what was appended to the disk."""
+        if self._is_dirty:
+            with self._path.open("rb+") as file:
+                os.fsync(file.fileno())
+            self._is_dirty = False

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.errors import FeaturewatchError
-from training.options import option
+from training.options import Rule, option, require_all
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,9 @@ class HarvestConfig:
     windows_per_document: int = option(0, "At most this many windows of one document, chosen at random; 0 takes all.")
     outlier_factor: float = option(6.0, "Rows with a norm above this multiple of the median are excluded.")
     heldout_share: float = option(0.02, "Share of documents (by hash) that is held out for the card.")
+    document_field: str = option(
+        "doc", "Field of a jsonl row that names its document: passages of one document are held out together."
+    )
     heldout_tokens: int = option(120_000, "At most this many held-out token positions.")
     text_field: str = option("text", "Field of a jsonl row that holds the text.")
     dtype: str = option("auto", "Forward dtype: auto, float32 or bfloat16.")
@@ -33,7 +35,7 @@ class HarvestConfig:
     seed: int = option(0, "Seed of the document order, the windows and the shuffle.")
 
     def __post_init__(self) -> None:
-        rules: list[tuple[bool, str, str, str]] = [
+        rules: list[Rule] = [
             (bool(self.hook_points), "hook points", "at least one is needed", "add --hook-point resid_post.14"),
             (bool(self.data), "data", "at least one file is needed", "add --data FILE"),
             (self.tokens > 0, f"tokens {self.tokens}", "it must be above 0", "give for example 4000000"),
@@ -43,6 +45,32 @@ class HarvestConfig:
                 f"batch-tokens {self.batch_tokens}",
                 f"one sequence has up to {self.context} tokens",
                 f"give at least {self.context}",
+            ),
+            (
+                self.heldout_tokens >= 2 * self.context,
+                f"heldout-tokens {self.heldout_tokens}",
+                f"at least two sequences of up to {self.context} tokens are held out",
+                f"give at least {2 * self.context}",
+            ),
+            (
+                self.prompt_tokens >= 0,
+                f"prompt-tokens {self.prompt_tokens}",
+                "it is a number of tokens",
+                "give 0 or more",
+            ),
+            (
+                self.windows_per_document >= 0,
+                f"windows-per-document {self.windows_per_document}",
+                "it is a number of windows",
+                "give 0 for all of them or for example 2",
+            ),
+            (self.shard_rows >= 1, f"shard-rows {self.shard_rows}", "it must be above 0", "give for example 262144"),
+            (self.seed >= 0, f"seed {self.seed}", "it must not be negative", "give for example 0"),
+            (
+                self.dtype in ("auto", "float32", "bfloat16"),
+                f"dtype {self.dtype!r}",
+                "it is auto, float32 or bfloat16",
+                "choose one of them",
             ),
             (0 <= self.chat_share <= 1, f"chat-share {self.chat_share}", "it is a share", "give 0 to 1"),
             (
@@ -64,6 +92,4 @@ class HarvestConfig:
                 "choose one of them",
             ),
         ]
-        for good, subject, rule, remedy in rules:
-            if not good:
-                raise FeaturewatchError(subject, rule, remedy)
+        require_all(rules)

@@ -18,31 +18,47 @@ from monitor.errors import FeaturewatchError
 
 @dataclass(frozen=True)
 class Document:
-    """One text with what is known of its origin."""
+    """One text with what is known of its origin.
+
+    Attributes:
+        text: of the document or of a passage of it.
+        source, category, licence: of the text.
+        document: name of the document within its source that the text is a passage of; empty if unknown.
+    """
 
     text: str
     source: str = ""
     category: str = ""
     licence: str = ""
+    document: str = ""
 
     @property
     def digest(self) -> int:
-        """64 bits of the text's SHA-256: decides hold-out and seeds the document's random choices."""
-        return int.from_bytes(hashlib.sha256(self.text.encode()).digest()[:8], "big")
+        """64 bits of the text's SHA-256: seeds the random choices within the text."""
+        return _digest(self.text)
 
     def is_held_out(self, share: float) -> bool:
-        return self.digest % 1_000_003 < share * 1_000_003
+        """By a hash of source and document, so that passages of one document stay together, else of the text."""
+        digest = _digest(json.dumps([self.source, self.document])) if self.document else self.digest
+        return digest % 1_000_003 < share * 1_000_003
 
 
-def read_documents(paths: Sequence[Path], text_field: str = "text") -> Iterator[Document]:
+def read_documents(paths: Sequence[Path], text_field: str = "text", document_field: str = "doc") -> Iterator[Document]:
     """Documents of all files in order; blank texts are left out.
+
+    Args:
+        paths: of the files.
+        text_field: field of a row that holds its text.
+        document_field: field that names the document a row is a passage of; rows may lack it.
 
     Raises:
         FeaturewatchError: a file is missing, is not JSON lines or lacks the text field.
     """
     for path in paths:
         with _open(path) as lines:
-            yield from _read_text(lines) if _suffix(path) == ".txt" else _read_jsonl(path, lines, text_field)
+            yield from (
+                _read_text(lines) if _suffix(path) == ".txt" else _read_jsonl(path, lines, text_field, document_field)
+            )
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -63,6 +79,10 @@ def require_some(documents: Sequence[Document], paths: Sequence[Path]) -> None:
         raise FeaturewatchError(
             f"data {', '.join(map(str, paths))}", "the files hold no text", "give files with at least one document"
         )
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _suffix(path: Path) -> str:
@@ -91,7 +111,7 @@ def _read_text(lines: io.TextIOBase) -> Iterator[Document]:
         yield Document("\n\n".join(paragraphs))
 
 
-def _read_jsonl(path: Path, lines: io.TextIOBase, text_field: str) -> Iterator[Document]:
+def _read_jsonl(path: Path, lines: io.TextIOBase, text_field: str, document_field: str) -> Iterator[Document]:
     for number, row in _rows(path, lines):
         text = row.get(text_field)
         if not isinstance(text, str):
@@ -100,8 +120,19 @@ def _read_jsonl(path: Path, lines: io.TextIOBase, text_field: str) -> Iterator[D
                 f"each row needs a text in field {text_field!r}",
                 "name the right field with --text-field",
             )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise FeaturewatchError(
+                f"{path}:{number}", "the text holds half of a surrogate pair, which is no character", "repair the row"
+            ) from error
         if text.strip():
-            yield Document(text, *(str(row.get(key, "")) for key in ("source", "category", "licence")))
+            yield Document(text, *(_named(row, key) for key in ("source", "category", "licence", document_field)))
+
+
+def _named(row: dict[str, Any], key: str) -> str:
+    value = row.get(key)
+    return "" if value is None else str(value)
 
 
 def _rows(path: Path, lines: io.TextIOBase) -> Iterator[tuple[int, dict[str, Any]]]:

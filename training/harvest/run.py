@@ -7,29 +7,37 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
-from training.harvest.batches import TokenBatch, make_batches
-from training.harvest.cache import MANIFEST, CacheWriter, Manifest, bytes_needed
+from training.harvest.batches import TokenBatch
+from training.harvest.cache import CacheWriter, bytes_needed
+from training.harvest.compute import forward_device, forward_dtype
 from training.harvest.config import HarvestConfig
-from training.harvest.documents import Document, read_documents, require_some, shuffled
+from training.harvest.documents import read_documents, require_some, shuffled
 from training.harvest.loading import load_tokenizer
+from training.harvest.manifest import MANIFEST, Manifest
+from training.harvest.model_config import ModelConfig
+from training.harvest.outliers import median_norms, outliers
 from training.harvest.residuals import ResidualModel
-from training.harvest.tokens import Reason, SequenceMaker, TokenSequence
+from training.harvest.source import DocumentBatches
+from training.harvest.split import require_usable, without_shared_texts
+from training.harvest.tokens import Reason, SequenceMaker
+from training.identity import files_sha256, model_sha256, tokenizer_sha256
 from training.progress import ProgressLine
 
-Floats = npt.NDArray[np.float32]
 _MEDIAN_BATCHES = 8
 _FLUSH_BATCHES = 32
-_MOST_SHARDS = 128  # all are open at once, times the hook points
+_MOST_SHARDS = 1024  # a batch's rows are spread over all of them, a file each
+_VERSION = "2"  # to be raised when the same input would give other rows than before
 
 
 def harvest(config: HarvestConfig) -> Manifest:
@@ -41,17 +49,30 @@ def harvest(config: HarvestConfig) -> Manifest:
         FeaturewatchError: bad data, model or hook point; too little disk; the cache is of other settings.
     """
     hook_points = [HookPoint.parse(text) for text in config.hook_points]
-    documents = list(read_documents(config.data, config.text_field))
+    documents = list(read_documents(config.data, config.text_field, config.document_field))
     require_some(documents, config.data)
+    shape = ModelConfig.read(config.model)
+    shape.require_hook_points(hook_points)
+    shape.require_context(config.context)
     tokenizer = load_tokenizer(config.model)
-    model = ResidualModel(config.model, hook_points, config.dtype)
-    manifest = _manifest(config, model)
+    maker = SequenceMaker(tokenizer, config)
+    documents = shuffled(without_shared_texts(documents, config.heldout_share), config.seed)
+    require_usable(documents, maker, config.heldout_share)
+    dtype = str(forward_dtype(config.dtype, forward_device())).removeprefix("torch.")
+    identity = {
+        "model": model_sha256(config.model),
+        "tokenizer or chat template": tokenizer_sha256(tokenizer),
+        "data file": files_sha256(config.data),
+        "version of the harvest": _VERSION,
+    }
+    manifest = _manifest(config, shape.width, dtype, identity)
     if manifest.complete:
         return manifest
-    _require_disk(config, model, manifest)
-    source = _Batches(SequenceMaker(tokenizer, config), shuffled(documents, config.seed), config)
+    _require_disk(config, manifest)
+    model = ResidualModel(config.model, hook_points, dtype)
+    source = DocumentBatches(maker, documents, config)
     if not manifest.medians:
-        manifest.medians = _median_norms(model, source)
+        manifest.medians = median_norms(model, itertools.islice(source, _MEDIAN_BATCHES))
     run = _Run(config, model, CacheWriter(config.cache, manifest))
     with ProgressLine("harvest", config.tokens) as progress:
         for index, batch in enumerate(source):
@@ -65,47 +86,8 @@ def harvest(config: HarvestConfig) -> Manifest:
                 progress.update(manifest.rows, excluded_share=1 - manifest.rows / max(positions, 1))
     manifest.sources = source.origins()
     manifest.complete = True
-    run.writer.close()
+    run.writer.flush()
     return manifest
-
-
-class _Batches:
-    """The forward batches of all documents; iterating again gives the same ones."""
-
-    def __init__(self, maker: SequenceMaker, documents: Sequence[Document], config: HarvestConfig) -> None:
-        self._maker, self._documents, self._config = maker, documents, config
-        self._used, self._finishing = 0, False
-
-    def __iter__(self) -> Iterator[TokenBatch]:
-        self._finishing = False
-        return make_batches(self._sequences(), self._config.batch_tokens)
-
-    def finish(self) -> None:
-        """No further documents: the iteration ends with the sequences that are waiting for a full batch."""
-        self._finishing = True
-
-    def _sequences(self) -> Iterator[TokenSequence]:
-        heldout = 0
-        for used, document in enumerate(self._documents, 1):
-            if self._finishing:
-                return
-            self._used = used
-            for sequence in self._maker.sequences(document):
-                if sequence.held_out:
-                    heldout += len(sequence.token_ids_n)
-                    if heldout > self._config.heldout_tokens:
-                        continue
-                yield sequence
-
-    def origins(self) -> dict[str, dict[str, Any]]:
-        """Documents and licences per category of what was read, no text."""
-        found: dict[str, dict[str, Any]] = {}
-        for document in self._documents[: self._used]:
-            entry = found.setdefault(document.category or "unnamed", {"documents": 0, "licences": {}})
-            entry["documents"] += 1
-            licence = document.licence or "unknown"
-            entry["licences"][licence] = entry["licences"].get(licence, 0) + 1
-        return dict(sorted(found.items()))
 
 
 class _Run:
@@ -150,16 +132,14 @@ class _Run:
             self.writer.flush()
 
     def _with_outliers(
-        self, reasons_bt: npt.NDArray[np.uint8], residuals: dict[HookPoint, Any], *, count: bool
+        self, reasons_bt: npt.NDArray[np.uint8], residuals: dict[HookPoint, Tensor], *, count: bool
     ) -> npt.NDArray[np.uint8]:
-        """Marks rows whose norm at any hook point is far above the median or does not fit the cache's dtype."""
+        """Marks content rows that are outliers at any hook point."""
+        manifest = self.writer.manifest
         reasons_bt = reasons_bt.copy()
         content_bt = reasons_bt == Reason.KEPT
-        limit = float(np.finfo(self.writer.manifest.store_dtype).max)
-        for point, rows_btd in residuals.items():
-            median = self.writer.manifest.medians[str(point)]
-            norms_bt = rows_btd.norm(dim=-1).numpy()
-            outlier_bt = ~(norms_bt <= min(self._config.outlier_factor * median, limit))  # true for NaN as well
+        found = outliers(residuals, manifest.medians, self._config.outlier_factor, manifest.store_dtype)
+        for point, outlier_bt in found.items():
             reasons_bt[content_bt & outlier_bt] = Reason.OUTLIER
             if count:
                 self._outliers[str(point)] += int((content_bt & outlier_bt).sum())
@@ -171,59 +151,44 @@ def _value_counts(values_bt: npt.NDArray[np.uint8]) -> Iterable[tuple[int, int]]
     return zip(values.tolist(), counts.tolist(), strict=True)
 
 
-def _median_norms(model: ResidualModel, source: Iterable[TokenBatch]) -> dict[str, float]:
-    """Median norm of content rows per hook point, from the first batches."""
-    norms: dict[HookPoint, list[Floats]] = {point: [] for point in model.hook_points}
-    for batch in itertools.islice(source, _MEDIAN_BATCHES):
-        content_bt = batch.reasons_bt == Reason.KEPT
-        for point, rows_btd in model.residuals(batch.token_ids_bt).items():
-            norms[point].append(rows_btd.norm(dim=-1).numpy()[content_bt])
-    if not any(len(values) for values in norms[model.hook_points[0]]):
-        raise FeaturewatchError("data", "it holds no content tokens", "give longer texts")
-    return {str(point): float(np.median(np.concatenate(values))) for point, values in norms.items()}
-
-
-def _settings(config: HarvestConfig) -> dict[str, Any]:
+def _settings(config: HarvestConfig, dtype: str) -> dict[str, Any]:
     """The settings in JSON form, without the cache's own place."""
     settings = asdict(config)
     settings["data"] = [path.name for path in config.data]
     settings["hook_points"] = sorted(config.hook_points)
     settings["model"] = Path(config.model).name
+    settings["dtype"] = dtype
     del settings["cache"]
     return dict(json.loads(json.dumps(settings)))
 
 
-def _manifest(config: HarvestConfig, model: ResidualModel) -> Manifest:
-    settings = _settings(config)
-    if (config.cache / MANIFEST).is_file():
-        manifest = Manifest.load(config.cache)
-        changed = [key for key, value in settings.items() if manifest.settings.get(key) != value]
-        if changed:
-            raise FeaturewatchError(
-                f"activation cache {config.cache}",
-                f"it was harvested with other settings ({', '.join(changed)})",
-                "give another --cache folder or remove this one",
-            )
-        return manifest
-    config.cache.mkdir(parents=True, exist_ok=True)
+def _manifest(config: HarvestConfig, width: int, dtype: str, identity: dict[str, str]) -> Manifest:
+    """That of the cache folder, if it goes with the configuration, or a new one."""
     shards = min(max(1, round(config.tokens / config.shard_rows)), _MOST_SHARDS)
-    return Manifest(
-        width=model.width,
-        hook_points=[str(point) for point in model.hook_points],
+    new = Manifest(
+        width=width,
+        hook_points=[str(point) for point in sorted({HookPoint.parse(text) for text in config.hook_points})],
         store_dtype=config.store_dtype,
         shard_rows=[0] * shards,
-        settings=settings,
-        forward_dtype=str(model.dtype).removeprefix("torch."),
+        settings=_settings(config, dtype),
+        identity=identity,
+        forward_dtype=dtype,
     )
+    if (config.cache / MANIFEST).is_file():
+        held = Manifest.load(config.cache)
+        held.require_same(new, config.cache)
+        return held
+    config.cache.mkdir(parents=True, exist_ok=True)
+    return new
 
 
-def _require_disk(config: HarvestConfig, model: ResidualModel, manifest: Manifest) -> None:
+def _require_disk(config: HarvestConfig, manifest: Manifest) -> None:
     rows = max(0, config.tokens + config.batch_tokens - manifest.rows)
-    needed = bytes_needed(rows, model.width, model.hook_points, config.store_dtype)
+    needed = bytes_needed(rows, manifest.width, len(manifest.hook_points), config.store_dtype)
     free = shutil.disk_usage(config.cache).free
     if needed > free:
         raise FeaturewatchError(
             f"activation cache {config.cache} with {free / 1e9:.1f} GB free",
-            f"{config.tokens:,} tokens at {len(model.hook_points)} hook points need {needed / 1e9:.1f} GB",
+            f"{config.tokens:,} tokens at {len(manifest.hook_points)} hook points need {needed / 1e9:.1f} GB",
             "harvest fewer --tokens, use --store-dtype float16 or another --cache disk",
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monitor.errors import FeaturewatchError
-from training.options import option
+from training.options import Rule, option, require_all
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,13 @@ class TrainConfig:
     clip: float = option(1.0, "Largest gradient norm.")
     aux_weight: float = option(1 / 32, "Weight of the auxiliary loss that revives dead latents.")
     dead_share: float = option(0.05, "A latent is dead when it did not fire for this share of the run's rows.")
-    threshold_tolerance: float = option(0.05, "Largest relative distance of the L0 at inference from k.")
+    threshold_tolerance: float = option(
+        0.05, "Largest distance of the L0 at inference from k, as a share of k; beyond it nothing is written."
+    )
     seed: int = option(0, "Seed of the initial weights and the row order.")
 
     def __post_init__(self) -> None:
-        rules: list[tuple[bool, str, str, str]] = [
+        rules: list[Rule] = [
             (self.expansion >= 1, f"expansion {self.expansion}", "it must be at least 1", "give for example 8"),
             (self.k >= 1, f"k {self.k}", "it must be at least 1", "give for example 32"),
             (self.epochs > 0, f"epochs {self.epochs}", "it must be above 0", "give for example 1"),
@@ -43,10 +44,43 @@ class TrainConfig:
                 "they are shares of the steps that do not overlap",
                 "give for example 0.05 and 0.4",
             ),
+            (self.clip > 0, f"clip {self.clip}", "it must be above 0", "give for example 1"),
+            (
+                self.aux_weight >= 0,
+                f"aux-weight {self.aux_weight}",
+                "it must not be negative",
+                "give for example 0.03125",
+            ),
+            (0 < self.dead_share <= 1, f"dead-share {self.dead_share}", "it is a share", "give for example 0.05"),
+            (
+                0 < self.threshold_tolerance < 1,
+                f"threshold-tolerance {self.threshold_tolerance}",
+                "it is a share of k",
+                "give for example 0.05",
+            ),
+            (self.seed >= 0, f"seed {self.seed}", "it must not be negative", "give for example 0"),
         ]
-        for good, subject, rule, remedy in rules:
-            if not good:
-                raise FeaturewatchError(subject, rule, remedy)
+        require_all(rules)
+
+    def require_fits(self, width: int, rows: int) -> None:
+        """Raises FeaturewatchError when the SAE has too few latents for k, or `rows` give not even one batch."""
+        latents = self.expansion * width
+        require_all(
+            [
+                (
+                    self.k < latents,
+                    f"k {self.k}",
+                    f"the SAE has {latents} latents, of which only a few may be active",
+                    f"choose a k far below, for example {max(1, latents // 128)}",
+                ),
+                (
+                    int(self.epochs * rows) >= self.batch_rows,
+                    f"training on {rows:,} rows",
+                    f"{self.epochs:g} epochs of them are less than one batch of {self.batch_rows:,} rows",
+                    "harvest more --tokens or use smaller --batch-rows",
+                ),
+            ]
+        )
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Linear warm-up, constant, linear decay to zero."""

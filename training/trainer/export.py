@@ -92,7 +92,8 @@ def require_l0(l0: float, k: float, tolerance: float, hook_point: HookPoint) -> 
         raise FeaturewatchError(
             f"SAE at {hook_point} with L0 {l0:.2f} at inference",
             f"it must lie within {tolerance:.0%} of k = {k:g} on held-out rows",
-            "raise --card-tokens (and --heldout-tokens with it), so that the threshold is estimated on more rows",
+            "raise --card-tokens (and --heldout-tokens with it), so that the threshold is estimated on more rows, or "
+            "--threshold-tolerance",
         )
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from monitor.sae import HookPoint
 from training.harvest.cache import ActivationCache
+from training.harvest.manifest import Manifest
 from training.trainer.batch_top_k import BatchTopK
 from training.trainer.config import TrainConfig
 from training.trainer.train import TrainedSae, train_sae
@@ -23,7 +24,7 @@ _FIGURES = ("scale", "rows", "l0", "fvu", "dead_share", "seconds")
 def trained_once(cache: ActivationCache, hook_point: HookPoint, config: TrainConfig) -> TrainedSae:
     """Trains, or returns what an earlier run with the same settings trained on the same rows."""
     path = cache.folder / str(hook_point) / "trained.safetensors"
-    settings = json.dumps({**asdict(config), "unique_rows": cache.manifest.rows}, sort_keys=True)
+    settings = _settings(cache.manifest, config)
     if path.is_file():
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
@@ -32,6 +33,14 @@ def trained_once(cache: ActivationCache, hook_point: HookPoint, config: TrainCon
     trained = train_sae(cache, hook_point, config)
     _save(trained, path, settings)
     return trained
+
+
+def _settings(manifest: Manifest, config: TrainConfig) -> str:
+    """All that the weights depend on: the training's settings and what the rows were made from."""
+    training = asdict(config)
+    del training["threshold_tolerance"]  # is only looked at afterwards
+    rows = {"unique_rows": manifest.rows, "identity": manifest.identity, "settings": manifest.settings}
+    return json.dumps({"training": training, "harvest": rows}, sort_keys=True)
 
 
 def _save(trained: TrainedSae, path: Path, settings: str) -> None:

@@ -58,13 +58,8 @@ def train_sae(cache: ActivationCache, hook_point: HookPoint, config: TrainConfig
     """
     cache.require(hook_point)
     manifest = cache.manifest
+    config.require_fits(manifest.width, manifest.rows)
     steps = int(config.epochs * manifest.rows) // config.batch_rows
-    if steps < 1:
-        raise FeaturewatchError(
-            f"activation cache {cache.folder} with {manifest.rows:,} rows",
-            f"{config.epochs:g} epochs of it are less than one batch of {config.batch_rows:,} rows",
-            "harvest more tokens or use smaller batches",
-        )
     loop = _Loop(cache, hook_point, config, steps)
     with ProgressLine(f"train {hook_point}", steps * config.batch_rows) as progress:
         for step, x_nd in enumerate(itertools.islice(loop.batches(), steps)):
@@ -83,8 +78,6 @@ class _Loop:
         self._started = time.monotonic()
         width = cache.manifest.width
         latents = config.expansion * width
-        if config.k >= latents:
-            raise FeaturewatchError(f"k {config.k}", f"the SAE has {latents} latents", "choose a k far below")
         first_nd = np.concatenate(
             list(itertools.islice(cache.batches(hook_point, config.batch_rows, config.seed), _FIRST_BATCHES))
         )

@@ -1,0 +1,164 @@
+"""A cache is used again only for the same model, tokenizer, chat template and data, whatever their names."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toy_discovery import toy_config
+
+from monitor.errors import FeaturewatchError
+from monitor.sae import HookPoint
+from training.discovery.capture import capture
+from training.discovery.prompt import Prompt
+from training.harvest.cache import ActivationCache
+from training.harvest.config import HarvestConfig
+from training.harvest.run import harvest
+from training.trainer import finished
+from training.trainer.config import TrainConfig
+from training.trainer.train import TrainedSae, train_sae
+
+POINT = HookPoint(1)
+
+
+@pytest.fixture
+def config(tiny_model: Path, corpus: Path, tmp_path: Path) -> HarvestConfig:
+    """Copies of model and data that a test may change, and a finished cache of them."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.copy(corpus, tmp_path / "corpus.jsonl")
+    made = HarvestConfig(
+        model=str(tmp_path / "model"),
+        data=(tmp_path / "corpus.jsonl",),
+        hook_points=(str(POINT),),
+        cache=tmp_path / "cache",
+        tokens=800,
+        context=64,
+        batch_tokens=256,
+        heldout_share=0.3,
+        dtype="float32",
+    )
+    harvest(made)
+    return made
+
+
+def _change_one_weight(folder: Path) -> None:
+    """In the last layer, which is not even run; name, size and time of the file stay."""
+    path = folder / "model" / "model.safetensors"
+    times = path.stat()
+    tensors = load_file(path)
+    tensors["model.layers.3.mlp.down_proj.weight"][5, 7] += 0.5
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert path.stat().st_size == times.st_size
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _change_config(folder: Path) -> None:
+    path = folder / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rms_norm_eps": 1e-5}))
+
+
+def _change_template(folder: Path) -> None:
+    for path in (folder / "model").glob("*"):
+        if path.suffix in (".json", ".jinja"):
+            path.write_text(path.read_text().replace("You are a test", "You are a pest"))
+
+
+def _change_data(folder: Path) -> None:
+    path = folder / "corpus.jsonl"
+    path.write_text(path.read_text().replace("river", "rover"))
+
+
+CHANGES = [
+    (_change_one_weight, "another model than the one given now"),
+    (_change_config, "another model than the one given now"),
+    (_change_template, "another tokenizer or chat template than"),
+    (_change_data, "another data file than"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES)
+def test_other_content_under_the_same_name_is_refused(
+    config: HarvestConfig, change: Callable[[Path], None], message: str
+) -> None:
+    rows = ActivationCache(config.cache).manifest.rows
+    change(config.cache.parent)
+    with pytest.raises(FeaturewatchError, match=message + r".*Give another --cache folder or remove this one"):
+        harvest(config)
+    assert ActivationCache(config.cache).manifest.rows == rows  # nothing of it was removed
+
+
+def test_the_same_content_in_another_place_is_the_same(config: HarvestConfig, tmp_path: Path) -> None:
+    before = (config.cache / "manifest.json").stat().st_mtime_ns
+    shutil.copytree(config.model, tmp_path / "elsewhere" / "model")
+    harvest(dataclasses.replace(config, model=str(tmp_path / "elsewhere" / "model")))
+    assert (config.cache / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_auto_and_the_dtype_that_it_stands_for_are_the_same(
+    config: HarvestConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    if not torch.cuda.is_available():
+        assert harvest(dataclasses.replace(config, dtype="auto")).settings["dtype"] == "float32"
+    with pytest.raises(FeaturewatchError, match=r"other settings \(dtype\)"):
+        harvest(dataclasses.replace(config, dtype="bfloat16"))
+
+
+def test_a_cache_of_an_older_version_is_refused(config: HarvestConfig) -> None:
+    path = config.cache / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["identity"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(FeaturewatchError, match="made from another model"):
+        harvest(config)
+    path.write_text(json.dumps({**manifest, "model": {}}))
+    with pytest.raises(FeaturewatchError, match="of another version of featurewatch"):
+        harvest(config)
+
+
+def test_weights_trained_on_other_rows_are_not_taken_again(
+    config: HarvestConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = []
+
+    def counted(cache: ActivationCache, point: HookPoint, settings: TrainConfig) -> TrainedSae:
+        trainings.append(point)
+        return train_sae(cache, point, settings)
+
+    monkeypatch.setattr(finished, "train_sae", counted)
+    settings = TrainConfig(expansion=2, k=4, batch_rows=64)
+    cache = ActivationCache(config.cache)
+    finished.trained_once(cache, POINT, settings)
+    finished.trained_once(cache, POINT, dataclasses.replace(settings, threshold_tolerance=0.5))
+    assert len(trainings) == 1  # the tolerance is only looked at afterwards
+    cache.manifest.identity["model"] = "another"
+    finished.trained_once(cache, POINT, settings)
+    assert len(trainings) == 2
+    finished.trained_once(cache, POINT, dataclasses.replace(settings, k=5))
+    assert len(trainings) == 3
+
+
+@pytest.mark.parametrize("change", [_change_one_weight, _change_template])
+def test_captured_prompts_of_another_model_are_not_taken(
+    tiny_model: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    config = toy_config(tmp_path, model=str(tmp_path / "model"), cache=tmp_path / "captured")
+    prompts = [Prompt("boats carry bread", True, False), Prompt("salt", False, False)]
+    point = HookPoint(3)
+    first = capture(config, [point], prompts).residuals[point]
+    assert len(list((tmp_path / "captured").iterdir())) == 1
+    change(tmp_path)
+    second = capture(config, [point], prompts).residuals[point]
+    assert not np.array_equal(first, second)
+    assert len(list((tmp_path / "captured").iterdir())) == 2
+    fresh = capture(dataclasses.replace(config, cache=None), [point], prompts).residuals[point]
+    np.testing.assert_array_equal(second, fresh)

@@ -1,0 +1,83 @@
+"""The manifest of an activation cache: what the rows were made from, and how many there are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monitor.errors import FeaturewatchError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class Manifest:
+    """State and description of a cache.
+
+    Attributes:
+        settings: of the harvest, in JSON form; the dtype is the one that was used, never `auto`.
+        identity: hashes of what the rows were made from (see `training.identity`).
+    """
+
+    width: int
+    hook_points: list[str]
+    store_dtype: str
+    shard_rows: list[int]
+    settings: dict[str, Any]
+    identity: dict[str, str] = field(default_factory=dict)
+    heldout_rows: int = 0
+    heldout_sequences: int = 0
+    batches_done: int = 0
+    complete: bool = False
+    medians: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    heldout_counts: dict[str, int] = field(default_factory=dict)
+    outliers_by_hook_point: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    forward_dtype: str = ""
+    seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return sum(self.shard_rows)
+
+    def save(self, folder: Path) -> None:
+        part = folder / f"{MANIFEST}.part"
+        part.write_text(json.dumps(asdict(self), indent=2))
+        part.replace(folder / MANIFEST)
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Raises FeaturewatchError when there is none or it is not one of this version."""
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise FeaturewatchError(f"activation cache {folder}", f"it must hold {MANIFEST}", "harvest into it first")
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise FeaturewatchError(
+                f"activation cache {folder} ({error})",
+                f"its {MANIFEST} is damaged or of another version of featurewatch, so that it is not known which model "
+                "and data its rows are from",
+                "give another --cache folder or remove this one",
+            ) from error
+
+    def require_same(self, other: Manifest, folder: Path) -> None:
+        """Raises FeaturewatchError unless the rows of both are made from the same things in the same way."""
+        made_from = [what for what in other.identity if self.identity.get(what) != other.identity[what]]
+        if made_from:
+            raise FeaturewatchError(
+                f"activation cache {folder}",
+                f"its rows were made from another {' and another '.join(made_from)} than the one given now (the "
+                "content differs, whatever the name)",
+                "give another --cache folder or remove this one",
+            )
+        changed = [key for key, value in other.settings.items() if self.settings.get(key) != value]
+        if changed:
+            raise FeaturewatchError(
+                f"activation cache {folder}",
+                f"it was harvested with other settings ({', '.join(changed)})",
+                "give another --cache folder or remove this one",
+            )

@@ -1,0 +1,50 @@
+"""What tells one model, tokenizer or data file from another: hashes of their content, never names or times.
+
+Weights are hashed whole. That takes about a second per gigabyte, less than loading them, and a fine-tune in the same
+folder cannot be taken for the model before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monitor.errors import FeaturewatchError
+
+
+def files_sha256(paths: Sequence[Path]) -> str:
+    """SHA-256 over the SHA-256 of each file's bytes, in the given order; raises FeaturewatchError."""
+    return _joined([_file_sha256(path) for path in paths])
+
+
+def model_sha256(model: str) -> str:
+    """Of the configuration and all weights of a Hugging Face folder or a downloaded id; raises FeaturewatchError."""
+    from transformers.utils import cached_file
+
+    config = Path(str(cached_file(model, "config.json")))
+    weights = sorted(config.parent.glob("*.safetensors")) or sorted(config.parent.glob("*.bin"))
+    return _joined([f"{path.name} {_file_sha256(path)}" for path in [config, *weights]])
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """Of a fast tokenizer with its special tokens and its chat template."""
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    parts = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, special]
+    return _joined([json.dumps(part, sort_keys=True) for part in parts])
+
+
+def _file_sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FeaturewatchError(
+            f"file {path} ({error.strerror or error})", "it must be a readable file", "check the path"
+        ) from error
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
