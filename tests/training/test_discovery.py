@@ -21,7 +21,8 @@ from training.discovery.config import DiscoverConfig
 from training.discovery.cross_source import folds_by_source
 from training.discovery.judged import OneSae, judge
 from training.discovery.online import prompt_scores, rolling_mean
-from training.discovery.prompts import Prompt, load_prompts
+from training.discovery.prompt import Prompt
+from training.discovery.prompts import load_prompts
 from training.discovery.report import Report
 from training.discovery.run import discover_from_rows, discover_policy
 from training.discovery.statistics import auroc, false_alarms, threshold_for

@@ -7,7 +7,7 @@ import numpy as np
 from monitor.sae import Dictionary, HookPoint, JumpRelu
 from training.discovery.config import DiscoverConfig
 from training.discovery.fit import fit_detectors
-from training.discovery.prompts import Prompt
+from training.discovery.prompt import Prompt
 from training.discovery.rules import DETECTORS, fitted_rules
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from monitor.sae import Dictionary, HookPoint, JumpRelu, save_saelens
 from training.discovery.capture import PromptRows
 from training.discovery.config import DiscoverConfig
-from training.discovery.prompts import Prompt
+from training.discovery.prompt import Prompt
 
 POINT = HookPoint(2)
 WIDTH, LATENTS, GUILTY = 24, 24, 5

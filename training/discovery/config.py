@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.errors import FeaturewatchError
-from training.options import option
+from training.options import Rule, option, require_all
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class DiscoverConfig:
     seed: int = option(0, "Seed of the samples taken.")
 
     def __post_init__(self) -> None:
-        rules: list[tuple[bool, str, str, str]] = [
+        rules: list[Rule] = [
             (bool(self.saes), "SAEs", "at least one is needed", "add --sae smollm2-135m-instruct/resid_post.14"),
             (
                 bool(self.data) != (self.positive is not None and self.negative is not None),
@@ -45,6 +45,16 @@ class DiscoverConfig:
                 "give one of the two",
             ),
             (self.window >= 1, f"window {self.window}", "it is a number of tokens", "give for example 16"),
+            (self.min_tokens >= 1, f"min-tokens {self.min_tokens}", "it is a number of tokens", "give for example 4"),
+            (0 < self.confidence < 1, f"confidence {self.confidence}", "it is a share", "give for example 0.95"),
+            (self.probe_latents >= 1, f"probe-latents {self.probe_latents}", "it is at least 1", "give for example 64"),
+            (
+                self.single_latents >= 1,
+                f"single-latents {self.single_latents}",
+                "it is at least 1",
+                "give for example 8",
+            ),
+            (self.seed >= 0, f"seed {self.seed}", "it must not be negative", "give for example 0"),
             (
                 0 < self.target_fpr <= self.warn_fpr < 1,
                 f"target-fpr {self.target_fpr} and warn-fpr {self.warn_fpr}",
@@ -52,6 +62,12 @@ class DiscoverConfig:
                 "give for example 0.01 and 0.05",
             ),
         ]
-        for good, subject, rule, remedy in rules:
-            if not good:
-                raise FeaturewatchError(subject, rule, remedy)
+        require_all(rules)
+
+    def require_fits(self, sae: str, latents: int) -> None:
+        """Raises FeaturewatchError when the SAE has fewer latents than a detector is to use."""
+        for name, count in (("probe-latents", self.probe_latents), ("single-latents", self.single_latents)):
+            if count > latents:
+                raise FeaturewatchError(
+                    f"{name} {count}", f"SAE {sae} has {latents} latents", f"give at most {latents}"
+                )

@@ -15,7 +15,7 @@ from training.discovery.cross_source import choose_l2, folds_by_source
 from training.discovery.latents import LatentRanking, latent_scores, rank_latents
 from training.discovery.online import eligible, prompt_scores, rolling_mean
 from training.discovery.probes import LinearProbe, SmoothedRows, fit_probe, sample_rows
-from training.discovery.prompts import Prompt
+from training.discovery.prompt import Prompt
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from monitor.errors import FeaturewatchError
 from training.discovery.config import DiscoverConfig
+from training.discovery.prompt import Prompt
+from training.discovery.selection import selected
 from training.harvest.documents import read_rows
 
 _VAL_SHARE = 0.2
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One labelled user message."""
-
-    text: str
-    is_positive: bool
-    is_val: bool
-    source: str = ""
-    category: str = ""
 
 
 def load_prompts(config: DiscoverConfig) -> list[Prompt]:
     """All prompts that the settings leave, in an order that depends on the seed alone.
 
     Raises:
-        FeaturewatchError: missing files or fields, unknown labels, or a split without both labels.
+        FeaturewatchError: missing files or fields, unknown labels, sources that the data lack, or a split without
+            both labels.
     """
     if config.positive is not None and config.negative is not None:
         prompts = [*_lines(config.positive, True), *_lines(config.negative, False)]
     else:
         prompts = [prompt for path in config.data for prompt in _labelled(path)]
     order = np.random.default_rng(config.seed).permutation(len(prompts))
-    chosen = _capped(_kept((prompts[index] for index in order), config.keep), config.cap)
+    chosen = selected([prompts[index] for index in order], config)
     for is_val in (False, True):
         for is_positive in (False, True):
             if not any(p.is_val == is_val and p.is_positive == is_positive for p in chosen):
@@ -83,35 +73,3 @@ def _lines(path: Path, is_positive: bool) -> Iterable[Prompt]:
         if line.strip():
             share = int.from_bytes(hashlib.sha256(line.encode()).digest()[:4], "big") / 2**32
             yield Prompt(line.strip(), is_positive, share < _VAL_SHARE, path.stem)
-
-
-def _kept(prompts: Iterable[Prompt], keep: Sequence[str]) -> list[Prompt]:
-    wanted: dict[str, set[str]] = {}
-    for entry in keep:
-        source, category = _pair(entry, "keep", "do_not_answer=malicious_uses")
-        wanted.setdefault(source, set()).add(category)
-    return [prompt for prompt in prompts if prompt.category in wanted.get(prompt.source, {prompt.category})]
-
-
-def _capped(prompts: Sequence[Prompt], cap: Sequence[str]) -> list[Prompt]:
-    most = {}
-    for entry in cap:
-        source, number = _pair(entry, "cap", "clinc150=500")
-        if not number.isdigit():
-            raise FeaturewatchError(f"--cap {entry}", "it is written source=number", "write for example clinc150=500")
-        most[source] = int(number)
-    taken: Counter[tuple[str, bool, bool]] = Counter()
-    chosen = []
-    for prompt in prompts:
-        key = (prompt.source, prompt.is_val, prompt.is_positive)
-        if taken[key] < most.get(prompt.source, len(prompts)):
-            taken[key] += 1
-            chosen.append(prompt)
-    return chosen
-
-
-def _pair(entry: str, flag: str, example: str) -> tuple[str, str]:
-    left, equals, right = entry.partition("=")
-    if not (left and equals and right):
-        raise FeaturewatchError(f"--{flag} {entry}", "it is written source=value", f"write for example {example}")
-    return left, right

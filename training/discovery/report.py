@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.discovery.config import DiscoverConfig
-from training.discovery.prompts import Prompt
+from training.discovery.prompt import Prompt
 from training.discovery.statistics import FalseAlarms, false_alarms
 
 Bools = npt.NDArray[np.bool_]

@@ -19,7 +19,8 @@ from training.discovery.capture import PromptRows, capture
 from training.discovery.config import DiscoverConfig
 from training.discovery.judged import OneSae, Verdicts, judge
 from training.discovery.policy_file import parsed, policy_text, report_file, save_probes, weight_files
-from training.discovery.prompts import Prompt, data_files, data_hash, load_prompts
+from training.discovery.prompt import Prompt
+from training.discovery.prompts import data_files, data_hash, load_prompts
 from training.discovery.publish import draft_folder, publish, require_place
 from training.discovery.report import Report, alarms_by_source, recall_by_source
 from training.discovery.rules import DETECTORS
@@ -41,8 +42,9 @@ def discover_policy(config: DiscoverConfig, catalog: Catalog, console: Console) 
     dictionaries = {sae: catalog.load(sae) for sae in config.saes}
     model = ModelConfig.read(config.model)
     config = dataclasses.replace(config, context=min(config.context, model.positions or config.context))
-    for dictionary in dictionaries.values():
+    for sae, dictionary in dictionaries.items():
         dictionary.require_width(model.width, config.model)
+        config.require_fits(sae, dictionary.num_latents)
     model.require_hook_points([dictionary.hook_point for dictionary in dictionaries.values()])
     prompts = load_prompts(config)
     points = sorted({dictionary.hook_point for dictionary in dictionaries.values()})

@@ -13,7 +13,7 @@ from training.discovery.capture import PromptRows
 from training.discovery.config import DiscoverConfig
 from training.discovery.fit import Detectors, fit_detectors
 from training.discovery.online import prompt_scores
-from training.discovery.prompts import Prompt
+from training.discovery.prompt import Prompt
 from training.discovery.rules import Choice, fitted_rules
 from training.discovery.statistics import auroc
 
