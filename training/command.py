@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields
-from pathlib import Path
+from dataclasses import fields, replace
 from typing import Any
 
+from training.harvest.compute import forward_device, forward_dtype
 from training.harvest.config import HarvestConfig
-from training.models.packaged import PACKAGED
 from training.output_config import OutputConfig
 from training.trainer.config import TrainConfig
 
-# Fields whose option has another name, and fields that the command line does not offer.
-_NAMES = {"hook_points": "hook-point", "k": "k"}
-_NOT_OFFERED = {"model", "cache", "prompt_tokens", "shard_rows"}
+# Fields whose option has another name. The cache is left out: it is no part of what is made, and may be gone.
+_NAMES = {"hook_points": "hook-point"}
+_OUTPUT_NAMES = {"dtype": "weights-dtype"}
+_LEFT_OUT = {"model", "cache"}
+_ALWAYS = {"k", "tokens", "dtype"}
 
 
-def command_line(harvest: HarvestConfig, train: TrainConfig, output: OutputConfig) -> str:
-    """`featurewatch train` with every option that differs from its default; folders are left out of file names."""
-    words = ["featurewatch", "train", _model(harvest.model)]
-    for config, rename in ((harvest, {}), (train, {}), (output, {"dtype": "weights-dtype"})):
-        for item in fields(config):
-            value = getattr(config, item.name)
-            if item.name in _NOT_OFFERED or (value == item.default and item.name not in ("k", "tokens")):
-                continue
-            flag = rename.get(item.name) or _NAMES.get(item.name) or item.name.replace("_", "-")
-            words += _words(f"--{flag}", value)
+def command_line(model: str, harvest: HarvestConfig, train: TrainConfig, output: OutputConfig) -> str:
+    """`featurewatch train` with every option that differs from its default, and the dtype that `auto` stands for here.
+
+    Args:
+        model: as it was typed; so are the paths.
+        harvest, train, output: the settings. The command line has one seed for harvest and training.
+    """
+    harvest = replace(harvest, dtype=str(forward_dtype(harvest.dtype, forward_device())).removeprefix("torch."))
+    words = ["featurewatch", "train", model]
+    words += _options(harvest, _NAMES, _LEFT_OUT)
+    words += _options(train, _NAMES, {"seed"})
+    words += _options(output, _OUTPUT_NAMES, set())
     return shlex.join(words)
 
 
-def _model(model: str) -> str:
-    """The alias of a packaged model, a hub id as it is, the last part of any other folder."""
-    name = Path(model).name
-    aliases = {packaged.folder: alias for alias, packaged in PACKAGED.items()}
-    if name in aliases:
-        return aliases[name]
-    return model if model.count("/") == 1 and not Path(model).is_dir() else name
+def _options(config: Any, names: dict[str, str], left_out: set[str]) -> list[str]:
+    words = []
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if item.name not in left_out and (value != item.default or item.name in _ALWAYS):
+            words += _words("--" + names.get(item.name, item.name.replace("_", "-")), value)
+    return words
 
 
 def _words(flag: str, value: Any) -> list[str]:
@@ -44,6 +47,4 @@ def _words(flag: str, value: Any) -> list[str]:
         return [flag] if value else []
     if isinstance(value, tuple):
         return [word for item in value for word in _words(flag, item)]
-    if isinstance(value, Path) and flag == "--data":
-        return [flag, value.name]
     return [flag, str(value)]

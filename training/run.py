@@ -21,6 +21,7 @@ from training.harvest.cache import ActivationCache
 from training.harvest.config import HarvestConfig
 from training.harvest.run import harvest
 from training.output_config import OutputConfig
+from training.preflight import check_training
 from training.trainer.config import TrainConfig
 from training.trainer.export import rounded, to_dictionary, with_threshold
 from training.trainer.finished import trained_once
@@ -28,19 +29,25 @@ from training.trainer.train import TrainedSae
 
 
 def train_saes(
-    harvest_config: HarvestConfig, train_config: TrainConfig, output: OutputConfig, console: Console
+    harvest_config: HarvestConfig,
+    train_config: TrainConfig,
+    output: OutputConfig,
+    console: Console,
+    *,
+    model_as_typed: str = "",
 ) -> dict[HookPoint, Path]:
     """Trains at every hook point of the harvest and returns the folders written.
 
-    A folder appears whole or not at all.
+    A folder appears whole or not at all. `model_as_typed` goes into the card's command in place of the model's folder.
 
     Raises:
         FeaturewatchError: bad input, a folder in the way, or a threshold whose L0 misses its target.
     """
-    command = command_line(harvest_config, train_config, output)
+    command = command_line(model_as_typed or harvest_config.model, harvest_config, train_config, output)
     points = sorted(HookPoint.parse(text) for text in harvest_config.hook_points)
     folders = {point: output.out / str(point) for point in points}
     _require_free(folders, output)
+    check_training(harvest_config, train_config, output)
     manifest = harvest(harvest_config)
     cache = ActivationCache(harvest_config.cache)
     console.print(f"{manifest.rows:,} tokens kept, {manifest.heldout_rows:,} positions held out", highlight=False)
@@ -74,8 +81,6 @@ def _require_free(folders: Mapping[HookPoint, Path], output: OutputConfig) -> No
         raise FeaturewatchError(
             f"output folder {taken[0]}", "it exists already", "give another --out or --replace to overwrite it"
         )
-    if output.dtype not in ("float16", "float32"):
-        raise FeaturewatchError(f"dtype {output.dtype!r}", "it is float16 or float32", "choose one of them")
 
 
 def _stored_form(
