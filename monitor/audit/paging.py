@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from monitor.errors import FeaturewatchError
 from monitor.v1.generations_pb2 import GenerationSummary
+
+_NANOS = re.compile(r"[0-9]{1,19}")
+# The store keeps times as signed integers.
+_LATEST_NANOS = (1 << 63) - 1
 
 
 class PageKey(NamedTuple):
@@ -24,7 +29,7 @@ class PageKey(NamedTuple):
         if not token:
             return None
         nanos, _, generation_id = token.partition(".")
-        if not nanos.isdecimal() or not generation_id:
+        if not generation_id or not _NANOS.fullmatch(nanos) or int(nanos) > _LATEST_NANOS:
             raise FeaturewatchError(
                 f"page token {token!r}",
                 "it must be the next_page_token of an earlier answer",

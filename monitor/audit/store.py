@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
+from google.protobuf.message import DecodeError
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
@@ -20,6 +21,7 @@ from monitor.v1.generations_pb2 import GenerationRecord, GenerationSummary
 
 SCHEMA_VERSION: Final = 1
 _MAX_CANDIDATES: Final = 100
+_SHOWN_TABLES: Final = 3
 
 _tables = sa.MetaData()
 _schema_version = sa.Table("schema_version", _tables, sa.Column("version", sa.Integer, nullable=False))
@@ -50,13 +52,17 @@ class AuditStore:
             FeaturewatchError: it is missing (read only), cannot be opened, is no store or is of another version.
         """
         self._path = path
-        if read_only and not path.is_file():
-            raise FeaturewatchError(
-                f"audit store {path}", "there is no such file", "give the file that the sidecar writes (--store)"
-            )
-        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
-        sa.event.listen(self._engine, "connect", _prepare_reading if read_only else _prepare_writing)
+        # Not as text of a URL, in which `?` and `%` mean something else; absolute, for ":memory:" is a file here.
+        url = sa.URL.create("sqlite", database=str(path.absolute()))
+        self._engine = sa.create_engine(url, connect_args={"timeout": 10})
         with self._readable_errors():
+            if read_only and not path.is_file():
+                raise FeaturewatchError(
+                    f"audit store {path}", "there is no such file", "give the file that the sidecar writes (--store)"
+                )
+            if path.is_file():
+                self._require_no_other_content()
+            sa.event.listen(self._engine, "connect", _prepare_reading if read_only else _prepare_writing)
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # It holds prompts: for its owner only. SQLite gives `-wal` and `-shm` the mode of this file.
@@ -92,7 +98,7 @@ class AuditStore:
         query = sa.select(_generations.c.record).where(_generations.c.generation_id == generation_id)
         with self._readable_errors(), self._engine.connect() as connection:
             row = connection.execute(query).first()
-        return None if row is None else GenerationRecord.FromString(row.record)
+            return None if row is None else GenerationRecord.FromString(row.record)
 
     def page(self, limit: int, before: PageKey | None = None) -> list[GenerationSummary]:
         """Summaries, the newest first, only those after `before` in the listing."""
@@ -125,6 +131,20 @@ class AuditStore:
         with self._readable_errors(), self._engine.connect() as connection:
             return [GenerationSummary.FromString(row.summary) for row in connection.execute(query)]
 
+    def _require_no_other_content(self) -> None:
+        """Refuses the SQLite file of another program before anything in it is changed."""
+        try:
+            names = sa.inspect(self._engine).get_table_names()
+        finally:
+            # Connections that are made from now on are prepared.
+            self._engine.dispose()
+        if names and _schema_version.name not in names:
+            raise FeaturewatchError(
+                f"audit store {self._path} with the tables {', '.join(names[:_SHOWN_TABLES])}",
+                "it must be an SQLite file that Featurewatch made",
+                "name another file with --store",
+            )
+
     def _create(self) -> None:
         with self._engine.begin() as connection:
             _tables.create_all(connection)
@@ -145,8 +165,8 @@ class AuditStore:
     def _readable_errors(self) -> Iterator[None]:
         try:
             yield
-        except (DatabaseError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
+        except (DatabaseError, OSError, DecodeError) as error:
+            cause = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
             raise FeaturewatchError(
                 f"audit store {self._path} ({cause})",
                 "it must be an SQLite file that Featurewatch made, in a folder that this user may use",

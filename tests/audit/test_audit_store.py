@@ -123,8 +123,17 @@ def test_pages_list_the_newest_first_and_each_once(store: AuditStore) -> None:
         seen += [found.generation_id for found in page]
         before = PageKey.from_token(PageKey.of(page[-1]).token)
     assert seen == [f"gen-{number:03d}" for number in reversed(range(7))]
-    with pytest.raises(FeaturewatchError, match="page token 'x'"):
-        PageKey.from_token("x")
+
+
+def test_the_latest_time_has_a_page_token() -> None:
+    key = PageKey((1 << 63) - 1, "gen-1")
+    assert PageKey.from_token(key.token) == key
+
+
+@pytest.mark.parametrize("token", ["x", ".", "1.", ".gen", "-1.gen", "١.gen", f"{1 << 63}.gen", f"{'9' * 5000}.gen"])
+def test_what_is_no_page_token_is_refused(token: str) -> None:
+    with pytest.raises(FeaturewatchError, match="page token '"):
+        PageKey.from_token(token)
 
 
 def test_ids_are_found_by_their_beginning(store: AuditStore) -> None:
@@ -164,6 +173,46 @@ def test_a_store_of_another_version_is_refused(store: AuditStore) -> None:
         plain.execute("update schema_version set version = 9")
     with pytest.raises(FeaturewatchError, match=r"schema version 9: this version .* reads and writes version 1"):
         AuditStore(store.path)
+
+
+@pytest.mark.parametrize("name", ["what?.sqlite", "a#b.sqlite", "a%20b.sqlite", "c:d@e.sqlite"])
+def test_any_name_a_file_can_have_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+    AuditStore(tmp_path / name).close()
+    assert {path.name for path in tmp_path.iterdir()} <= {name, f"{name}-wal", f"{name}-shm"}
+    assert AuditStore(tmp_path / name, read_only=True).count() == 0
+
+
+def test_memory_is_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    AuditStore(Path(":memory:")).put(record())
+    assert AuditStore(Path(":memory:"), read_only=True).count() == 1
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path: Path, read_only: bool) -> None:
+    path = tmp_path / "places.sqlite"
+    with sqlite3.connect(path) as plain:
+        plain.execute("create table bookmarks (url text)")
+    before = path.read_bytes()
+    with pytest.raises(FeaturewatchError, match=r"places.sqlite with the tables bookmarks: it must be .* --store"):
+        AuditStore(path, read_only=read_only)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_record_is_told(store: AuditStore) -> None:
+    store.put(record())
+    with sqlite3.connect(store.path) as plain:
+        plain.execute("update generations set record = x'ff', summary = x'ff'")
+    with pytest.raises(FeaturewatchError, match=r"audit store .*audit.sqlite \("):
+        store.get("gen-001")
+    with pytest.raises(FeaturewatchError, match=r"audit store .*audit.sqlite \("):
+        store.page(1)
+
+
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    for read_only in (False, True):
+        with pytest.raises(FeaturewatchError, match=r"audit store .* \(File name too long\)"):
+            AuditStore(tmp_path / ("a" * 300), read_only=read_only)
 
 
 def test_a_missing_store_is_not_made_by_reading(tmp_path: Path) -> None:
