@@ -9,9 +9,10 @@ import grpc
 import typer
 from rich.markup import escape
 
-from monitor.cli.common import console, default_socket, err_console
+from monitor.cli.common import SIDECAR_HELP, console, default_socket, err_console
 from monitor.cli.render import alert_line
 from monitor.emit import alert_event
+from monitor.errors import FeaturewatchError
 from monitor.rpc import CHANNEL_OPTIONS, Target, call_error
 from monitor.v1.alerts_pb2 import WatchAlertsRequest, WatchAlertsResponse
 from monitor.v1.alerts_pb2_grpc import AlertServiceStub
@@ -29,7 +30,7 @@ def _alerts() -> None:
 
 @app.command("watch")
 def watch(
-    sidecar: Annotated[str, typer.Option(metavar="TARGET", help="unix:<path> or host:port.", show_default=False)] = "",
+    sidecar: Annotated[str, typer.Option(metavar="TARGET", help=SIDECAR_HELP, show_default=False)] = "",
     policy: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this policy; may be repeated.", show_default=False)
     ] = None,
@@ -63,7 +64,11 @@ async def _watch(target: Target, request: WatchAlertsRequest, json: bool) -> Non
                 _say(f"The sidecar at {target} shut down; waiting for it to come back.")
             except TimeoutError:
                 call.cancel()
-                raise typer.Exit(_no_answer(target)) from None
+                raise FeaturewatchError(
+                    f"sidecar at {target}",
+                    f"something listens there, but no alert service answered within {_CONNECT_SECONDS:g} s",
+                    "look whether that is a sidecar and at its log, or give another address with --sidecar",
+                ) from None
             except grpc.aio.AioRpcError as error:
                 if not connected or error.code() not in _GONE:
                     raise call_error(error, target) from error
@@ -81,8 +86,3 @@ def _show(response: WatchAlertsResponse, json: bool) -> None:
 
 def _say(text: str) -> None:
     err_console.print(f"[dim]{escape(text)}[/dim]", highlight=False, soft_wrap=True)
-
-
-def _no_answer(target: Target) -> int:
-    _say(f"Nothing answered at {target} within {_CONNECT_SECONDS:.0f} s.")
-    return 2

@@ -13,21 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.audit_reader import open_reader
-from monitor.cli.common import console
+from monitor.cli.common import SIDECAR_HELP, console
 from monitor.cli.printable import printable_line
 from monitor.cli.render import clock_time, coverage_cell, render_generation
 from monitor.v1.generations_pb2 import GenerationSummary
 
 app = typer.Typer(help="Look at judged generations.", no_args_is_help=True)
 
-_Sidecar = Annotated[
-    str | None, typer.Option("--sidecar", metavar="TARGET", help="unix:<path> or host:port.", show_default=False)
-]
+_Sidecar = Annotated[str | None, typer.Option("--sidecar", metavar="TARGET", help=SIDECAR_HELP, show_default=False)]
 _Store = Annotated[
     Path | None,
     typer.Option("--store", metavar="FILE", help="Read this file instead of asking a sidecar.", show_default=False),
 ]
-_Json = Annotated[bool, typer.Option("--json", help="As JSON, with everything that is stored.")]
 
 
 @app.callback()
@@ -40,8 +37,8 @@ def list_(
     sidecar: _Sidecar = None,
     store: _Store = None,
     all_: Annotated[bool, typer.Option("--all", help="Also the latest that nothing flagged (from a sidecar).")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
-    json: _Json = False,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many, the newest.")] = 50,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List generations, the newest first."""
     with open_reader(sidecar, store) as reader:
@@ -52,7 +49,11 @@ def list_(
     elif summaries:
         console.print(_table(summaries))
     else:
-        console.print("No generation yet." if all_ else "No generation was flagged yet; --all shows the others.")
+        console.print(
+            "No generation yet."
+            if all_
+            else "No generation was flagged yet; with a running sidecar --all shows the others."
+        )
 
 
 @app.command("show")
@@ -62,7 +63,7 @@ def show(
     ],
     sidecar: _Sidecar = None,
     store: _Store = None,
-    json: _Json = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, with everything that is stored.")] = False,
 ) -> None:
     """Show one generation: tokens coloured by score, the rules that fired, the evidence, what was not seen."""
     with open_reader(sidecar, store) as reader:

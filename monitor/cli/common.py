@@ -8,7 +8,18 @@ from rich.console import Console
 
 from training.models.paths import featurewatch_home, resolve_model
 
-__all__ = ["console", "default_policies", "default_socket", "default_zoo", "err_console", "home", "resolve_model"]
+__all__ = [
+    "SIDECAR_HELP",
+    "console",
+    "default_policies",
+    "default_socket",
+    "default_zoo",
+    "err_console",
+    "home",
+    "resolve_model",
+]
+
+SIDECAR_HELP = "unix:<path> or host:port; default: the sidecar of this user on this host."
 
 console = Console()
 err_console = Console(stderr=True)

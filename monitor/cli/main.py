@@ -75,6 +75,18 @@ def main() -> None:
         )
         _say(missing)
         sys.exit(2)
+    except OSError as error:
+        # A path from the command line, wherever it was first looked at: too long, not permitted, a full disk.
+        if error.filename is None:
+            raise
+        _say(
+            FeaturewatchError(
+                f"{error.filename} ({error.strerror})",
+                "it must be a file or folder that this user may use",
+                "check the path, its permissions and the space on its disk",
+            )
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
 

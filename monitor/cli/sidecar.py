@@ -16,6 +16,7 @@ from monitor import __version__
 from monitor.cli.audit_reader import default_store
 from monitor.cli.common import console, default_policies, default_socket, default_zoo, err_console, home
 from monitor.cli.problems import print_problems
+from monitor.errors import FeaturewatchError
 from monitor.policy import PolicyError
 from monitor.rpc import Target, name_of
 from monitor.sidecar.config import RedisConfig, SidecarConfig
@@ -26,37 +27,78 @@ from monitor.v1.alerts_pb2 import Mode
 def sidecar(  # noqa: PLR0917 - one parameter per command-line option
     listen: Annotated[
         list[str] | None,
-        typer.Option(metavar="TARGET", help="unix:<path> or host:port; may be repeated.", show_default=False),
+        typer.Option(
+            metavar="TARGET",
+            help="unix:<path> or host:port; may be repeated. Default: unix:<cache>/sidecar.sock.",
+            show_default=False,
+        ),
     ] = None,
     policies: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR|FILE", help="Policy file or folder; may be repeated.", show_default=False),
+        typer.Option(
+            metavar="DIR|FILE",
+            help="Policy file or folder; may be repeated. Default: policies/ of the checkout.",
+            show_default=False,
+        ),
     ] = None,
     zoo: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Folder with SAEs; may be repeated.", show_default=False)
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with SAEs; may be repeated. Default: zoo/ of the checkout and <cache>/zoo.",
+            show_default=False,
+        ),
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="SQLite file of flagged generations.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="SQLite file of flagged generations. Default: <cache>/audit.sqlite.",
+            show_default=False,
+        ),
     ] = None,
     alerts_jsonl: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append alerts to this file.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Append alerts to this file, one line of JSON each. Default: none.", show_default=False
+        ),
     ] = None,
-    redis: Annotated[str | None, typer.Option(metavar="URL", help="Also send alerts to this Redis.")] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Also add alerts to a stream of this Redis. Default: none.", show_default=False
+        ),
+    ] = None,
     redis_stream: Annotated[str, typer.Option(metavar="NAME", help="Key of the Redis Stream.")] = "mon:events",
     spool: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where alerts wait while Redis is away.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Where alerts wait while Redis is away. Default: <cache>/redis.spool.",
+            show_default=False,
+        ),
     ] = None,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Folder with tokenizer.json; default: the model's.", show_default=False),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder with tokenizer.json. Default: the one that the engine names.",
+            show_default=False,
+        ),
     ] = None,
     insecure_tcp: Annotated[
         bool, typer.Option("--insecure-tcp", help="Allow TCP addresses that other machines can reach, without TLS.")
     ] = False,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Longest wait for open calls at shutdown.")] = 5.0,
 ) -> None:
-    """Judge what taps see: serve gRPC, evaluate policies, send alerts, keep the audit."""
+    """Judge what taps see: serve gRPC, evaluate policies, send alerts, keep the audit.
+
+    <cache> is $FEATUREWATCH_HOME, else ~/.cache/featurewatch. Ends on Ctrl-C or SIGTERM.
+    """
+    if redis is None and spool is not None:
+        raise FeaturewatchError(
+            f"--spool {spool}", "only alerts to Redis are spooled", "add --redis URL or leave it out"
+        )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = SidecarConfig(
         listen=tuple(Target.parse(text) for text in listen or [default_socket()]),
@@ -65,7 +107,7 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         store=store or default_store(),
         tokenizer=tokenizer,
         alerts_jsonl=alerts_jsonl,
-        redis=RedisConfig(redis, redis_stream, spool or home() / "redis.spool") if redis else None,
+        redis=None if redis is None else RedisConfig(redis, redis_stream, spool or home() / "redis.spool"),
         insecure_tcp=insecure_tcp,
         drain_seconds=drain_seconds,
     )

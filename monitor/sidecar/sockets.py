@@ -52,16 +52,16 @@ def _add_port(server: grpc.aio.Server, target: Target) -> int:
 def _clear_stale(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.lexists(path):
+            return
         mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
     except OSError as error:
         raise FeaturewatchError(
             f"socket {path} ({error.strerror})", "its folder must be usable", "choose another path with --listen"
         ) from error
     if not stat.S_ISSOCK(mode):
         raise FeaturewatchError(
-            f"socket path {path}", "a file that is no socket is there", "remove it or choose another path with --listen"
+            f"socket path {path}", "something that is no socket is there", "choose another path with --listen"
         )
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(2)

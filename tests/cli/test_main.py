@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from monitor.cli.main import main
+
+TOO_LONG = "a" * 300
 WITHOUT_ENGINE = """
 import sys
 HEAVY = {'torch', 'transformers', 'vllm', 'openai', 'sklearn', 'accelerate', 'gguf', 'requests'}
@@ -71,7 +74,15 @@ def test_models_are_listed_without_being_fetched(tmp_path: Path) -> None:
         (("sidecar", "--alerts-jsonl", "/proc/nowhere/alerts"), "alerts file /proc/nowhere/alerts (No such file"),
         (("sidecar", "--redis", "redis://localhost", "--spool", "/proc/nowhere/x"), "spool file /proc/nowhere/x (No"),
         (("sidecar", "--redis", "redis://[::1?password=secret"), "Redis URL 'redis://[::1': it must be a whole URL"),
+        (("sidecar", "--redis", ""), "Redis URL '': it must be a whole URL"),
+        (("sidecar", "--spool", "x"), "--spool x: only alerts to Redis are spooled. Add --redis URL"),
+        (("sidecar", "--tokenizer", TOO_LONG), f"{TOO_LONG} (File name too long): it must be a file or folder"),
         (("policy", "check", "/nonexistent/policy.yaml"), "/nonexistent/policy.yaml"),
+        (("policy", "check", "x", "--model", TOO_LONG), f"{TOO_LONG} (File name too long)"),
+        (("audit", "list", "--store", TOO_LONG), f"audit store {TOO_LONG} (File name too long)"),
+        (("audit", "list", "--limit", "99999999999999999999"), "Invalid value for '--limit'"),
+        (("audit", "list", "--limit", "0"), "Invalid value for '--limit'"),
+        (("alerts", "watch", "--sidecar", "nowhere"), "address 'nowhere': an address is written unix:<path>"),
     ],
 )
 def test_bad_input_gets_a_message_and_no_traceback(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
@@ -79,3 +90,20 @@ def test_bad_input_gets_a_message_and_no_traceback(tmp_path: Path, arguments: tu
     assert result.returncode == 2
     assert says in result.stderr + result.stdout
     assert "Traceback" not in result.stderr
+
+
+def test_a_demo_that_cannot_start_keeps_the_results_of_the_last(tmp_path: Path) -> None:
+    earlier = tmp_path / "demo" / "alerts.jsonl"
+    earlier.parent.mkdir()
+    earlier.touch()
+    assert featurewatch("demo", "--model", "nope", home=tmp_path).returncode == 2
+    assert earlier.exists()
+
+
+def test_an_error_of_the_system_that_is_about_no_file_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError("socket is not connected")
+
+    monkeypatch.setattr("monitor.cli.main.app", fail)
+    with pytest.raises(OSError, match="not connected"):
+        main()

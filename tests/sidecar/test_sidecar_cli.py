@@ -7,7 +7,11 @@ import io
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from rich.console import Console
 from sidecar_kit import FakeTap, Rows, World, begin, channel_to, connect, end, running_sidecar
@@ -16,7 +20,8 @@ from support.command import Command
 from monitor.cli.printable import printable
 from monitor.cli.render import alert_line, coverage_words, render_generation
 from monitor.cli.transcript import Scale
-from monitor.v1.alerts_pb2 import Alert
+from monitor.v1.alerts_pb2 import Alert, WatchAlertsRequest, WatchAlertsResponse
+from monitor.v1.alerts_pb2_grpc import AlertServiceServicer, add_AlertServiceServicer_to_server
 from monitor.v1.coverage_pb2 import Coverage
 from monitor.v1.generations_pb2 import GenerationRecord, GetGenerationRequest
 from monitor.v1.generations_pb2_grpc import GenerationServiceStub
@@ -173,6 +178,37 @@ def test_a_sidecar_that_is_not_there_is_told(world: World, featurewatch: Command
     assert code == 2
     assert f"sidecar at unix:{world.socket}: nothing answers there" in err
     assert "featurewatch sidecar" in err
+
+
+class MuteAlertService(AlertServiceServicer):
+    """Takes calls and never answers."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def WatchAlerts(  # noqa: N802
+        self, request: WatchAlertsRequest, context: grpc.ServicerContext
+    ) -> Iterator[WatchAlertsResponse]:
+        assert self.ended.wait(60)
+        yield from ()
+
+
+def test_what_listens_but_does_not_answer_is_told(
+    world: World, featurewatch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.cli.alerts._CONNECT_SECONDS", 0.2)
+    mute = MuteAlertService()
+    server = grpc.server(ThreadPoolExecutor(1))
+    add_AlertServiceServicer_to_server(mute, server)
+    server.add_insecure_port(f"unix:{world.socket}")
+    server.start()
+    try:
+        code, _, err = featurewatch("alerts", "watch", "--sidecar", f"unix:{world.socket}")
+    finally:
+        mute.ended.set()
+        server.stop(None)
+    assert code == 2
+    assert f"sidecar at unix:{world.socket}: something listens there, but no alert service answered within 0.2 s" in err
 
 
 async def test_watching_survives_a_restart_of_the_sidecar(world: World) -> None:

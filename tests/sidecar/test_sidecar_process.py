@@ -166,7 +166,7 @@ def accepts(path: Path) -> bool:
 def test_addresses_that_may_not_be_used_are_refused(world: World, refused: Refused) -> None:
     arguments = world.arguments()[2:]
     world.socket.write_text("not a socket")
-    assert "a file that is no socket is there" in refused("--listen", f"unix:{world.socket}", *arguments)
+    assert "something that is no socket is there" in refused("--listen", f"unix:{world.socket}", *arguments)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

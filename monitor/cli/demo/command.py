@@ -28,7 +28,9 @@ _START_SECONDS = 600.0
 
 def demo(
     model: Annotated[str, typer.Option(help="Chat model: alias, Hugging Face folder or id.")] = "smollm2",
-    policies: Annotated[Path | None, typer.Option(help="Policy file or folder.")] = None,
+    policies: Annotated[
+        Path | None, typer.Option(help="Policy file or folder. Default: policies/ of the checkout.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Answer tokens per request.")] = 40,
     compiled: Annotated[
         bool, typer.Option(help="Serve with torch.compile (two more minutes to start on a CPU).")
@@ -37,14 +39,17 @@ def demo(
 ) -> None:
     """Serve a chat model with the tap and the sidecar, send it traffic, show what was flagged.
 
-    Exits with 1 if a request failed or no alert came through.
+    Logs, alerts and audit store go to demo/ in the cache and replace those of the last run. Exits with 1 if a request
+    failed or no alert came through.
     """
-    folder = home() / "demo"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     path = resolve_model(model)
     policies = policies or default_policies()
     zoo = default_zoo()
+    hook_points = hook_points_needed(policies, zoo)
+    # Only now: a mistake on the command line must not cost the results of the last run.
+    folder = home() / "demo"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="featurewatch-demo-") as sockets:
         setting = Setting(
             model=path,
@@ -53,7 +58,7 @@ def demo(
             folder=folder,
             policies=policies,
             zoo=zoo,
-            hook_points=hook_points_needed(policies, zoo),
+            hook_points=hook_points,
             compiled=compiled,
             port=free_port(),
         )
