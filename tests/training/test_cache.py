@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from training.harvest.cache import ActivationCache, CacheWriter
 from training.harvest.manifest import Manifest
@@ -56,3 +59,30 @@ def test_bytes_beyond_the_manifest_are_cut_off(tmp_path: Path) -> None:
     writer.flush()
     numbers = np.concatenate(list(ActivationCache(tmp_path).batches(POINT, 1, 0)))[:, 0]
     assert sorted(numbers.tolist()) == list(range(4100))
+
+
+def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 30, hard))
+    try:
+        manifest = Manifest(2, [str(POINT), "resid_post.1"], "float32", [0] * 100, settings={})
+        writer = CacheWriter(tmp_path, manifest)
+        for first in (0, 1000):
+            rows = _numbered(first, 1000)
+            writer.append({**rows, HookPoint(1): -rows[POINT]}, np.random.default_rng(first))
+        writer.flush()
+        cache = ActivationCache(tmp_path)
+        for point, sign in ((POINT, 1), (HookPoint(1), -1)):
+            numbers = sign * np.concatenate([batch[:, 0] for batch in cache.batches(point, 100, seed=0)])
+            assert sorted(numbers.tolist()) == list(range(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_cut_off_shard_is_told(tmp_path: Path) -> None:
+    _filled(tmp_path)
+    shard = next((tmp_path / str(POINT)).iterdir())
+    shard.write_bytes(shard.read_bytes()[:-8])
+    with pytest.raises(FeaturewatchError, match=r"the manifest counts .*Remove the cache folder and harvest again"):
+        CacheWriter(tmp_path, Manifest.load(tmp_path))

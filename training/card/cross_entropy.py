@@ -117,7 +117,7 @@ def _splice(kept_bt: npt.NDArray[np.bool_], replace: Replace) -> Any:
         mask_bt = torch.from_numpy(kept_bt).to(hidden_btd.device)
         rows_nd = replace(hidden_btd[mask_bt].float().cpu().numpy())
         changed_btd = hidden_btd.clone()
-        changed_btd[mask_bt] = torch.from_numpy(np.ascontiguousarray(rows_nd, np.float32)).to(hidden_btd)
+        changed_btd[mask_bt] = torch.from_numpy(np.array(rows_nd, np.float32)).to(hidden_btd)
         return (changed_btd, *output[1:]) if isinstance(output, tuple) else changed_btd
 
     return hook

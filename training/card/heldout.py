@@ -75,7 +75,7 @@ def heldout_rows(
     Raises:
         FeaturewatchError: one of the halves has no content tokens.
     """
-    for half, purpose in ((0, "set the threshold"), (1, "are measured for the card")):
+    for half, purpose in ((0, "sets the threshold"), (1, "is measured for the card")):
         if not any((sequence.reasons_n == Reason.KEPT).any() for sequence in sequences[half::2]):
             raise FeaturewatchError(
                 f"{len(sequences)} held-out sequence{'' if len(sequences) == 1 else 's'}",

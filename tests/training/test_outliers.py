@@ -1,0 +1,31 @@
+"""Which rows are left out for their values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from monitor.sae import HookPoint
+from training.harvest.outliers import outliers
+
+POINT = HookPoint(0)
+
+
+def _found(rows: list[list[float]], store_dtype: str, factor: float = 100.0) -> list[bool]:
+    rows_btd = torch.tensor(rows)[None]
+    return outliers({POINT: rows_btd}, {str(POINT): 2e4}, factor, store_dtype)[POINT][0].tolist()
+
+
+@pytest.mark.parametrize(("store_dtype", "left_out"), [("float16", True), ("float32", False)])
+def test_float16_overflow_is_judged_by_the_values(store_dtype: str, left_out: bool) -> None:
+    """A norm of 120,000 with all values at 60,000 fits float16; a single value of 70,000 does not."""
+    rows = [[60_000.0] * 4, [-65_504.0] * 4, [70_000.0, 0, 0, 0], [0, 0, -65_536.0, 0], [1.0] * 4]
+    assert _found(rows, store_dtype) == [False, False, left_out, left_out, False]
+    kept = np.array(rows)[np.logical_not(_found(rows, store_dtype))]
+    assert np.isfinite(kept.astype(store_dtype)).all()
+
+
+def test_rows_far_above_the_median_and_broken_ones_are_left_out() -> None:
+    rows = [[3e4, 0, 0], [5e4, 0, 0], [float("nan"), 0, 0], [0, float("inf"), 0]]
+    assert _found(rows, "float32", factor=2.0) == [False, True, True, True]
