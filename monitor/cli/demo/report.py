@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.demo.prompts import Kind
 from monitor.cli.demo.traffic import Answer
-from monitor.cli.render import coverage_cell
 from monitor.v1 import generations_pb2
 
 Summaries = Mapping[str, generations_pb2.GenerationSummary]
@@ -20,32 +20,36 @@ def is_flagged(summary: generations_pb2.GenerationSummary | None) -> bool:
 
 
 def generations_table(answers: Sequence[Answer], summaries: Summaries) -> Table:
-    """One row per prompt, in the order in which they were sent."""
-    table = Table(title="All generations, with the highest score of each detector", title_justify="left")
+    """One row per prompt, in the order in which they were sent, under a line for each kind of prompt."""
+    table = Table(
+        title="All generations: highest score of each detector, positions seen of all",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     detectors = {peak.detector: peak.fire for summary in summaries.values() for peak in summary.peaks}
     for column, options in (
-        ("#", {"justify": "right"}),
-        ("kind", {"no_wrap": True}),
-        ("prompt", {"max_width": 40, "overflow": "ellipsis", "no_wrap": True}),
+        # The first column to give way when the terminal is narrow.
+        ("prompt", {"max_width": 40}),
         ("verdict", {}),
         ("judged", {"no_wrap": True}),
-        *(
-            (f"{detector}\n(fire {fire:.2f})", {"justify": "right", "no_wrap": True})
-            for detector, fire in detectors.items()
-        ),
+        *((f"{detector}\n≥ {fire:.2f}", {"justify": "right", "no_wrap": True}) for detector, fire in detectors.items()),
         ("coverage", {"justify": "right", "no_wrap": True}),
     ):
         table.add_column(column, **options)  # type: ignore[arg-type]
-    for number, answer in enumerate(answers, 1):
+    kind = ""
+    for answer in answers:
+        if answer.prompt.kind != kind:
+            kind = answer.prompt.kind
+            table.add_row(Text(kind, style="bold"))
         summary = summaries.get(answer.external_id)
         table.add_row(
-            str(number),
-            answer.prompt.kind,
-            answer.prompt.text,
+            Text(answer.prompt.text, no_wrap=True, overflow="ellipsis"),
             _verdict(answer, summary),
             _judged(answer.prompt.kind, summary),
             *(_peak(summary, detector) for detector in detectors),
-            coverage_cell(summary.coverage) if summary else "none",
+            f"{summary.coverage.observed}/{summary.coverage.positions}" if summary else "none",
         )
     return table
 
@@ -70,8 +74,8 @@ def _verdict(answer: Answer, summary: generations_pb2.GenerationSummary | None) 
     if summary is None:
         return Text("not seen by the sidecar", style="bold red")
     if summary.fired:
-        return Text(", ".join(summary.fired), style="red")
-    return Text("clear", style="green")
+        return Text(", ".join(name.rpartition("/")[2] for name in summary.fired), style="red")
+    return Text("clear")
 
 
 def _judged(kind: Kind, summary: generations_pb2.GenerationSummary | None) -> Text:
