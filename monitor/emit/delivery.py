@@ -73,7 +73,11 @@ class Delivery:
                 _log.warning("%s: %d events not delivered at the end", self.name, len(self._outbox))
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._sink.close()
+        try:
+            await self._sink.close()
+        except OSError as error:
+            # It is given up anyway, and other sinks and the store wait to be closed.
+            _log.warning("%s: not closed in order: %s", self.name, error)
         self._outbox.close()
 
     async def _drained(self) -> None:
@@ -88,10 +92,18 @@ class Delivery:
                 if event is not None:
                     await self._sink.deliver(event)
                     self._outbox.advance()
-            except (SinkError, OSError) as error:
+            except Exception as error:  # noqa: BLE001
+                # Also what no sink should raise: this task must live as long as the sidecar, or alerts pile up unsaid.
                 self._stats = replace(self._stats, failed_attempts=self._stats.failed_attempts + 1)
                 if pause == 0.0:
-                    _log.error("%s: delivery failed, %d waiting: %s", self.name, len(self._outbox), error)
+                    expected = isinstance(error, SinkError | OSError)
+                    _log.error(
+                        "%s: delivery failed, %d waiting: %s",
+                        self.name,
+                        len(self._outbox),
+                        error,
+                        exc_info=None if expected else error,
+                    )
                 pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
                 await asyncio.sleep(pause)
                 continue

@@ -12,7 +12,7 @@ class Outbox(Protocol):
     """A bounded first-in, first-out store."""
 
     def put(self, event: Event) -> bool:
-        """False when it is full: the event is not kept."""
+        """False when it is full: the event is not kept. Raises OSError."""
         ...
 
     def peek(self) -> Event | None:

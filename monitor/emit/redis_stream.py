@@ -55,7 +55,10 @@ class RedisStreamSink:
             raise SinkError(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        try:
+            await self._redis.aclose()
+        except RedisError as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _without_secrets(url: str) -> str:

@@ -40,6 +40,12 @@ class SpoolOutbox:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _open_locked(path)
             self._load(self._stored_offset())
+        except BlockingIOError as error:
+            raise FeaturewatchError(
+                f"spool file {path}",
+                "another process has it open, and events of two processes must not be mixed",
+                "stop the other sidecar or give each its own --spool file",
+            ) from error
         except OSError as error:
             raise FeaturewatchError(
                 f"spool file {path} ({error.strerror})",
@@ -48,6 +54,7 @@ class SpoolOutbox:
             ) from error
 
     def put(self, event: Event) -> bool:
+        """Raises OSError: it is not kept."""
         self._notice_truncation()
         line = event.line.encode() + b"\n"
         if self._size - self._offset + len(line) > self._max_bytes:
@@ -165,15 +172,12 @@ class SpoolOutbox:
 
 
 def _open_locked(path: Path) -> BinaryIO:
+    """Raises BlockingIOError when another process has it."""
     # Unbuffered: after a failed write no bytes stay behind in memory, to be written some other time.
     file: BinaryIO = open(path, "r+b", buffering=0, opener=private_or_new)  # noqa: SIM115 - lives as long as the spool
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except BlockingIOError:
         file.close()
-        raise FeaturewatchError(
-            f"spool file {path}",
-            "another process has it open, and events of two processes must not be mixed",
-            "stop the other sidecar or give each its own --spool file",
-        ) from error
+        raise
     return file

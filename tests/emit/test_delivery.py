@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from emit_kit import FailingSink, make_event
 
-from monitor.emit import Delivery, JsonlSink, MemoryOutbox
+from monitor.emit import Delivery, Event, JsonlSink, MemoryOutbox
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,30 @@ async def test_a_full_outbox_drops_new_events_and_counts_them() -> None:
     await settled(delivery)
     assert sink.taken == ["alert-0", "alert-1", "alert-2"]
     await delivery.close()
+
+
+async def test_an_unexpected_error_of_a_sink_does_not_end_the_delivery(caplog: pytest.LogCaptureFixture) -> None:
+    class Surprising(FailingSink):
+        async def deliver(self, event: Event) -> None:
+            if self.attempts < 2:
+                self.attempts += 1
+                raise LookupError("no such thing")
+            await super().deliver(event)
+
+        async def close(self) -> None:
+            raise ConnectionResetError("reset by peer")
+
+    sink = Surprising()
+    delivery = Delivery(sink, MemoryOutbox())
+    delivery.start()
+    delivery.offer(make_event(1))
+    delivery.offer(make_event(2))
+    await settled(delivery)
+    assert sink.taken == ["alert-1", "alert-2"]
+    assert (delivery.stats.delivered, delivery.stats.failed_attempts) == (2, 2)
+    assert caplog.text.count("Traceback") == 1, "the traceback, once for all attempts"
+    await delivery.close()
+    assert "not closed in order: reset by peer" in caplog.text
 
 
 async def test_closing_is_bounded_when_the_sink_is_down() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -66,6 +67,20 @@ def test_it_is_bounded_and_makes_room_for_new_events(tmp_path: Path) -> None:
         assert spool.put(make_event(number))
         assert (tmp_path / "spool").stat().st_size <= 6 * size
     assert drain(spool) == ["alert-6", "alert-7", "alert-8"]
+
+
+def test_a_spool_that_cannot_make_room_says_so_as_any_disk_does(tmp_path: Path) -> None:
+    path, size = tmp_path / "spool", len(make_event(1).line.encode()) + 1
+    spool = SpoolOutbox(path, max_bytes=2 * size)
+    spool.put(make_event(1))
+    for number in (2, 3, 4):
+        spool.put(make_event(number))
+        spool.advance()
+    with path.with_name("spool.new").open("wb") as taken:
+        fcntl.flock(taken, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="temporarily unavailable"):
+            spool.put(make_event(5))
+    assert drain(spool) == ["alert-4"]
 
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
