@@ -24,13 +24,11 @@ class AlertService(AlertServiceServicer):
     async def WatchAlerts(  # noqa: N802
         self, request: WatchAlertsRequest, context: Context
     ) -> AsyncIterator[WatchAlertsResponse]:
-        known = [policy.name for policy in self._book.policies]
-        for name in request.policies:
-            if name not in known:
-                error = FeaturewatchError(
-                    f"policy {name!r}", f"this sidecar has {', '.join(known)}", "choose one of them"
-                )
-                await abort(context, grpc.StatusCode.NOT_FOUND, "UNKNOWN_POLICY", error)
+        try:
+            for name in request.policies:
+                self._book.policy(name)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.NOT_FOUND, "UNKNOWN_POLICY", error)
         with self._hub.watch(request) as watcher:
             # Tells the client that from now on nothing escapes it.
             await context.send_initial_metadata(())

@@ -14,7 +14,7 @@ from monitor.rpc import WireFormatError, ints_from_bytes
 from monitor.sidecar.alerting import stable_id
 from monitor.sidecar.frame_rows import Segment, read_activations, read_segments, read_token_ids
 from monitor.sidecar.ledger import PolicyLedger
-from monitor.sidecar.plan import TapPlan
+from monitor.sidecar.plan import TapPlan, model_name
 from monitor.sidecar.problem_log import ProblemLog
 from monitor.sidecar.request import LiveRequest, RequestIdentity
 from monitor.sidecar.row_judge import RowJudge
@@ -141,7 +141,7 @@ class TapJudge:
             generation_id=stable_id("generation", self._session_id, self._tap_id, begin.request_id),
             request_id=begin.request_id,
             external_id=begin.external_id,
-            model=self.engine_info.served_model or self.engine_info.model,
+            model=model_name(self.engine_info),
             adapter=begin.adapter,
             start_unix_nanos=min(begin.start_unix_nanos, LATEST_NANOS),
             prompt_tokens=len(prompt_ids),

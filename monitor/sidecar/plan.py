@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from monitor.errors import FeaturewatchError
-from monitor.policy import Mode, Policy, PolicySet, check_policy, compile_policies, fit_mismatch, matches_model
+from monitor.policy import (
+    Mode,
+    Policy,
+    PolicySet,
+    Problem,
+    Sources,
+    check_policy,
+    compile_policies,
+    fit_mismatch,
+    matches_model,
+)
 from monitor.sidecar.frame_rows import HookColumns
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.provenance import provenance_of
@@ -97,6 +107,22 @@ def serving_config(engine: EngineInfo) -> dict[str, str]:
     }
 
 
+def model_name(engine: EngineInfo) -> str:
+    """The name under which clients ask for the model, else its folder or id."""
+    return engine.served_model or engine.model
+
+
+def check_for_engine(policy: Policy, sources: Sources, engine: EngineInfo) -> list[Problem]:
+    """What is wrong with a policy on this engine, as far as the engine says what it is."""
+    return check_policy(
+        policy,
+        sources,
+        num_layers=engine.num_layers or None,
+        width=engine.hidden_size or None,
+        model=model_name(engine),
+    )
+
+
 def _fault(book: PolicyBook, policy: Policy, engine: EngineInfo, hook_points: Sequence[str]) -> str:
     names = [name for name in (engine.served_model, engine.model) if name]
     if not any(matches_model(policy, name) for name in names):
@@ -104,13 +130,7 @@ def _fault(book: PolicyBook, policy: Policy, engine: EngineInfo, hook_points: Se
         return f"spec.match.models ({patterns}) does not match model {' or '.join(names)}"
     try:
         directions = compile_policies([policy], book.sources).directions
-        problems = check_policy(
-            policy,
-            book.sources,
-            num_layers=engine.num_layers or None,
-            width=engine.hidden_size or None,
-            model=engine.served_model or engine.model,
-        )
+        problems = check_for_engine(policy, book.sources, engine)
     except FeaturewatchError as error:
         return str(error)
     if problems:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitor.errors import FeaturewatchError
 from monitor.policy import Policy, PolicyError, PolicySet, Problem, check_policy, compile_policies, same_names
 from monitor.sae import Catalog
 from monitor.sidecar.policy_files import policy_files, read_policy
@@ -58,5 +59,10 @@ class PolicyBook:
         saes = dict.fromkeys(ref.source for ref in self.compiled.directions if ref.kind == "latent")
         return {sae: self.sources.sae(sae).sha256 for sae in saes}
 
-    def policy(self, name: str) -> Policy | None:
-        return next((policy for policy in self.policies if policy.name == name), None)
+    def policy(self, name: str) -> Policy:
+        """Raises FeaturewatchError with the known names."""
+        for policy in self.policies:
+            if policy.name == name:
+                return policy
+        known = ", ".join(policy.name for policy in self.policies)
+        raise FeaturewatchError(f"policy {name!r}", f"this sidecar has {known}", "choose one of them")

@@ -12,6 +12,7 @@ from monitor.errors import FeaturewatchError
 from monitor.policy import Mode as PolicyMode
 from monitor.policy import Policy, PolicyError, Problem, check_policy, parse_policy
 from monitor.rpc import abort
+from monitor.sidecar.plan import check_for_engine
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.taps import Taps
 from monitor.v1.alerts_pb2 import Mode
@@ -51,10 +52,9 @@ class PolicyService(PolicyServiceServicer):
     async def GetPolicy(  # noqa: N802
         self, request: GetPolicyRequest, context: grpc.aio.ServicerContext[GetPolicyRequest, GetPolicyResponse]
     ) -> GetPolicyResponse:
-        policy = self._book.policy(request.name)
-        if policy is None:
-            known = ", ".join(policy.name for policy in self._book.policies)
-            error = FeaturewatchError(f"policy {request.name!r}", f"this sidecar has {known}", "choose one of them")
+        try:
+            policy = self._book.policy(request.name)
+        except FeaturewatchError as error:
             await abort(context, grpc.StatusCode.NOT_FOUND, "UNKNOWN_POLICY", error)
         return GetPolicyResponse(status=self._status(policy), source=policy.source)
 
@@ -78,13 +78,7 @@ class PolicyService(PolicyServiceServicer):
             return CheckPolicyResponse(problems=map(_problem, error.problems))
         problems = check_policy(policy, self._book.sources)
         for engine in engines:
-            problems += check_policy(
-                policy,
-                self._book.sources,
-                num_layers=engine.num_layers or None,
-                width=engine.hidden_size or None,
-                model=engine.served_model or engine.model,
-            )
+            problems += check_for_engine(policy, self._book.sources, engine)
         return CheckPolicyResponse(problems=map(_problem, dict.fromkeys(problems)))
 
     def _status(self, policy: Policy) -> PolicyStatus:

@@ -11,6 +11,7 @@ import grpc
 from monitor import __version__
 from monitor.errors import FeaturewatchError
 from monitor.rpc import PROTOCOL_VERSION, abort
+from monitor.sidecar.plan import model_name
 from monitor.sidecar.taps import Tap, Taps
 from monitor.v1.tap_pb2 import Ack, Hello, StepFrame, StreamRequest, StreamResponse, Welcome
 from monitor.v1.tap_pb2_grpc import TapServiceServicer
@@ -175,7 +176,7 @@ def _log_plan(tap: Tap) -> None:
         tap.hello.tap_id,
         engine.name,
         engine.version,
-        engine.served_model or engine.model,
+        model_name(engine),
         ", ".join(tap.hello.hook_points) or "none",
         len(tap.plan.policies.directions),
         ", ".join(tap.plan.served) or "no policy",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
-from monitor.sidecar.plan import TapPlan, plan_for_tap
+from monitor.sidecar.plan import TapPlan, model_name, plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.publisher import Outcome, Publisher
 from monitor.sidecar.tokenizer_cache import TokenizerCache
@@ -42,7 +42,7 @@ class Tap:
     def status(self) -> TapStatus:
         return TapStatus(
             tap_id=self.hello.tap_id,
-            model=self.hello.engine.served_model or self.hello.engine.model,
+            model=model_name(self.hello.engine),
             hook_points=self.hello.hook_points,
             connected=self.reader is not None,
             frames=self.judge.frames,
