@@ -13,7 +13,7 @@ from monitor.cli import alerts, audit, model, policy, sae
 from monitor.cli.common import err_console
 from monitor.cli.demo import demo
 from monitor.cli.discover import discover
-from monitor.cli.printable import printable
+from monitor.cli.printable import printable_lines
 from monitor.cli.sidecar import sidecar
 from monitor.cli.train import train
 from monitor.errors import FeaturewatchError
@@ -92,8 +92,8 @@ def main() -> None:
 
 
 def _say(error: FeaturewatchError) -> None:
-    # It may quote ids that clients chose: printable line by line, so that its own line ends stay.
-    text = "\n".join(printable(line) for line in str(error).split("\n"))
+    # It may quote ids that clients chose.
+    text = printable_lines(str(error))
     err_console.print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
 
 

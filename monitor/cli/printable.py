@@ -19,6 +19,11 @@ def printable_line(text: str) -> str:
     return printable(text).replace("\n", "")
 
 
+def printable_lines(text: str) -> str:
+    """`printable` for our own text that quotes others': its line ends stay as they are."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def _shown(character: str) -> str:
     if character == "\n":
         return "⏎\n"

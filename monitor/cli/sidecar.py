@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from rich.table import Table
 from monitor import __version__
 from monitor.cli.audit_reader import default_store
 from monitor.cli.common import console, default_policies, default_socket, default_zoo, err_console, home
+from monitor.cli.log_lines import log_to_stderr
 from monitor.cli.problems import print_problems
 from monitor.errors import FeaturewatchError
 from monitor.policy import PolicyError
@@ -99,7 +99,7 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         raise FeaturewatchError(
             f"--spool {spool}", "only alerts to Redis are spooled", "add --redis URL or leave it out"
         )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     config = SidecarConfig(
         listen=tuple(Target.parse(text) for text in listen or [default_socket()]),
         policies=tuple(policies or [default_policies()]),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from support.command import Command
 
 from monitor.audit import AuditStore
 from monitor.cli.alerts import _show
+from monitor.cli.log_lines import PrintableFormatter
 from monitor.errors import FeaturewatchError
 from monitor.v1.alerts_pb2 import Alert, Contribution, DetectorReading, WatchAlertsResponse
 from monitor.v1.engine_pb2 import EngineInfo
@@ -144,6 +147,17 @@ def test_a_transcript_cannot_steer_the_terminal(tmp_path: Path, featurewatch: Co
     assert code == 0
     assert "日本 🙂" in out
     assert not set(STEERING.rstrip(" 日本🙂")) & {c for c in out if not c.isprintable()}
+
+
+def test_a_log_line_stays_one_line_and_plain() -> None:
+    try:
+        raise ValueError(f"bad {ESCAPING}")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "request %s", (ESCAPING,), sys.exc_info())
+    message, *traceback = PrintableFormatter().format(record).split("\n")
+    assert message.endswith(f"ERROR x: request {SHOWN}")
+    assert traceback[0].startswith("Traceback")
+    assert not {"\x1b", "\x07", "\u202e"} & set("".join(traceback))
 
 
 def plain_ascii(text: str) -> bool:
