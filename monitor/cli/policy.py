@@ -13,11 +13,11 @@ from rich.table import Table
 from monitor.cli.common import console, default_zoo, err_console, resolve_model
 from monitor.cli.model_shape import ModelShape, read_model_shape
 from monitor.cli.problems import print_problems
-from monitor.policy import Policy, PolicyError, Problem, check_policy, same_names
+from monitor.policy import Policy, check_policy
 from monitor.policy.json_schema import json_schema
 from monitor.policy.schema import Calibration, Detector
 from monitor.sae import Catalog
-from monitor.sidecar.policy_files import policy_files, read_policy
+from monitor.sidecar.policy_files import policy_files, read_policies
 from monitor.sidecar.sources import CatalogSources
 
 app = typer.Typer(help="Check policy files.", no_args_is_help=True)
@@ -47,19 +47,11 @@ def check(
     """
     shape = read_model_shape(resolve_model(model)) if model else ModelShape()
     catalog = Catalog(zoo or default_zoo())
-    policies: list[Policy] = []
-    problems: list[Problem] = []
     files = policy_files(paths)
-    for file in files:
-        try:
-            policy = read_policy(file)
-        except PolicyError as error:
-            problems += error.problems
-            continue
-        policies.append(policy)
-        sources = CatalogSources(catalog, file.parent)
+    policies, problems = read_policies(files)
+    for policy in policies:
+        sources = CatalogSources(catalog, Path(policy.file).parent)
         problems += check_policy(policy, sources, num_layers=shape.num_layers, width=shape.width, model=shape.name)
-    problems += same_names(policies)
     bad_files = {problem.file for problem in problems}
     for policy in policies:
         if policy.file not in bad_files:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.errors import FeaturewatchError
-from monitor.policy import Policy, PolicyError, PolicySet, Problem, check_policy, compile_policies, same_names
+from monitor.policy import Policy, PolicyError, PolicySet, check_policy, compile_policies
 from monitor.sae import Catalog
-from monitor.sidecar.policy_files import policy_files, read_policy
+from monitor.sidecar.policy_files import policy_files, read_policies
 from monitor.sidecar.sources import CatalogSources
 from monitor.sidecar.sources_search import SearchSources
 
@@ -37,17 +37,9 @@ class PolicyBook:
             FeaturewatchError: a folder holds no policy.
         """
         files = policy_files(paths)
-        policies: list[Policy] = []
-        problems: list[Problem] = []
-        for file in files:
-            try:
-                policy = read_policy(file)
-            except PolicyError as error:
-                problems += error.problems
-                continue
-            problems += check_policy(policy, CatalogSources(catalog, file.parent))
-            policies.append(policy)
-        problems += same_names(policies)
+        policies, problems = read_policies(files)
+        for policy in policies:
+            problems += check_policy(policy, CatalogSources(catalog, Path(policy.file).parent))
         if problems:
             raise PolicyError(problems)
         sources = SearchSources(catalog, [file.parent for file in files])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monitor.errors import FeaturewatchError
-from monitor.policy import Policy, PolicyError, Problem, parse_policy
+from monitor.policy import Policy, PolicyError, Problem, parse_policy, same_names
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -23,8 +23,19 @@ def policy_files(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def read_policy(file: Path) -> Policy:
-    """Reads one file; raises PolicyError with everything that is wrong with its text, or that it cannot be read."""
+def read_policies(files: Sequence[Path]) -> tuple[list[Policy], list[Problem]]:
+    """The policies that are well formed, and what is wrong with texts and names; sources are not looked at."""
+    policies: list[Policy] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            policies.append(_read(file))
+        except PolicyError as error:
+            problems += error.problems
+    return policies, [*problems, *same_names(policies)]
+
+
+def _read(file: Path) -> Policy:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
