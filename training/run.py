@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 
-from monitor.errors import FeaturewatchError
-from monitor.sae import Dictionary, HookPoint, load_saelens, save_saelens
-from training.card.card import Card
+from monitor.sae import Dictionary, HookPoint
 from training.card.cross_entropy import measure_cross_entropy
 from training.card.heldout import HeldoutRows, heldout_rows, heldout_sequences
 from training.card.make import make_card
@@ -21,6 +16,7 @@ from training.harvest.cache import ActivationCache
 from training.harvest.config import HarvestConfig
 from training.harvest.run import harvest
 from training.output_config import OutputConfig
+from training.output_folder import require_free, write_sae
 from training.preflight import check_training
 from training.trainer.config import TrainConfig
 from training.trainer.export import rounded, to_dictionary, with_threshold
@@ -44,9 +40,9 @@ def train_saes(
         FeaturewatchError: bad input, a folder in the way, or a threshold whose L0 misses its target.
     """
     command = command_line(model_as_typed or harvest_config.model, harvest_config, train_config, output)
-    points = sorted(HookPoint.parse(text) for text in harvest_config.hook_points)
+    points = sorted({HookPoint.parse(text) for text in harvest_config.hook_points})
     folders = {point: output.out / str(point) for point in points}
-    _require_free(folders, output)
+    require_free(folders.values(), replace=output.replace)
     check_training(harvest_config, train_config, output)
     manifest = harvest(harvest_config)
     cache = ActivationCache(harvest_config.cache)
@@ -65,22 +61,18 @@ def train_saes(
         heldout_sequences(cache, output.loss_tokens),
         harvest_config.batch_tokens,
     )
-    for point in points:
-        card = make_card(
+    # All cards before the first folder: one SAE that misses its L0 must not leave another one behind.
+    cards = {
+        point: make_card(
             dictionaries[point], trained[point], rows, losses[point], manifest=manifest, config=train_config
         )
-        card = dataclasses.replace(card, stored_dtype=output.dtype, command=command)
-        _write(dictionaries[point], card, folders[point], output.dtype)
+        for point in points
+    }
+    for point in points:
+        card = dataclasses.replace(cards[point], stored_dtype=output.dtype, command=command)
+        write_sae(dictionaries[point], card, folders[point], output.dtype)
         console.print(f"[bold]{point}[/bold] → {folders[point]}", soft_wrap=True, highlight=False)
     return folders
-
-
-def _require_free(folders: Mapping[HookPoint, Path], output: OutputConfig) -> None:
-    taken = [folder for folder in folders.values() if folder.exists()]
-    if taken and not output.replace:
-        raise FeaturewatchError(
-            f"output folder {taken[0]}", "it exists already", "give another --out or --replace to overwrite it"
-        )
 
 
 def _stored_form(
@@ -95,22 +87,3 @@ def _stored_form(
     }
     dictionary = rounded(to_dictionary(trained, point, model, metadata), dtype)
     return with_threshold(dictionary, rows.calibration(point), k)
-
-
-def _write(dictionary: Dictionary, card: Card, folder: Path, dtype: str) -> None:
-    """Writes beside the target and renames, so that a half-written SAE never has the final name."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        save_saelens(dictionary, part, dtype=dtype)
-        stored = load_saelens(part)
-        dataclasses.replace(card, sha256=stored.sha256).save(part)
-        # Temporary folders and safetensors files are private by default; the sidecar may run as another user.
-        part.chmod(0o755)
-        for file in part.iterdir():
-            file.chmod(0o644)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -17,6 +17,7 @@ from training.card.cross_entropy import measure_cross_entropy
 from training.card.heldout import heldout_rows, heldout_sequences
 from training.harvest.cache import ActivationCache
 from training.harvest.tokens import Reason
+from training.identity import model_sha256
 
 POINTS = ("resid_post.1", "resid_post.2")
 K = 6
@@ -81,6 +82,10 @@ def test_card_states_what_was_measured(trained: Path, tiny_model: Path) -> None:
         assert card.threshold == pytest.approx(float(dictionary.activation.threshold_m[0]))
         assert card.harvest_dtype == "float32"
         assert card.settings["training"]["seed"] == 0
+        assert card.settings["harvest"]["dtype"] == "float32"
+        assert card.settings["made_from"]["model"] == model_sha256(str(tiny_model))
+        assert f"--out {trained / 'zoo'}" in card.command
+        assert card.command.startswith(f"featurewatch train {tiny_model} ")
         text = (folder / "card.md").read_text()
         assert "made up" not in text
         assert card.command in text
@@ -128,6 +133,21 @@ def test_repeating_uses_the_cache_and_gives_the_same_weights(trained: Path, tiny
     result = CliRunner().invoke(app, [*arguments, "--replace"], catch_exceptions=False)
     assert result.exit_code == 0
     assert {point: load_saelens(trained / "zoo" / point).sha256 for point in POINTS} == before
+
+
+def test_an_l0_beyond_the_stated_tolerance_writes_nothing(
+    trained: Path, tiny_model: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """The weights come from the cache; only the tolerance is another."""
+    arguments = _arguments(tiny_model, corpus, trained)
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "zoo")
+    strict = [*arguments, "--threshold-tolerance", "1e-6"]
+    with pytest.raises(FeaturewatchError, match=r"it must lie within 0.0001% of k = 6 .*--threshold-tolerance"):
+        CliRunner().invoke(app, strict, catch_exceptions=False)
+    assert not (tmp_path / "zoo").exists()
+    result = CliRunner().invoke(app, [*arguments, "--threshold-tolerance", "0.3"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert Card.load(tmp_path / "zoo" / POINTS[0]).settings["training"]["threshold_tolerance"] == 0.3
 
 
 def test_sae_info_shows_the_card_and_checks_the_weights(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def require_l0(l0: float, k: float, tolerance: float, hook_point: HookPoint) -> 
     if abs(l0 / k - 1) > tolerance:
         raise FeaturewatchError(
             f"SAE at {hook_point} with L0 {l0:.2f} at inference",
-            f"it must lie within {tolerance:.0%} of k = {k:g} on held-out rows",
+            f"it must lie within {100 * tolerance:g}% of k = {k:g} on held-out rows",
             "raise --card-tokens (and --heldout-tokens with it), so that the threshold is estimated on more rows, or "
             "--threshold-tolerance",
         )

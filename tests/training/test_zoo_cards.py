@@ -1,0 +1,62 @@
+"""The cards of the SAEs that come with the project are whole and say how they were made."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from monitor.cli import train as train_command
+from monitor.cli.main import app
+from monitor.sae import load_saelens
+from training import run
+from training.card.card import Card
+from training.harvest.config import HarvestConfig
+
+ZOO = Path(__file__).parents[2] / "zoo"
+FOLDERS = sorted(path.parent for path in ZOO.glob("*/*/card.json"))
+
+
+def test_there_are_some() -> None:
+    assert len(FOLDERS) >= 2
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_text_and_figures_are_of_one_card_and_of_these_weights(folder: Path) -> None:
+    card = Card.load(folder)
+    assert (folder / "card.md").read_text() == card.markdown()
+    assert card.sha256 == load_saelens(folder).sha256
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_split_that_is_stated_is_the_one_of_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These were split row by row, before passages of a document were kept together."""
+    card = Card.load(folder)
+    assert "Each row is held out or\nnot by its own hash" in card.markdown()
+    given: list[Any] = []
+    monkeypatch.setattr(train_command, "resolve_model", lambda name: f"/models/{name}")
+    monkeypatch.setattr(run, "train_saes", lambda *configs, **_: given.extend(configs))
+    result = CliRunner().invoke(app, shlex.split(card.command)[1:], catch_exceptions=False)
+    assert result.exit_code == 0
+    harvest = given[0]
+    assert harvest.document_field == ""
+    assert harvest.dtype == card.harvest_dtype
+    stated = card.settings["harvest"]
+    for field in dataclasses.fields(HarvestConfig):
+        if field.name in stated and field.name not in ("model", "data", "dtype", "hook_points"):
+            assert getattr(harvest, field.name) == stated[field.name], field.name
+    assert [path.name for path in harvest.data] == stated["data"]
+    assert list(harvest.hook_points) == stated["hook_points"]
+    assert dataclasses.asdict(given[1]) == card.settings["training"]
+
+
+def test_a_card_states_its_document_field() -> None:
+    card = Card.load(FOLDERS[0])
+    harvest = {**card.settings["harvest"], "document_field": "book"}
+    text = dataclasses.replace(card, settings={**card.settings, "harvest": harvest}).markdown()
+    assert "by a hash of their source and their name in the field `book`" in text
+    assert "not by its own hash" not in text
