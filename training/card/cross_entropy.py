@@ -15,8 +15,11 @@ from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint
 from training.harvest.batches import TokenBatch, make_batches
 from training.harvest.compute import forward_device
+from training.harvest.model_config import text_part
 from training.harvest.network import find_layers, load_whole_network
 from training.harvest.tokens import Reason, TokenSequence
+
+_LOGITS = 2**28  # values of one batch, 1 GiB in float32; a single longer sequence is still run whole
 
 Replace = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
@@ -60,7 +63,7 @@ def measure_cross_entropy(
     """
     network = load_whole_network(model, torch.float32).to(forward_device()).eval()
     layers = find_layers(network.base_model, model)
-    batches = list(make_batches(sequences, batch_tokens))
+    batches = list(make_batches(sequences, min(batch_tokens, _LOGITS // text_part(network.config).vocab_size)))
     tokens, clean = _loss(network, batches, None, None)
     if not tokens:
         raise _too_little(sequences)
