@@ -101,7 +101,7 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         )
     log_to_stderr()
     config = SidecarConfig(
-        listen=tuple(Target.parse(text) for text in listen or [default_socket()]),
+        listen=tuple(dict.fromkeys(Target.parse(text) for text in listen or [default_socket()])),
         policies=tuple(policies or [default_policies()]),
         zoo=tuple(zoo or default_zoo()),
         store=store or default_store(),

@@ -6,8 +6,13 @@ import os
 
 
 def private(path: str, flags: int) -> int:
-    """An `opener` for `open`: a file that it creates has mode 0600; one that is there keeps its mode."""
-    return os.open(path, flags, 0o600)
+    """An `opener` for `open`: a file that it creates has mode 0600; one that is there keeps its mode.
+
+    A named pipe that nobody reads is an OSError: opening it would otherwise wait for a reader, deaf to signals.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def private_or_new(path: str, flags: int) -> int:

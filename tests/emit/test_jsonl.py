@@ -41,6 +41,21 @@ def test_a_file_that_cannot_be_written_is_refused_at_the_start(place: str) -> No
         JsonlSink(Path(place))
 
 
+async def test_a_named_pipe_is_refused_without_a_reader_and_written_with_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "alerts.pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FeaturewatchError, match=r"alerts.pipe \(No such device or address\)"):
+        JsonlSink(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        sink = JsonlSink(pipe)
+        await sink.deliver(make_event())
+        assert os.read(reader, 100_000).decode() == make_event().line + "\n"
+        await sink.close()
+    finally:
+        os.close(reader)
+
+
 async def test_a_line_cut_short_is_taken_back_before_the_next_try(tmp_path: Path) -> None:
     path = tmp_path / "alerts.jsonl"
     first, second = make_event(1), make_event(2)

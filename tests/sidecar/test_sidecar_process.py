@@ -149,8 +149,8 @@ def test_a_socket_in_use_is_refused_and_a_stale_one_replaced(world: World, refus
         living.listen()
         said = refused(*world.arguments())
     assert f"socket {world.socket}: another process listens on it. Stop that sidecar" in said
-    # The listener is closed now; its file is still there.
-    with started(world) as process:
+    # The listener is closed now; its file is still there. An address that is named twice is one.
+    with started(world, "--listen", f"unix:{world.socket}") as process:
         deadline = time.monotonic() + 60
         while not accepts(world.socket):
             assert process.poll() is None
