@@ -7,16 +7,20 @@ import threading
 from pathlib import Path
 
 import pytest
-from sidecar_kit import FrameMaker, Rows, begin, end, new_judge
+from sidecar_kit import FrameMaker, Rows, World, begin, end, hello, new_judge
 
 from monitor.audit import AuditStore, AuditWriter, RecentSummaries
+from monitor.sae import Catalog
 from monitor.sidecar import publisher as publisher_module
 from monitor.sidecar.alert_hub import AlertHub
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.plan import TapPlan
+from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.publisher import Outcome, Publisher
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.request import LiveRequest
+from monitor.sidecar.taps import Taps
+from monitor.sidecar.tokenizer_cache import TokenizerCache
 from monitor.v1.generations_pb2 import GenerationRecord
 
 
@@ -154,3 +158,19 @@ def test_one_policy_that_withholds_content_withholds_it_from_the_alerts_of_the_o
         ("quiet", 2, 0),
     ]
     assert request.alerts[0].token_id == 3, "what was sent stays as it was"
+
+
+async def test_frames_on_their_way_to_the_judge_are_judged_before_the_end(world: World) -> None:
+    store = AuditStore(world.folder / "audit.sqlite")
+    writer = AuditWriter(store)
+    book = PolicyBook.load([world.policies], Catalog([world.zoo]))
+    cache = TokenizerCache(world.tokenizer)
+    taps = Taps(book, publisher(writer), cache, session_id="session", grace_seconds=60)
+    tap = await taps.attach(hello())
+    frame = FrameMaker(tap.plan.watch_plan)([Rows(1, 0, [0, 1], dense=[0, 9])], begins=[begin(1, [0, 1])])
+    taps._start(taps._judge(tap, [frame]))
+    await taps.close()
+    writer.close(timeout_seconds=60)
+    (summary,) = store.page(10)
+    assert (summary.external_id, summary.coverage.observed) == ("req-1", 2)
+    assert summary.end_unix_nanos
