@@ -8,8 +8,10 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from monitor.cli.common import console, default_zoo
+from monitor.cli.printable import printable_line
 from monitor.sae import Catalog, Dictionary, JumpRelu, load_saelens
 from training.card.card import CARD_JSON, Card
 
@@ -29,10 +31,11 @@ def info(
     """Show what an SAE is, the figures of its card and whether its weights are sound."""
     path = folder if folder.is_dir() else Catalog(zoo or default_zoo()).path(str(folder))
     dictionary = load_saelens(path)
-    table = Table("figure", "value", title=str(folder), title_justify="left")
+    table = Table("figure", "value", title=Text(printable_line(str(folder))), title_justify="left")
     card = _card(path)
     for name, value in card.rows() if card else _plain_rows(dictionary):
-        table.add_row(name, value)
+        # An SAE may come from anywhere: what its files say is neither markup nor a message to the terminal.
+        table.add_row(name, Text(printable_line(value)))
     console.print(table)
     checks = [*_checks(dictionary), *(_card_checks(card, dictionary) if card else [])]
     for good, text in checks:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.command import Command
 
@@ -15,6 +16,7 @@ from monitor.audit import AuditStore
 from monitor.cli.alerts import _show
 from monitor.cli.log_lines import PrintableFormatter
 from monitor.errors import FeaturewatchError
+from monitor.sae import Dictionary, HookPoint, Relu, save_saelens
 from monitor.v1.alerts_pb2 import Alert, Contribution, DetectorReading, WatchAlertsResponse
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.generations_pb2 import GenerationRecord, GenerationSummary, Provenance, TokenRecord
@@ -158,6 +160,24 @@ def test_a_log_line_stays_one_line_and_plain() -> None:
     assert message.endswith(f"ERROR x: request {SHOWN}")
     assert traceback[0].startswith("Traceback")
     assert not {"\x1b", "\x07", "\u202e"} & set("".join(traceback))
+
+
+def test_the_files_of_an_sae_cannot_steer_the_terminal(tmp_path: Path, featurewatch: Command) -> None:
+    ones = np.ones((2, 3), np.float32)
+    dictionary = Dictionary(
+        w_enc_md=ones,
+        b_enc_m=ones[:, 0],
+        w_dec_md=ones,
+        b_dec_d=ones[0],
+        activation=Relu(),
+        hook_point=HookPoint(1),
+        model=f"{ESCAPING}[/x]",
+    )
+    save_saelens(dictionary, tmp_path / "sae")
+    code, out, _ = featurewatch("sae", "info", str(tmp_path / "sae"))
+    assert code == 0
+    assert f"{SHOWN}[/x]" in out
+    assert not {"\x1b", "\x07", "\u202e"} & set(out)
 
 
 def plain_ascii(text: str) -> bool:
