@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,25 +12,7 @@ from torch import nn
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from monitor.tap.op import register_ops
-
-# Where vLLM's decoder layers add what the layer before handed on, and where its models do after the last layer.
-_INPUT_NORMS: Final = ("input_layernorm", "ln_1", "attention_norm", "attention_layernorm", "operator_norm")
-_FINAL_NORMS: Final = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "embedding_norm")
-
-
-def _untappable(what: str) -> str:
-    """Made beforehand: under torch.compile a hook can raise nothing but a built-in exception with a constant text."""
-    return str(
-        FeaturewatchError(
-            f"a decoder layer that {what}",
-            "the tap must know which tensor is the residual stream",
-            "remove the featurewatch configuration; docs/tap.md says which models can be tapped",
-        )
-    )
-
-
-_NO_RESIDUAL: Final = _untappable("gives its norms no residual")
-_UNKNOWN_PAIR: Final = _untappable("hands on a pair that no norm of vLLM's adds up")
+from monitor.tap.structure import hands_on_pair, norm_at_end, norm_at_start
 
 
 @dataclass(frozen=True)
@@ -67,13 +48,11 @@ def install_sites(
     """Adds one operation per hook point. Call it after the weights are loaded and before profiling and compilation.
 
     Where layers hand on a pair (hidden states, residual), the point is the next layer's input norm (the last layer: the
-    final norm): given the pair, one of vLLM's norms returns their sum, which is the stream, already computed. Layers
-    that hand on a single tensor are read themselves. A pair that no such norm adds up is refused and not summed here:
-    in some families (Command R, EXAONE 4, StableLM) it holds the finished stream beside an outdated residual.
+    final norm), which returns their sum, already computed. Layers that hand on a single tensor are read themselves.
 
     Raises:
-        FeaturewatchError: the model lacks a hook point or has no list of decoder layers.
-        RuntimeError: from the model's first forward pass, which is vLLM's profiling run: it cannot be read rightly.
+        FeaturewatchError: the model lacks a hook point, has no list of decoder layers, or hands on pairs that no norm
+            of vLLM's adds up.
     """
     for hook_point in hook_points:
         hook_point.require_in(num_layers, model_name)
@@ -104,17 +83,13 @@ def _install(
     owner: nn.Module, layers: nn.ModuleList, hook_point: HookPoint, rows_nd: torch.Tensor, fired: torch.Tensor
 ) -> Site:
     layer = layers[hook_point.layer]
-    norm = _next_norm(owner, layers, hook_point.layer)
+    norm, where = _adding_norm(owner, layers, hook_point)
     module = layer if norm is None else norm
     name = f"featurewatch_{hook_point.layer}"
     # As buffers of the module they are inputs of the compiled graph, not constants in it.
     module.register_buffer(f"{name}_rows", rows_nd, persistent=False)
     module.register_buffer(f"{name}_fired", fired, persistent=False)
     hook = _layer_hook(name) if norm is None else _norm_hook(name)
-    if norm is not None:
-        where = "input norm of the next layer" if hook_point.layer + 1 < len(layers) else "final norm"
-    else:
-        where = "output of the layer"
     return Site(
         hook_point=hook_point,
         buffer_nd=rows_nd,
@@ -124,36 +99,42 @@ def _install(
     )
 
 
-def _next_norm(owner: nn.Module, layers: nn.ModuleList, layer: int) -> nn.Module | None:
-    """The norm that receives exactly this layer's pair, or None."""
-    if "residual" not in _parameters(layers[layer].forward):
-        return None
-    holder, names = (layers[layer + 1], _INPUT_NORMS) if layer + 1 < len(layers) else (owner, _FINAL_NORMS)
-    for norm in (getattr(holder, name, None) for name in names):
-        # vLLM's norms dispatch from forward(*args) to forward_native(x, residual).
-        if isinstance(norm, nn.Module) and "residual" in _parameters(getattr(norm, "forward_native", norm.forward)):
-            return norm
-    return None
+def _adding_norm(owner: nn.Module, layers: nn.ModuleList, hook_point: HookPoint) -> tuple[nn.Module | None, str]:
+    """The norm that receives exactly this layer's pair, or None for a layer that hands on one tensor."""
+    index = hook_point.layer
+    if not hands_on_pair(layers[index]):
+        return None, "output of the layer"
+    if index + 1 < len(layers):
+        norm, where = norm_at_start(layers[index + 1]), "input norm of the next layer"
+    else:
+        norm, where = norm_at_end(owner), "final norm"
+    if norm is None:
+        raise FeaturewatchError(
+            f"{hook_point} of a model with layers {type(layers[index]).__name__}",
+            "they hand on two tensors and no norm of vLLM's adds these up, so the tap cannot tell the residual stream",
+            "remove the featurewatch configuration; docs/tap.md says which models can be tapped",
+        )
+    return norm, where
 
 
-def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(function).parameters
+# A hook that meets something else than expected copies nothing: the hook point then counts as silent, and the rows as
+# not observed.
 
 
 def _norm_hook(name: str) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not isinstance(output, tuple):
-            raise RuntimeError(_NO_RESIDUAL)
-        _copy(output[1], module, name)
+        if isinstance(output, tuple):
+            _copy(output[1], module, name)
 
     return hook
 
 
 def _layer_hook(name: str) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if isinstance(output, tuple) and len(output) > 1 and isinstance(output[1], torch.Tensor):
-            raise RuntimeError(_UNKNOWN_PAIR)
-        _copy(output[0] if isinstance(output, tuple) else output, module, name)
+        parts = output if isinstance(output, tuple) else (output,)
+        tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+        if len(tensors) == 1:
+            _copy(tensors[0], module, name)
 
     return hook
 

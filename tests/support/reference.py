@@ -17,9 +17,18 @@ class Reference:
     def __init__(self, folder: Path | str) -> None:
         from transformers import AutoModelForCausalLM
 
-        self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval()
+        # Gemma's soft cap on attention scores is left out by the fused implementations.
+        self._model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.float32, attn_implementation="eager"
+        ).eval()
         self._outputs: list[torch.Tensor] = []
-        for layer in self._model.model.layers:
+        count = self._model.config.num_hidden_layers
+        (layers,) = (
+            module
+            for module in self._model.modules()
+            if isinstance(module, torch.nn.ModuleList) and len(module) == count
+        )
+        for layer in layers:
             layer.register_forward_hook(self._record)
 
     def _record(self, module: Any, args: Any, output: Any) -> None:

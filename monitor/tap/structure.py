@@ -1,0 +1,87 @@
+"""Which norm adds up the pair (hidden states, residual) that vLLM's decoder layers hand on, read from their source.
+
+Names do not tell: Molmo's `input_layernorm` comes behind the attention, and Command R's layers hand on the finished
+stream beside an outdated residual. So the code is read: a layer that begins with a norm and gives it the pair receives
+the stream of the layer before as these two parts, and one of vLLM's norms returns their sum.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import nn
+
+_RESIDUAL = "residual"
+
+
+def hands_on_pair(layer: nn.Module) -> bool:
+    """True when the layer returns, or may return, more than the hidden states. One that takes a residual as others do
+    and returns None in its place (Gemma 4, MiniCPM) does not."""
+    returns = [node.value for node in ast.walk(_forward(layer)) if isinstance(node, ast.Return)]
+    tuples = [value for value in returns if isinstance(value, ast.Tuple)]
+    if tuples and len(tuples) == len(returns):
+        return not all(_ends_with_none(value) for value in tuples)
+    return bool(tuples) or _takes_residual(layer.forward)
+
+
+def norm_at_start(layer: nn.Module) -> nn.Module | None:
+    """The norm that a decoder layer begins with, if it adds the pair up; else None."""
+    calls = list(_child_calls(layer))
+    if not calls:
+        return None
+    first = calls[0][0]
+    return _adding(layer, [name for name, pair in calls if pair and name == first])
+
+
+def norm_at_end(decoder: nn.Module) -> nn.Module | None:
+    """The norm behind a decoder's last layer, if it adds the pair up; else None."""
+    return _adding(decoder, [name for name, pair in reversed(list(_child_calls(decoder))) if pair])
+
+
+def _adding(module: nn.Module, names: list[str]) -> nn.Module | None:
+    if not names:
+        return None
+    norm = getattr(module, names[0])
+    # vLLM's norms dispatch from forward(*args) to forward_native(x, residual).
+    return norm if _takes_residual(getattr(norm, "forward_native", norm.forward)) else None
+
+
+def _takes_residual(function: Callable[..., Any]) -> bool:
+    return _RESIDUAL in inspect.signature(function).parameters
+
+
+def _child_calls(module: nn.Module) -> Iterator[tuple[str, bool]]:
+    """Submodules that `forward` calls as ``self.name(...)``, in the order of the source, and whether each call is given
+    a residual."""
+    calls = [node for node in ast.walk(_forward(module)) if isinstance(node, ast.Call)]
+    for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
+        target = call.func
+        if (
+            isinstance(target, ast.Attribute)
+            and isinstance(target.value, ast.Name)
+            and target.value.id == "self"
+            and isinstance(getattr(module, target.attr, None), nn.Module)
+        ):
+            yield target.attr, _is_given_residual(call)
+
+
+def _forward(module: nn.Module) -> ast.AST:
+    """The source of `forward`; nothing when there is none to read."""
+    try:
+        source = inspect.getsource(inspect.unwrap(type(module).forward))
+    except (OSError, TypeError):
+        return ast.Module(body=[], type_ignores=[])
+    return ast.parse(textwrap.dedent(source))
+
+
+def _ends_with_none(value: ast.Tuple) -> bool:
+    return len(value.elts) == 2 and isinstance(value.elts[1], ast.Constant) and value.elts[1].value is None
+
+
+def _is_given_residual(call: ast.Call) -> bool:
+    values = [*call.args[1:2], *(keyword.value for keyword in call.keywords if keyword.arg == _RESIDUAL)]
+    return any(isinstance(value, ast.Name) and value.id == _RESIDUAL for value in values)
