@@ -60,9 +60,12 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
     alerts_jsonl: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Append alerts to this file, one line of JSON each. Default: none.", show_default=False
+            metavar="FILE",
+            help="File that alerts are appended to, one line of JSON each. Default: <cache>/alerts.jsonl.",
+            show_default=False,
         ),
     ] = None,
+    no_alerts_jsonl: Annotated[bool, typer.Option("--no-alerts-jsonl", help="Write no such file.")] = False,
     redis: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +102,12 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         raise FeaturewatchError(
             f"--spool {spool}", "only alerts to Redis are spooled", "add --redis URL or leave it out"
         )
+    if no_alerts_jsonl and alerts_jsonl is not None:
+        raise FeaturewatchError(
+            f"--alerts-jsonl {alerts_jsonl} with --no-alerts-jsonl",
+            "one names the file of alerts, the other switches it off",
+            "leave one of them out",
+        )
     log_to_stderr()
     config = SidecarConfig(
         listen=tuple(dict.fromkeys(Target.parse(text) for text in listen or [default_socket()])),
@@ -106,7 +115,7 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         zoo=tuple(zoo or default_zoo()),
         store=store or default_store(),
         tokenizer=tokenizer,
-        alerts_jsonl=alerts_jsonl,
+        alerts_jsonl=None if no_alerts_jsonl else alerts_jsonl or home() / "alerts.jsonl",
         redis=None if redis is None else RedisConfig(redis, redis_stream, spool or home() / "redis.spool"),
         insecure_tcp=insecure_tcp,
         drain_seconds=drain_seconds,
@@ -156,6 +165,6 @@ def _startup(server: Sidecar) -> Table:
         waiting = f" ({delivery.stats.pending} waiting)" if delivery.stats.pending else ""
         table.add_row("  alerts to", escape(f"{delivery.name}{waiting}"))
     if not server.deliveries:
-        table.add_row("  alerts to", "gRPC watchers only (--alerts-jsonl, --redis)")
+        table.add_row("  alerts to", "gRPC watchers only")
     table.add_row("  store", escape(f"{server.store.path} ({server.store.count()} flagged generations)"))
     return table

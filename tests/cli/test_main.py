@@ -75,6 +75,7 @@ def test_models_are_listed_without_being_fetched(tmp_path: Path) -> None:
         (("sidecar", "--redis", "redis://localhost", "--spool", "/proc/nowhere/x"), "spool file /proc/nowhere/x (No"),
         (("sidecar", "--redis", "redis://[::1?password=secret"), "Redis URL 'redis://[::1': it must be a whole URL"),
         (("sidecar", "--redis", ""), "Redis URL '': it must be a whole URL"),
+        (("sidecar", "--alerts-jsonl", "x", "--no-alerts-jsonl"), "--alerts-jsonl x with --no-alerts-jsonl"),
         (("sidecar", "--spool", "x"), "--spool x: only alerts to Redis are spooled. Add --redis URL"),
         (("sidecar", "--tokenizer", TOO_LONG), f"{TOO_LONG} (File name too long): it must be a file or folder"),
         (("policy", "check", "/nonexistent/policy.yaml"), "/nonexistent/policy.yaml"),

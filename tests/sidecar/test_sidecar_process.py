@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import stat
@@ -31,7 +32,8 @@ Refused = Callable[..., str]
 @contextmanager
 def started(world: World, *more: str) -> Iterator[Process]:
     with (world.folder / "sidecar.log").open("ab") as log:
-        process = subprocess.Popen([*COMMAND, *world.arguments(), *more], stdout=log, stderr=log)
+        home = os.environ | {"FEATUREWATCH_HOME": str(world.folder)}
+        process = subprocess.Popen([*COMMAND, *world.arguments(), *more], stdout=log, stderr=log, env=home)
     try:
         yield process
     finally:
@@ -60,10 +62,9 @@ async def exit_code(process: Process) -> int:
 
 
 async def test_sigkill_and_restart_resume_judging_and_count_the_gap(world: World) -> None:
-    jsonl = world.folder / "alerts.jsonl"
-    more = ("--alerts-jsonl", str(jsonl))
+    jsonl = world.folder / "alerts.jsonl"  # the default, below FEATUREWATCH_HOME
     async with channel_to(world.socket) as channel:
-        with started(world, *more) as first:
+        with started(world) as first:
             tap = await connect(channel)
             await tap.send(
                 tap.frame([Rows(1, 0, (0, 1, 2), dense=(0, 0, 3))], begins=[begin(1)]),
@@ -76,7 +77,7 @@ async def test_sigkill_and_restart_resume_judging_and_count_the_gap(world: World
             first.send_signal(signal.SIGKILL)
             first.wait()
         assert world.socket.exists(), "a killed process leaves its socket file"
-        with started(world, *more) as second:
+        with started(world) as second:
             back = await connect(channel, hello(last_session_id=tap.welcome.session_id))
             assert back.welcome.session_id != tap.welcome.session_id
             assert back.welcome.last_seq == 0
@@ -110,7 +111,7 @@ async def test_sigkill_and_restart_resume_judging_and_count_the_gap(world: World
 async def test_sigterm_says_not_serving_first_and_saves_what_is_live(world: World) -> None:
     jsonl = world.folder / "alerts.jsonl"
     async with channel_to(world.socket) as channel:
-        with started(world, "--alerts-jsonl", str(jsonl)) as process:
+        with started(world) as process:
             await serving(channel)
             assert stat.S_IMODE(world.socket.stat().st_mode) == 0o600
             health = health_pb2_grpc.HealthStub(channel).Watch(
