@@ -81,6 +81,7 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     with ExitStack() as stack:
         command = [sys.executable, "-m", "monitor.cli.main", "sidecar", "--listen", target, "--policies", str(policy)]
         command += ["--zoo", str(folder / "zoo"), "--store", str(folder / "audit.sqlite")]
+        command += ["--alerts-jsonl", str(folder / "alerts.jsonl")]
         sidecar = stack.enter_context(running(Child("the sidecar", command, folder / "sidecar.log")))
         sidecar.wait_until(lambda: sidecar_ready(target), 300, _say)
         ports = {"A": free_port(), "B": free_port()}
