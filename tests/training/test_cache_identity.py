@@ -19,6 +19,7 @@ from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from training.discovery.capture import capture
 from training.discovery.prompt import Prompt
+from training.harvest import run as harvest_run
 from training.harvest.cache import ActivationCache
 from training.harvest.config import HarvestConfig
 from training.harvest.run import harvest
@@ -121,6 +122,14 @@ def test_a_cache_of_an_older_version_is_refused(config: HarvestConfig) -> None:
         harvest(config)
     path.write_text(json.dumps({**manifest, "model": {}}))
     with pytest.raises(FeaturewatchError, match="of another version of featurewatch"):
+        harvest(config)
+
+
+def test_rows_that_an_older_harvest_kept_by_other_rules_are_refused(
+    config: HarvestConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harvest_run, "_VERSION", 999)
+    with pytest.raises(FeaturewatchError, match=r"other settings \(harvest_version\)"):
         harvest(config)
 
 

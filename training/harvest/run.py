@@ -37,7 +37,7 @@ from training.progress import ProgressLine
 _MEDIAN_BATCHES = 8
 _FLUSH_BATCHES = 32
 _MOST_SHARDS = 1024  # a batch's rows are spread over all of them, a file each
-_VERSION = "2"  # to be raised when the same input would give other rows than before
+_VERSION = 2  # to be raised when the same input would give other rows than before
 
 
 def harvest(config: HarvestConfig) -> Manifest:
@@ -63,7 +63,6 @@ def harvest(config: HarvestConfig) -> Manifest:
         "model": model_sha256(config.model),
         "tokenizer or chat template": tokenizer_sha256(tokenizer),
         "data file": files_sha256(config.data),
-        "version of the harvest": _VERSION,
     }
     manifest = _manifest(config, shape.width, dtype, identity)
     if manifest.complete:
@@ -158,6 +157,7 @@ def _settings(config: HarvestConfig, dtype: str) -> dict[str, Any]:
     settings["hook_points"] = sorted(config.hook_points)
     settings["model"] = Path(config.model).name
     settings["dtype"] = dtype
+    settings["harvest_version"] = _VERSION
     del settings["cache"]
     return dict(json.loads(json.dumps(settings)))
 
