@@ -157,15 +157,23 @@ def _readings(readings: Sequence[DetectorReading]) -> Table:
 
 
 def _evidence(readings: Sequence[DetectorReading]) -> Table:
-    table = Table("evidence at this token", "label", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("activation", justify="right")
-    table.add_column("adds to score", justify="right")
-    table.add_column("detector")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    # The label gives way when the terminal is narrow; an index cut off would name nothing.
+    for name, options in (
+        ("evidence at this token", {"no_wrap": True}),
+        ("activation", {"justify": "right", "no_wrap": True}),
+        ("adds to score", {"justify": "right", "no_wrap": True}),
+        ("label", {}),
+    ):
+        table.add_column(name, **options)
     for reading in readings:
+        if reading.contributions:
+            table.add_row(Text(printable_line(reading.detector), style="bold"))
         for one in reading.contributions:
+            # The SAE's whole id stands under "What took part".
+            direction = "/".join(printable_line(one.direction).split("/")[-2:])
             label = Text(printable_line(one.label) or "no label", style="" if one.label else "dim")
-            numbers = (f"{one.activation:.4g}", f"{one.contribution:+.4g}")
-            table.add_row(_cell(one.direction), label, *numbers, _cell(reading.detector))
+            table.add_row(Text(f"  {direction}"), f"{one.activation:.4g}", f"{one.contribution:+.4g}", label)
     return table
 
 
@@ -199,14 +207,17 @@ def _coverage(record: GenerationRecord) -> Text:
 
 def _provenance(record: GenerationRecord) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, title="What took part", title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
     for one in record.provenance:
-        revision = f"revision {one.revision}" if one.revision else ""
-        table.add_row(_cell(f"  {one.kind}"), _cell(one.name), revision, _cell(f"sha256:{one.sha256[:_HASH_LENGTH]}…"))
+        revision = f"revision {one.revision}, " if one.revision else ""
+        table.add_row(_cell(f"  {one.kind}"), _cell(one.name), _cell(f"{revision}sha256:{one.sha256[:_HASH_LENGTH]}…"))
     engine = record.engine
     if engine.name:
-        config = f"{engine.dtype}, {engine.execution}, {engine.device}".strip(", ")
-        table.add_row("  engine", _cell(f"{engine.name} {engine.version}"), _cell(config), _cell(engine.model))
-    table.add_row("  sidecar", _cell(f"featurewatch {record.sidecar_version}"), "", "")
+        facts = [fact for fact in (engine.dtype, engine.execution, engine.device, engine.model) if fact]
+        table.add_row("  engine", _cell(f"{engine.name} {engine.version}"), _cell(", ".join(facts)))
+    table.add_row("  sidecar", _cell(f"featurewatch {record.sidecar_version}"), "")
     return table
 
 

@@ -78,7 +78,7 @@ def test_a_transcript_without_colour_says_all_with_marks(records: dict[str, Gene
     assert lines[response + 1].replace(" ", "") == "sure«bomb»◀LOUD-001«cake!»~<e>~"
     assert any(line.startswith("loud/LOUD-001 fired at token 6 “bomb” in the response, ") for line in lines)
     assert any(line.split() == ["dense", "fire", "2.5", "2.5", "1", "2", "0.5"] for line in lines)
-    assert any(line.split() == ["tiny/resid_post.3/4", "explosives", "4.25", "+4.25", "latents"] for line in lines)
+    assert any(line.split() == ["resid_post.3/4", "4.25", "+4.25", "explosives"] for line in lines)
     assert "Coverage: 8 positions = 6 judged + 0 restored + 0 dropped + 2 unseen" in lines
     assert "  positions 0 to 1: unseen: prefix cache" in lines
     sae = next(entry for entry in records["req-1"].provenance if entry.kind == "sae")
