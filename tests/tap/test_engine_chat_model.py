@@ -1,0 +1,44 @@
+"""The tap on a real chat model, 30 layers deep, against Hugging Face. `pytest -s` shows the largest error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.comparison import check_all, mixed_requests
+from support.engine import EngineProcess
+from support.recording_sidecar import RecordingSidecar, identity_plan
+from support.reference import Reference
+
+from monitor.cli.common import resolve_model
+
+pytestmark = [pytest.mark.engine, pytest.mark.model]
+
+HOOK_POINTS = ["resid_post.10", "resid_post.14"]
+WIDTH = 576
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_every_row_of_a_mixed_batch_equals_hugging_face(compiled: bool, tmp_path: Path) -> None:
+    model, target = resolve_model("smollm2"), f"unix:{tmp_path}/s.sock"
+    sidecar = RecordingSidecar(target, identity_plan(HOOK_POINTS, WIDTH))
+    requests = mixed_requests(seed=5, count=12)
+    try:
+        with EngineProcess(
+            tmp_path / "log",
+            {"sidecar": target, "hook_points": HOOK_POINTS},
+            {"VLLM_CACHE_ROOT": str(tmp_path / "cache")},
+            model=model,
+            max_num_batched_tokens=128,
+            enforce_eager=not compiled,
+        ) as engine:
+            engine.wait_ready()
+            outputs = engine.run(requests)
+            sidecar.wait_for(lambda seen: seen.ended([request["id"] for request in requests]), "ends")
+        assert sidecar.hellos[0].engine.execution == ("compiled" if compiled else "eager")
+        worst = check_all(sidecar, requests, outputs, Reference(model))
+    finally:
+        sidecar.stop()
+    rows = sum(recorded.observed for recorded in sidecar.requests.values())
+    print(f"\n{sidecar.hellos[0].engine.execution}: {rows} rows, largest relative error {worst:.1e}")
+    assert rows > 12 * 10
