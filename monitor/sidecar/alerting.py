@@ -45,7 +45,7 @@ def build_alert(
     ids = request.log.token_ids_p[max(0, position - _CONTEXT_TOKENS) : position + 1].tolist()
     withheld = policy.document.spec.record.content == "none"
     return Alert(
-        alert_id=stable_id("alert", tap_id, identity.request_id, policy.sha256, rule.id, position),
+        alert_id=stable_id("alert", tap_id, identity.handle, identity.request_id, policy.sha256, rule.id, position),
         time_unix_nanos=now_unix_nanos,
         policy=policy.name,
         policy_revision=policy.revision,

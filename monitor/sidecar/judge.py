@@ -138,7 +138,8 @@ class TapJudge:
             self._settle(begin.handle, known, known.coverage.next_position, self._clock())
             verdicts.ended.append(known)
         identity = RequestIdentity(
-            generation_id=stable_id("generation", self._session_id, self._tap_id, begin.request_id),
+            generation_id=stable_id("generation", self._session_id, self._tap_id, begin.handle, begin.request_id),
+            handle=begin.handle,
             request_id=begin.request_id,
             external_id=begin.external_id,
             model=model_name(self.engine_info),

@@ -19,9 +19,14 @@ from monitor.v1.generations_pb2 import DetectorPeak, GenerationSummary
 
 @dataclass(frozen=True)
 class RequestIdentity:
-    """Who a request is; `generation_id` is made by this sidecar."""
+    """Who a request is; `generation_id` is made by this sidecar.
+
+    A tap's `handle` tells requests apart that carry the same id: a client may choose ids, and streaming input makes
+    several generations of one request. Unlike the session it outlives this process.
+    """
 
     generation_id: str
+    handle: int
     request_id: str
     external_id: str
     model: str

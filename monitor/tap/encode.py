@@ -112,17 +112,14 @@ class _CudaPayload:
 
     def __init__(
         self,
-        *,
         copied: torch.cuda.Event,
         ids_n: torch.Tensor,
         activations: list[tuple[str, torch.Tensor]],
-        fired_h: torch.Tensor,
-        before_h: torch.Tensor | None,
-        before_copied: torch.cuda.Event | None,
+        fired_2h: torch.Tensor,
         names: Sequence[str],
     ) -> None:
         self._copied, self._ids_n, self._activations = copied, ids_n, activations
-        self._fired_h, self._before_h, self._before_copied, self._names = fired_h, before_h, before_copied, names
+        self._fired_2h, self._names = fired_2h, names
 
     @property
     def nbytes(self) -> int:
@@ -130,15 +127,10 @@ class _CudaPayload:
 
     def read(self) -> HostRows:
         self._copied.synchronize()
-        if self._before_h is not None and self._before_copied is not None:
-            self._before_copied.synchronize()
-            silent = [
-                name
-                for name, now, before in zip(self._names, self._fired_h.tolist(), self._before_h.tolist(), strict=True)
-                if now <= before
-            ]
-            if silent:
-                raise HooksSilentError(f"hook points {', '.join(silent)} did not run")
+        before_h, now_h = self._fired_2h.tolist()
+        silent = [name for name, before, now in zip(self._names, before_h, now_h, strict=True) if now <= before]
+        if silent:
+            raise HooksSilentError(f"hook points {', '.join(silent)} did not run")
         return HostRows(
             self._ids_n.numpy().astype(np.int32), [(name, acts_nk.numpy()) for name, acts_nk in self._activations]
         )
@@ -152,16 +144,20 @@ class CudaEncoder:
         self._sites = sites
         self._names = [str(site.hook_point) for site in sites]
         self._stream = torch.cuda.Stream(device=sites[0].fired.device)  # type: ignore[no-untyped-call]
-        self._last: tuple[torch.cuda.Event, torch.Tensor] | None = None
+        self._before_h = self._read()
 
     def adopt(self, plan: ActivePlan) -> ActivePlan:
         return replace(plan, hooks=tuple(hook.to(hook.site.buffer_nd.device) for hook in plan.hooks))
 
     def mark(self) -> None:
-        """The counters are compared when they have reached the host."""
+        """The counters stay on the device; `read` of the payload compares them."""
+        self._before_h = self._read()
 
     def fired(self) -> bool:
         return True
+
+    def _read(self) -> torch.Tensor:
+        return torch.cat([site.fired for site in self._sites])
 
     @torch.inference_mode()
     def encode(
@@ -176,25 +172,15 @@ class CudaEncoder:
         for hook in plan.hooks:
             x_nd = hook.site.buffer_nd[:rows]
             acts.append((hook.name, hook.encode(x_nd if index_n is None else x_nd[index_n])))
-        fired = torch.cat([site.fired for site in self._sites])
+        fired_2h = torch.stack([self._before_h, self._read()])
         self._stream.wait_stream(torch.cuda.current_stream(ids_n.device))
         with torch.cuda.stream(self._stream):
-            ids_h = self._to_host(ids_n)
-            acts_h = [(name, self._to_host(values)) for name, values in acts]
-            fired_h = self._to_host(fired)
+            ids_host = self._to_host(ids_n)
+            acts_host = [(name, self._to_host(values)) for name, values in acts]
+            fired_host = self._to_host(fired_2h)
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(self._stream)
-        before_copied, before_h = self._last or (None, None)
-        self._last = (copied, fired_h)
-        return _CudaPayload(
-            copied=copied,
-            ids_n=ids_h,
-            activations=acts_h,
-            fired_h=fired_h,
-            before_h=before_h,
-            before_copied=before_copied,
-            names=self._names,
-        )
+        return _CudaPayload(copied, ids_host, acts_host, fired_host, self._names)
 
     def _to_host(self, source: torch.Tensor) -> torch.Tensor:
         """An asynchronous copy; the source's memory is not reused before it is done."""

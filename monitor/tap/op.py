@@ -31,8 +31,13 @@ def register_ops() -> None:
 
 
 def _copy(residual: torch.Tensor, buffer: torch.Tensor, fired: torch.Tensor) -> None:
-    """Copies rows [n, d] to the buffer's first rows and counts the call. Rows beyond the buffer are left out, never
-    an error: a forward pass must not fail because of the tap."""
+    """Copies rows [n, d], or [1, n, d] as vLLM's Transformers backend has them, to the buffer's first rows and counts
+    the call. Never an error, because a forward pass must not fail: rows beyond the buffer are left out, and a tensor
+    of another shape is not copied nor counted, so that the hook point is known to be silent."""
+    if residual.dim() == 3 and residual.shape[0] == 1:
+        residual = residual[0]
+    if residual.shape[1:] != buffer.shape[1:]:
+        return
     n = min(residual.shape[0], buffer.shape[0])
     buffer[:n].copy_(residual[:n])
     fired.add_(1)

@@ -29,7 +29,7 @@ from monitor.sidecar.server import Sidecar
 from monitor.v1.alerts_pb2 import Alert, DetectorState, Mode, Phase, Severity, WatchAlertsRequest
 from monitor.v1.alerts_pb2_grpc import AlertServiceStub
 from monitor.v1.engine_pb2 import EngineInfo
-from monitor.v1.generations_pb2 import GenerationRecord, GetGenerationRequest
+from monitor.v1.generations_pb2 import GenerationRecord, GetGenerationRequest, ListGenerationsRequest
 from monitor.v1.generations_pb2_grpc import GenerationServiceStub
 from monitor.v1.policies_pb2 import ListPoliciesRequest, ListPoliciesResponse
 from monitor.v1.policies_pb2_grpc import PolicyServiceStub
@@ -162,6 +162,24 @@ async def test_frames_sent_again_after_a_reconnect_do_not_alert_twice(world: Wor
     assert len(record.alerts) == 1
     assert record.summary.coverage.observed == record.summary.coverage.positions == 5
     assert status.frames == 5
+
+
+async def test_requests_with_the_same_id_are_two_generations_with_alerts_of_their_own(world: World) -> None:
+    """A client chose the id twice, or streaming input went on under it."""
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        alerts = await watch(channel)
+        tap = await connect(channel)
+        for handle in (1, 2):
+            await tap.send(
+                tap.frame([Rows(handle, 0, (0, 1, 2), dense=(0, 0, 3))], begins=[begin(handle, request_id="same")]),
+                tap.frame(ends=[end(handle, 3)]),
+            )
+        first, second = await next_alert(alerts), await next_alert(alerts)
+        listed = (await GenerationServiceStub(channel).ListGenerations(ListGenerationsRequest())).generations
+    assert (first.request_id, first.position) == (second.request_id, second.position)
+    assert first.alert_id != second.alert_id
+    assert first.generation_id != second.generation_id
+    assert {summary.generation_id for summary in listed} == {first.generation_id, second.generation_id}
 
 
 async def test_a_new_stream_of_a_tap_ends_the_old_one(world: World) -> None:

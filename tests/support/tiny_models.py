@@ -50,6 +50,8 @@ def _config(family: str) -> Any:
         "gemma2": lambda: hf.Gemma2Config(**_COMMON, head_dim=32, query_pre_attn_scalar=32, sliding_window=64),
         "phi3": lambda: hf.Phi3Config(**_COMMON),
         "mixtral": lambda: hf.MixtralConfig(**_COMMON, num_local_experts=4, num_experts_per_tok=2),
+        # vLLM serves it through its Transformers backend.
+        "phi": lambda: hf.PhiConfig(**_COMMON),
         "cohere": lambda: hf.CohereConfig(**_COMMON),
         "stablelm": lambda: hf.StableLmConfig(**_COMMON),
     }

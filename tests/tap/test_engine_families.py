@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engine
 HOOK_POINTS = [f"resid_post.{layer}" for layer in range(LAYERS)]
 
 
-@pytest.mark.parametrize("family", ["gpt2", "opt", "qwen3", "gemma2", "phi3", "mixtral"])
+@pytest.mark.parametrize("family", ["gpt2", "opt", "phi", "qwen3", "gemma2", "phi3", "mixtral"])
 def test_every_layers_rows_equal_hugging_face(family: str, tmp_path: Path) -> None:
     folder, target = tiny_model(family, tmp_path), f"unix:{tmp_path}/s.sock"
     reference = Reference(folder)

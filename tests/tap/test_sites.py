@@ -229,6 +229,21 @@ def test_more_rows_than_the_buffer_holds_do_not_fail_the_forward_pass() -> None:
     torch.testing.assert_close(site.buffer_nd, model.truth[1][:ROWS])
 
 
+def test_rows_with_a_leading_one_are_copied_and_other_shapes_leave_the_hook_point_silent() -> None:
+    """As vLLM's Transformers backend runs layers; and as Gemma 3n stacks several streams."""
+    model = nn.Module()
+    model.layers = nn.ModuleList(PlainLayer() for _ in range(3))
+    (site,) = _install(model, 1)
+    layer, x = model.layers[1], torch.randn(1, 5, WIDTH)
+    with torch.inference_mode():
+        truth = layer(x)
+        assert int(site.fired) == 1
+        torch.testing.assert_close(site.buffer_nd[:5], truth[0])
+        for shape in ((4, 5, WIDTH), (5, WIDTH)):
+            layer(torch.randn(shape))
+        assert int(site.fired) == 2
+
+
 def test_buffers_are_no_part_of_the_checkpoint() -> None:
     model = _pair()
     before = set(model.state_dict())
