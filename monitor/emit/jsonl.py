@@ -55,7 +55,7 @@ class JsonlSink:
             raise SinkError(str(error)) from error
 
     async def close(self) -> None:
-        # Behind a write that is still going on: nobody waits here for a disk that hangs, but the process ends behind it.
+        # Behind a write that is still going on; a disk that hangs holds up the end of the process, not the drain.
         self._thread.submit(self._drop_file)
         self._thread.shutdown(wait=False)
 
