@@ -25,11 +25,11 @@ def test_the_demo_serves_judges_alerts_and_audits() -> None:
         timeout=400,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    rows = re.findall(r"│\s+\d+ │ (ordinary|hard benign|harmful)", result.stdout)
-    assert rows == [prompt.kind for prompt in PROMPTS]
-    assert len(rows) >= 16
-    coverage = [(int(seen), int(positions)) for seen, positions in re.findall(r"(\d+)/(\d+)\s+│\n", result.stdout)]
-    assert len(coverage) == len(PROMPTS)
+    table = result.stdout.partition("All generations")[2].partition("flagged")[0]
+    for prompt in PROMPTS:
+        assert f" {prompt.text[:20]}" in table
+    coverage = [(int(seen), int(positions)) for seen, positions in re.findall(r" (\d+)/(\d+)\s*\n", table)]
+    assert len(coverage) == len(PROMPTS) >= 16
     assert all(0 < seen <= positions for seen, positions in coverage)
     assert "audit show" in result.stdout
 
