@@ -1,13 +1,14 @@
 """What the tap and the sidecar cost a serving engine: interleaved A/B rounds in one run.
 
-    python benchmarks/serve_overhead.py MODEL_FOLDER [--compiled] [--rounds 6] [--directions 64]
+    python benchmarks/serve_overhead.py MODEL_FOLDER [--compiled] [--rounds 10] [--tokens 128] [--directions 64]
 
 Method. Two vLLM servers of the same model run side by side: A plain, B with the tap at `--hook-points` and a real
 `featurewatch sidecar` that judges `--directions` random SAE latents per hook point in shadow mode (the work per row
 does not depend on what the latents mean; thresholds are out of reach, so no alert is written). Only one server has
 traffic at a time. A round sends `--concurrency` streaming chat requests at once, all with the same number of output
-tokens, to one server; rounds alternate A B B A, after one discarded warm-up round each. Prompts differ in every round
-and request, so that no prefix-cache hit saves work on one side only. Per round: output tokens per second and the gaps
+tokens, to one server; rounds alternate A B B A, after one discarded warm-up round each. Both sides
+of a pair get the same prompts; from round to round and request to request they differ, so that no prefix-cache hit
+saves work. Per round: output tokens per second and the gaps
 between streamed tokens (client's clock). Each pair of neighbouring rounds gives one ratio B/A; printed are minimum,
 median and maximum over the pairs. Client, two API servers, sidecar and engines share this machine's cores, so the
 sidecar's own work counts against B: with spare cores the cost is lower. The idle server of a pair holds memory but,
@@ -104,12 +105,12 @@ def _cpu_seconds(pid: int) -> float:
 
 def _rounds(options: argparse.Namespace, ports: dict[str, int]) -> list[tuple[Round, Round]]:
     for side in "AB":
-        _round(options, ports[side], seed=f"warm-{side}")
+        _round(options, ports[side], seed="warm")
     pairs = []
     for number in range(options.rounds):
         result = {}
         for side in "AB" if number % 2 == 0 else "BA":
-            result[side] = _round(options, ports[side], seed=f"{number}-{side}")
+            result[side] = _round(options, ports[side], seed=str(number))
         a, b = result["A"], result["B"]
         pairs.append((a, b))
         print(
@@ -235,8 +236,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--hook-points", default="resid_post.10,resid_post.14")
     parser.add_argument("--directions", type=int, default=64, help="watched latents per hook point")
     parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=64, help="output tokens per request")
-    parser.add_argument("--rounds", type=int, default=6, help="pairs of rounds")
+    parser.add_argument("--tokens", type=int, default=128, help="output tokens per request")
+    parser.add_argument("--rounds", type=int, default=10, help="pairs of rounds")
     return parser.parse_args()
 
 
