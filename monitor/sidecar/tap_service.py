@@ -127,7 +127,7 @@ class TapService(TapServiceServicer):
                 if kind == "step":
                     frames.append(message.step)
                 elif kind == "heartbeat":
-                    tap.heartbeat = message.heartbeat
+                    tap.health.take(message.heartbeat)
                 else:
                     tap.judge.problems.note("unexpected message", str(kind))
             if frames:

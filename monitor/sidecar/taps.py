@@ -16,9 +16,10 @@ from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan, model_name, plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.publisher import Outcome, Publisher
+from monitor.sidecar.tap_health import TapHealth
 from monitor.sidecar.tokenizer_cache import TokenizerCache
 from monitor.v1.policies_pb2 import TapStatus
-from monitor.v1.tap_pb2 import Heartbeat, Hello, StepFrame
+from monitor.v1.tap_pb2 import Hello, StepFrame
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -32,8 +33,11 @@ class Tap:
     session_id: str
     judge: TapJudge
     reader: asyncio.Task[None] | None = None
-    heartbeat: Heartbeat = field(default_factory=Heartbeat)
     expiry: asyncio.TimerHandle | None = None
+    health: TapHealth = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.health = TapHealth(_log, self.hello.tap_id)
 
     @property
     def plan(self) -> TapPlan:
@@ -47,11 +51,11 @@ class Tap:
             connected=self.reader is not None,
             frames=self.judge.frames,
             rows=self.judge.rows,
-            steps=self.heartbeat.steps,
-            steps_fired=self.heartbeat.steps_fired,
-            dropped_rows=self.heartbeat.dropped_rows,
-            errors=self.heartbeat.errors + self.judge.problems.total,
-            unreported_requests=self.heartbeat.unreported_requests,
+            steps=self.health.last.steps,
+            steps_fired=self.health.last.steps_fired,
+            dropped_rows=self.health.last.dropped_rows,
+            errors=self.health.last.errors + self.judge.problems.total,
+            unreported_requests=self.health.last.unreported_requests,
         )
 
 
