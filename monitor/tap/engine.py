@@ -117,7 +117,8 @@ def describe_engine(vllm_config: Any, version: str, device: str, tensor_parallel
         max_model_len=int(model.max_model_len),
         tensor_parallel_rank=tensor_parallel_rank,
         pipeline_parallel_rank=0,
-        data_parallel_rank=int(parallel.data_parallel_rank),
+        # The rank is 0 in every replica of a dense model, whose engines run on their own; the index is not.
+        data_parallel_rank=int(getattr(parallel, "data_parallel_index", parallel.data_parallel_rank)),
         device=device,
     )
 

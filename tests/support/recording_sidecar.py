@@ -52,7 +52,8 @@ class RecordedRequest:
 
 
 class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
-    """Serves on `target` until `stop`. One instance is one sidecar process: `session_id` is its own.
+    """Serves any number of taps on `target` until `stop`. One instance is one sidecar process with its own
+    `session_id`.
 
     Args:
         plan: what the tap shall watch.
@@ -67,10 +68,11 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
         self.plan = plan
         self.hellos: list[tap_pb2.Hello] = []
         self.heartbeats: list[tap_pb2.Heartbeat] = []
-        self.requests: dict[int, RecordedRequest] = {}
+        # By tap and handle.
+        self.requests: dict[tuple[str, int], RecordedRequest] = {}
         self.breaches: list[str] = []
         self.frames = 0
-        self._last_seq = 0
+        self._last_seq: dict[str, int] = {}
         self._acknowledge = acknowledge
         self._changed = threading.Condition()
         self._server = grpc.server(futures.ThreadPoolExecutor(4), options=SERVER_OPTIONS)
@@ -81,15 +83,17 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
     def Stream(  # noqa: N802 -- gRPC's name
         self, request_iterator: Iterator[tap_pb2.StreamRequest], context: grpc.ServicerContext
     ) -> Iterator[tap_pb2.StreamResponse]:
+        tap = ""
         for request in request_iterator:
             kind = request.WhichOneof("message")
             with self._changed:
                 if kind == "hello":
+                    tap = request.hello.tap_id
                     self.hellos.append(request.hello)
                 elif kind == "heartbeat":
                     self.heartbeats.append(request.heartbeat)
                 else:
-                    self._take(request.step)
+                    self._take(tap, request.step)
                 self._changed.notify_all()
             if kind == "hello":
                 yield tap_pb2.StreamResponse(
@@ -97,7 +101,7 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
                         protocol_version=1,
                         session_id=self.session_id,
                         sidecar_version="recording",
-                        last_seq=self._last_seq,
+                        last_seq=self._last_seq.get(tap, 0),
                     )
                 )
                 yield tap_pb2.StreamResponse(watch_plan=self.plan)
@@ -142,22 +146,24 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
         ]
         return "\n".join([f"{len(self.hellos)} hellos, {self.frames} frames, breaches {self.breaches}", *lines])
 
-    def _take(self, step: tap_pb2.StepFrame) -> None:
+    def _take(self, tap: str, step: tap_pb2.StepFrame) -> None:
         self.frames += 1
+        last_seq = self._last_seq.get(tap, 0)
         try:
-            assert step.seq > self._last_seq, f"frame {step.seq} after {self._last_seq}"
-            self._last_seq = step.seq
-            self._apply(step)
+            assert step.seq > last_seq, f"frame {step.seq} after {last_seq}"
+            self._last_seq[tap] = step.seq
+            self._apply(tap, step)
         except (AssertionError, KeyError) as error:
             self.breaches.append(repr(error))
 
-    def _apply(self, step: tap_pb2.StepFrame) -> None:
+    def _apply(self, tap: str, step: tap_pb2.StepFrame) -> None:
         for begin in step.begins:
-            assert begin.handle not in self.requests, f"handle {begin.handle} begins twice"
-            self.requests[begin.handle] = RecordedRequest(begin)
+            assert (tap, begin.handle) not in self.requests, f"handle {begin.handle} begins twice"
+            self.requests[tap, begin.handle] = RecordedRequest(begin)
         for gap in step.gaps:
-            self.requests[gap.handle].advance(gap.first_position, gap.count)
-            self.requests[gap.handle].gaps.append((gap.first_position, gap.count, gap.reason))
+            request = self.requests[tap, gap.handle]
+            request.advance(gap.first_position, gap.count)
+            request.gaps.append((gap.first_position, gap.count, gap.reason))
         rows = sum(step.row_counts)
         if rows:
             assert step.plan_version == self.plan.version, f"plan {step.plan_version}"
@@ -169,7 +175,7 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
             }
             row = 0
             for handle, first, count in zip(step.handles, step.first_positions, step.row_counts, strict=True):
-                request = self.requests[handle]
+                request = self.requests[tap, handle]
                 request.advance(first, count)
                 for offset in range(count):
                     request.token_ids[first + offset] = int(token_ids[row + offset])
@@ -177,7 +183,7 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
                         request.rows.setdefault(hook_point, {})[first + offset] = acts_nk[row + offset]
                 row += count
         for end in step.ends:
-            request = self.requests[end.handle]
+            request = self.requests[tap, end.handle]
             assert end.positions == request.next_position, (
                 f"{request.begin.request_id} ends at {end.positions}, reported {request.next_position}"
             )

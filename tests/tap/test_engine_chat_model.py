@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.comparison import check_all, mixed_requests
+from support.comparison import check_all, check_request, mixed_requests
 from support.engine import EngineProcess
 from support.recording_sidecar import RecordingSidecar, identity_plan
 from support.reference import Reference
@@ -42,3 +42,34 @@ def test_every_row_of_a_mixed_batch_equals_hugging_face(compiled: bool, tmp_path
     rows = sum(recorded.observed for recorded in sidecar.requests.values())
     print(f"\n{sidecar.hellos[0].engine.execution}: {rows} rows, largest relative error {worst:.1e}")
     assert rows > 12 * 10
+
+
+def test_a_stop_string_ends_a_request_whose_rows_are_right_up_to_its_end(tmp_path: Path) -> None:
+    """The API server finds the string and aborts: the engine may have computed a token more by then."""
+    from transformers import AutoTokenizer
+
+    model, target = resolve_model("smollm2"), f"unix:{tmp_path}/s.sock"
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    prompt = tokenizer("The capital of France is")["input_ids"]
+    free = {"id": "free", "prompt": prompt, "max_tokens": 24}
+    sidecar = RecordingSidecar(target, identity_plan(HOOK_POINTS, WIDTH))
+    try:
+        with EngineProcess(
+            tmp_path / "log",
+            {"sidecar": target, "hook_points": HOOK_POINTS},
+            model=model,
+            skip_tokenizer_init=False,
+        ) as engine:
+            engine.wait_ready()
+            outputs = engine.run([free])
+            word = tokenizer.decode(outputs["free"][0][10:12])
+            outputs |= engine.run([free | {"id": "stopped", "stop": [word]}])
+            sidecar.wait_for(lambda seen: seen.ended(["free", "stopped"]), "ends")
+        stopped = outputs["stopped"][0]
+        assert len(stopped) <= 12
+        assert stopped == outputs["free"][0][: len(stopped)]
+        (recorded,) = sidecar.named("stopped")
+        assert len(prompt) + len(stopped) - 1 <= recorded.end.positions <= len(prompt) + len(stopped) + 1
+        check_request(recorded, prompt, stopped, Reference(model), aborted=True)
+    finally:
+        sidecar.stop()
