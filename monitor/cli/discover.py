@@ -77,11 +77,13 @@ def discover(  # noqa: PLR0917
 
 
 def _show(report: Report, config: DiscoverConfig) -> None:
+    from training.discovery.statistics import area_text
+
     areas = Table("SAE", "detector", "AUROC on val", "on unseen sources")
     for point, by_detector in report.auroc.items():
         for name, area in by_detector.items():
             unseen = report.unseen_sources[point].get(name)
-            areas.add_row(point, name, f"{area:.3f}", "" if unseen is None else f"{unseen:.3f}")
+            areas.add_row(point, name, f"{area:.3f}", "" if unseen is None else area_text(unseen))
     console.print(areas)
     alarms = Table("val negatives", "n", "flagged", "rate", f"at most ({config.confidence:.0%})")
     rows = {"whole policy": report.policy, **({"hard ones": report.hard} if report.hard else {})}

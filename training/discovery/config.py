@@ -39,10 +39,11 @@ class DiscoverConfig:
         rules: list[Rule] = [
             (bool(self.saes), "SAEs", "at least one is needed", "add --sae smollm2-135m-instruct/resid_post.14"),
             (
-                bool(self.data) != (self.positive is not None and self.negative is not None),
-                "prompts",
+                (bool(self.data), self.positive is not None, self.negative is not None)
+                in {(True, False, False), (False, True, True)},
+                f"prompts from {self._given() or 'nothing'}",
                 "they come from --data or from --positive and --negative",
-                "give one of the two",
+                "give --data alone, or both of the others and no --data",
             ),
             (self.window >= 1, f"window {self.window}", "it is a number of tokens", "give for example 16"),
             (self.min_tokens >= 1, f"min-tokens {self.min_tokens}", "it is a number of tokens", "give for example 4"),
@@ -63,6 +64,10 @@ class DiscoverConfig:
             ),
         ]
         require_all(rules)
+
+    def _given(self) -> str:
+        files = {"--data": self.data, "--positive": self.positive, "--negative": self.negative}
+        return ", ".join(flag for flag, value in files.items() if value)
 
     def require_fits(self, sae: str, latents: int) -> None:
         """Raises FeaturewatchError when the SAE has fewer latents than a detector is to use."""

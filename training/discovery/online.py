@@ -30,7 +30,12 @@ def eligible(starts_p1: npt.NDArray[np.int64], min_tokens: int) -> npt.NDArray[n
 
 def prompt_maximum(means_nk: Floats, starts_p1: npt.NDArray[np.int64], min_tokens: int) -> Floats:
     """Highest eligible row per prompt, [p, k]; -inf for a prompt shorter than `min_tokens`."""
-    masked_nk = np.where(eligible(starts_p1, min_tokens)[:, None], means_nk, -np.inf)
+    return maximum_of(means_nk, eligible(starts_p1, min_tokens), starts_p1)
+
+
+def maximum_of(means_nk: Floats, eligible_n: npt.NDArray[np.bool_], starts_p1: npt.NDArray[np.int64]) -> Floats:
+    """Highest of the given rows per prompt, [p, k]; -inf for a prompt without any."""
+    masked_nk = np.where(eligible_n[:, None], means_nk, np.float32(-np.inf))
     out_pk = np.full((len(starts_p1) - 1, means_nk.shape[1]), -np.inf, np.float32)
     full_p = np.diff(starts_p1) > 0
     if full_p.any():

@@ -107,7 +107,7 @@ def policy_text(
             "detectors": entries,
             "rules": [
                 {
-                    "id": f"{config.policy_out.stem.split('-')[0].upper()}-001",
+                    "id": _rule_id(config.policy_out.stem),
                     "when": choice.when,
                     "for": "1 token",
                     "severity": "high",
@@ -123,6 +123,12 @@ def policy_text(
 def parsed(text: str, config: DiscoverConfig) -> Policy:
     """The policy that the text stands for; raises PolicyError."""
     return parse_policy(text, config.policy_out.name)
+
+
+def _rule_id(name: str) -> str:
+    """From the first word of the policy's name; ids begin with a letter and are shorter than names may be."""
+    word = name.split("-", maxsplit=1)[0].upper()
+    return (word if word[0].isalpha() else f"R{word}")[:32] + "-001"
 
 
 def _latents(detectors: Detectors, config: DiscoverConfig) -> dict[str, Any]:

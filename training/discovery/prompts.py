@@ -62,14 +62,29 @@ def _labelled(path: Path) -> Iterable[Prompt]:
                 "each row needs a text, a label 0 or 1 and a split train or val",
                 "repair the row",
             )
+        source, category = str(row.get("source", "")), str(row.get("category", ""))
+        _require_characters(text + source + category, f"{path}:{number}")
         if text.strip():
-            yield Prompt(text, label == 1, split == "val", str(row.get("source", "")), str(row.get("category", "")))
+            yield Prompt(text, label == 1, split == "val", source, category)
+
+
+def _require_characters(text: str, place: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise FeaturewatchError(
+            place, "the row holds half of a surrogate pair, which is no character", "repair the row"
+        ) from error
 
 
 def _lines(path: Path, is_positive: bool) -> Iterable[Prompt]:
     if not path.is_file():
         raise FeaturewatchError(f"prompt file {path}", "there is no such file", "check the path")
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            share = int.from_bytes(hashlib.sha256(line.encode()).digest()[:4], "big") / 2**32
-            yield Prompt(line.strip(), is_positive, share < _VAL_SHARE, path.stem)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise FeaturewatchError(f"prompt file {path} ({error})", "it must be UTF-8 text", "convert the file") from error
+    # Lines that differ in blanks at their ends are one prompt, which must not be in both splits.
+    for text in filter(None, map(str.strip, lines)):
+        share = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
+        yield Prompt(text, is_positive, share < _VAL_SHARE, path.stem)

@@ -13,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from monitor.errors import FeaturewatchError
 from monitor.policy.schema import PolicyName
 
+_SUFFIXES = (".yaml", ".yml")
+
 
 @contextlib.contextmanager
 def draft_folder(policy_out: Path) -> Iterator[Path]:
@@ -44,6 +46,12 @@ def require_place(policy_out: Path) -> None:
             "its name without .yaml becomes the policy's name: lower case letters, digits and hyphens, at most 63",
             "give for example --policy-out policies/harmful-intent.yaml",
         ) from error
+    if policy_out.suffix not in _SUFFIXES:
+        raise FeaturewatchError(
+            f"policy file {policy_out}",
+            f"in a folder of policies only files that end in {' or '.join(_SUFFIXES)} are read",
+            f"give {policy_out.with_suffix('.yaml')}",
+        )
     if policy_out.is_dir():
         raise FeaturewatchError(f"policy file {policy_out}", "it is a folder", "name a file in it")
     with draft_folder(policy_out):

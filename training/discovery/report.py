@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from training.discovery.config import DiscoverConfig
 from training.discovery.prompt import Prompt
-from training.discovery.statistics import FalseAlarms, false_alarms
+from training.discovery.statistics import FalseAlarms, area_text, false_alarms
 
 Bools = npt.NDArray[np.bool_]
 
@@ -69,7 +69,7 @@ class Report:
                 f"Of {self.hard.n} hard negatives it flags {self.hard.hits} ({self.hard.rate:.1%}); the rate above is "
                 "mostly about ordinary requests."
             )
-        measured = {name: f"{area:.3f}" if np.isfinite(area) else "not measured" for name, area in unseen.items()}
+        measured = {name: area_text(area) for name, area in unseen.items()}
         parts.append(
             "Val is over-optimistic: hook point, rule and thresholds were chosen on the same prompts that give these "
             "figures, and they share their sources with the training prompts. On sources that were held out of the "

@@ -21,6 +21,11 @@ def auroc(scores_pk: Floats, positive_p: Bools) -> npt.NDArray[np.float64]:
     return np.asarray(u_k / (positives * negatives), np.float64)
 
 
+def area_text(area: float) -> str:
+    """An AUROC for people; NaN stands for one that could not be measured."""
+    return f"{area:.3f}" if np.isfinite(area) else "not measured"
+
+
 @dataclass(frozen=True)
 class FalseAlarms:
     """False alarms with the exact one-sided upper bound (Clopper-Pearson)."""

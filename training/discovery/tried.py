@@ -15,7 +15,7 @@ from training.discovery.fit import Detectors, fit_detectors
 from training.discovery.online import prompt_scores
 from training.discovery.prompt import Prompt
 from training.discovery.rules import Choice, fitted_rules
-from training.discovery.statistics import auroc
+from training.discovery.statistics import area_text, auroc
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -38,7 +38,7 @@ class Tried:
     def line(self) -> str:
         """For the console."""
         areas = ", ".join(f"{name} {area:.3f}" for name, area in self.auroc.items())
-        unseen = ", ".join(f"{name} {area:.3f}" for name, area in self.detectors.unseen_sources.items())
+        unseen = ", ".join(f"{name} {area_text(area)}" for name, area in self.detectors.unseen_sources.items())
         return (
             f"{self.detectors.hook_point}: val AUROC {areas}; on unseen sources {unseen}; "
             f"best rule {self.choice.when!r} with recall {self.choice.recall:.1%}"
