@@ -15,7 +15,7 @@ from training.trainer.config import TrainConfig
 _NAMES = {"hook_points": "hook-point"}
 _OUTPUT_NAMES = {"dtype": "weights-dtype"}
 _LEFT_OUT = {"model", "cache"}
-_ALWAYS = {"k", "tokens", "dtype"}
+_ALWAYS = {"k", "tokens", "dtype", "out"}
 
 
 def command_line(model: str, harvest: HarvestConfig, train: TrainConfig, output: OutputConfig) -> str:

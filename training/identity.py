@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.errors import FeaturewatchError
+from training.harvest.loading import load_quietly
 
 
 def files_sha256(paths: Sequence[Path]) -> str:
@@ -21,12 +22,37 @@ def files_sha256(paths: Sequence[Path]) -> str:
 
 
 def model_sha256(model: str) -> str:
-    """Of the configuration and all weights of a Hugging Face folder or a downloaded id; raises FeaturewatchError."""
+    """Of the configuration and all weights of a Hugging Face folder or id. Downloads the weights of an id that is not
+    there yet: two models may well share a configuration.
+
+    Raises:
+        FeaturewatchError: no such model, or it has no weights.
+    """
     from transformers.utils import cached_file
 
-    config = Path(str(cached_file(model, "config.json")))
-    weights = sorted(config.parent.glob("*.safetensors")) or sorted(config.parent.glob("*.bin"))
-    return _joined([f"{path.name} {_file_sha256(path)}" for path in [config, *weights]])
+    files = load_quietly(model, lambda: [Path(str(cached_file(model, "config.json"))), *_weights(model)])
+    if len(files) == 1:
+        raise FeaturewatchError(
+            f"model {model}",
+            "it has no weights (*.safetensors or *.bin)",
+            "name a folder or id that holds a whole model",
+        )
+    return _joined([f"{path.name} {_file_sha256(path)}" for path in files])
+
+
+def _weights(model: str) -> list[Path]:
+    from transformers.utils import cached_file
+
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    for stem in ("model.safetensors", "pytorch_model.bin"):
+        if whole := cached_file(model, stem, _raise_exceptions_for_missing_entries=False):
+            return [Path(whole)]
+        if index := cached_file(model, f"{stem}.index.json", _raise_exceptions_for_missing_entries=False):
+            shards = sorted(set(json.loads(Path(index).read_text())["weight_map"].values()))
+            return [Path(str(cached_file(model, shard))) for shard in shards]
+    return []
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:

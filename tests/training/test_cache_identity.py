@@ -22,7 +22,9 @@ from training.discovery.prompt import Prompt
 from training.harvest import run as harvest_run
 from training.harvest.cache import ActivationCache
 from training.harvest.config import HarvestConfig
+from training.harvest.lock import cache_lock
 from training.harvest.run import harvest
+from training.identity import model_sha256
 from training.trainer import finished
 from training.trainer.config import TrainConfig
 from training.trainer.train import TrainedSae, train_sae
@@ -98,9 +100,53 @@ def test_other_content_under_the_same_name_is_refused(
 
 def test_the_same_content_in_another_place_is_the_same(config: HarvestConfig, tmp_path: Path) -> None:
     before = (config.cache / "manifest.json").stat().st_mtime_ns
-    shutil.copytree(config.model, tmp_path / "elsewhere" / "model")
-    harvest(dataclasses.replace(config, model=str(tmp_path / "elsewhere" / "model")))
+    shutil.copytree(config.model, tmp_path / "another name")
+    data = Path(shutil.copy(config.data[0], tmp_path / "another name.jsonl"))
+    harvest(dataclasses.replace(config, model=str(tmp_path / "another name"), data=(data,)))
     assert (config.cache / "manifest.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_the_weights_of_an_id_are_fetched_and_hashed(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharded: bool
+) -> None:
+    """Before its download only the configuration of an id is there, and two models may share one."""
+    hub, fetched = tmp_path / "hub", []
+    shutil.copytree(tiny_model, hub)
+    if sharded:
+        (hub / "model.safetensors").rename(hub / "model-00001-of-00001.safetensors")
+        index = {"weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}
+        (hub / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def cached_file(model: str, name: str, **_: object) -> str | None:
+        fetched.append(name)
+        return str(hub / name) if (hub / name).is_file() else None
+
+    expected = model_sha256(str(hub))
+    monkeypatch.setattr("transformers.utils.cached_file", cached_file)
+    assert model_sha256("acme/tiny") == expected
+    assert any(name.endswith(".safetensors") for name in fetched)
+    for weights in hub.glob("*.safetensors"):
+        weights.unlink()
+    (hub / "model.safetensors.index.json").unlink(missing_ok=True)
+    with pytest.raises(FeaturewatchError, match="model acme/tiny: it has no weights"):
+        model_sha256("acme/tiny")
+
+
+def test_two_runs_do_not_share_a_cache(tmp_path: Path) -> None:
+    with cache_lock(tmp_path / "cache"):
+        with (
+            pytest.raises(FeaturewatchError, match=r"another run of featurewatch is using it.* another --cache folder"),
+            cache_lock(tmp_path / "cache"),
+        ):
+            pass
+        with cache_lock(tmp_path / "other"):
+            pass
+    with cache_lock(tmp_path / "cache"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(FeaturewatchError, match="must be a folder"), cache_lock(tmp_path / "file"):
+        pass
 
 
 def test_auto_and_the_dtype_that_it_stands_for_are_the_same(
@@ -153,6 +199,9 @@ def test_weights_trained_on_other_rows_are_not_taken_again(
     assert len(trainings) == 2
     finished.trained_once(cache, POINT, dataclasses.replace(settings, k=5))
     assert len(trainings) == 3
+    monkeypatch.setattr(finished, "TRAINER_REVISION", 999)
+    finished.trained_once(cache, POINT, dataclasses.replace(settings, k=5))
+    assert len(trainings) == 4
 
 
 @pytest.mark.parametrize("change", [_change_one_weight, _change_template])

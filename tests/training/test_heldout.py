@@ -10,7 +10,7 @@ import pytest
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, JumpRelu
 from training.card.cross_entropy import measure_cross_entropy
-from training.card.heldout import heldout_rows
+from training.card.heldout import heldout_rows, require_halves
 from training.harvest.tokens import Reason, TokenSequence
 
 POINT = HookPoint(1)
@@ -32,10 +32,9 @@ def _sequence(seed: int, length: int, kept: int) -> TokenSequence:
         ([0, 9, 0], "for the half that sets the threshold"),
     ],
 )
-def test_two_sequences_with_text_are_needed(tiny_model: Path, kept: list[int], message: str) -> None:
-    sequences = [_sequence(seed, 12, count) for seed, count in enumerate(kept)]
+def test_two_sequences_with_text_are_needed(kept: list[int], message: str) -> None:
     with pytest.raises(FeaturewatchError, match=message):
-        heldout_rows(str(tiny_model), [POINT], sequences, 64)
+        require_halves([_sequence(seed, 12, count) for seed, count in enumerate(kept)])
 
 
 def test_two_sequences_are_enough(tiny_model: Path) -> None:

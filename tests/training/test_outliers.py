@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
-from training.harvest.outliers import outliers
+from training.harvest.batches import TokenBatch
+from training.harvest.outliers import median_norms, outliers
+from training.harvest.tokens import Reason
 
 POINT = HookPoint(0)
 
@@ -29,3 +32,18 @@ def test_float16_overflow_is_judged_by_the_values(store_dtype: str, left_out: bo
 def test_rows_far_above_the_median_and_broken_ones_are_left_out() -> None:
     rows = [[3e4, 0, 0], [5e4, 0, 0], [float("nan"), 0, 0], [0, float("inf"), 0]]
     assert _found(rows, "float32", factor=2.0) == [False, True, True, True]
+
+
+def test_a_dtype_that_holds_hardly_a_row_is_refused_before_the_harvest() -> None:
+    class Model:
+        hook_points = (POINT,)
+
+        def residuals(self, token_ids_bt: np.ndarray) -> dict[HookPoint, torch.Tensor]:
+            return {POINT: torch.full((*token_ids_bt.shape, 4), 1e5)}
+
+    batch = TokenBatch(np.zeros((2, 3), np.int64), np.full((2, 3), Reason.KEPT, np.uint8), False)
+    assert median_norms(Model(), [batch], "float32") == {str(POINT): pytest.approx(2e5)}  # type: ignore[arg-type]
+    with pytest.raises(
+        FeaturewatchError, match=r"store-dtype float16 at resid_post.0: only 0% .* --store-dtype float32"
+    ):
+        median_norms(Model(), [batch], "float16")  # type: ignore[arg-type]

@@ -83,6 +83,12 @@ def test_model_and_out_stay_as_typed(given: list[Any], model: str) -> None:
     assert given[3] == {"model_as_typed": model}
 
 
+def test_an_out_that_is_the_default_is_written_too(given: list[Any]) -> None:
+    """The command line has no default for it."""
+    _repeat(command_line("m", HARVEST, TrainConfig(), OutputConfig()))
+    assert given[2].out == OutputConfig().out
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_auto_is_written_as_what_it_was(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     monkeypatch.setattr(command, "forward_dtype", lambda name, _device: dtype)

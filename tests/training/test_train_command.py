@@ -14,7 +14,7 @@ from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint, JumpRelu, load_saelens
 from training.card.card import Card
 from training.card.cross_entropy import measure_cross_entropy
-from training.card.heldout import heldout_rows, heldout_sequences
+from training.card.heldout import heldout_rows, heldout_sequences, reporting_sequences
 from training.harvest.cache import ActivationCache
 from training.harvest.tokens import Reason
 from training.identity import model_sha256
@@ -102,7 +102,7 @@ def test_sequences_calibrate_or_report(trained: Path, tiny_model: Path) -> None:
 
 def test_cross_entropy_of_a_perfect_and_of_no_dictionary(trained: Path, tiny_model: Path) -> None:
     """Splicing in the residual itself recovers everything."""
-    sequences = heldout_sequences(ActivationCache(trained / "cache"), 600)
+    sequences = reporting_sequences(ActivationCache(trained / "cache"), 600)
     point = HookPoint(2)
     dictionary = load_saelens(trained / "zoo" / str(point))
 

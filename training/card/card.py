@@ -140,8 +140,9 @@ class Card:
         return f"""# SAE of {self.model} at {self.hook_point}
 
 BatchTopK with an auxiliary loss for dead latents, stored as JumpReLU in SAELens layout. The weights were stored as
-{self.stored_dtype} and read back for every figure below; held-out figures are on float32 activations of rows
-of the data that were not trained on, from other sequences than those that set the threshold. {self._split()}
+{self.stored_dtype} and read back for every figure that is not of the training; held-out figures are on float32
+activations of rows of the data that were not trained on, L0 and explained variance from other sequences than those that
+set the threshold. {self._split()}
 
 | figure | value |
 |---|---|

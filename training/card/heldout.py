@@ -67,21 +67,16 @@ def heldout_sequences(cache: ActivationCache, most_tokens: int) -> list[TokenSeq
     return chosen
 
 
+def reporting_sequences(cache: ActivationCache, most_tokens: int) -> list[TokenSequence]:
+    """About `most_tokens` positions of held-out sequences that do not set the threshold (see `heldout_rows`)."""
+    return heldout_sequences(cache, 2 * most_tokens)[1::2]
+
+
 def heldout_rows(
     model: str, hook_points: Sequence[HookPoint], sequences: Sequence[TokenSequence], batch_tokens: int
 ) -> HeldoutRows:
-    """Residuals of the sequences in float32, whatever dtype the harvest used.
-
-    Raises:
-        FeaturewatchError: one of the halves has no content tokens.
-    """
-    for half, purpose in ((0, "sets the threshold"), (1, "is measured for the card")):
-        if not any((sequence.reasons_n == Reason.KEPT).any() for sequence in sequences[half::2]):
-            raise FeaturewatchError(
-                f"{len(sequences)} held-out sequence{'' if len(sequences) == 1 else 's'}",
-                f"none is left with text for the half that {purpose}",
-                "raise --heldout-share, --heldout-tokens and --card-tokens, or harvest more documents",
-            )
+    """Residuals of the sequences in float32, whatever dtype the harvest used. Every other sequence, from the first on,
+    sets the threshold."""
     network = ResidualModel(model, hook_points, "float32")
     residuals: dict[HookPoint, list[Floats]] = {point: [] for point in network.hook_points}
     reasons, calibrates = [], []
@@ -98,3 +93,14 @@ def heldout_rows(
         np.concatenate(reasons),
         np.concatenate(calibrates),
     )
+
+
+def require_halves(sequences: Sequence[TokenSequence]) -> None:
+    """Raises FeaturewatchError unless both the half that sets the threshold and the one that reports have text."""
+    for half, purpose in ((0, "sets the threshold"), (1, "is measured for the card")):
+        if not any((sequence.reasons_n == Reason.KEPT).any() for sequence in sequences[half::2]):
+            raise FeaturewatchError(
+                f"{len(sequences)} held-out sequence{'' if len(sequences) == 1 else 's'}",
+                f"none is left with text for the half that {purpose}",
+                "raise --heldout-share, --heldout-tokens and --card-tokens, or harvest more documents",
+            )

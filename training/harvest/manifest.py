@@ -74,7 +74,12 @@ class Manifest:
                 "content differs, whatever the name)",
                 "give another --cache folder or remove this one",
             )
-        changed = [key for key, value in other.settings.items() if self.settings.get(key) != value]
+        # What stands behind the names of model and data has been compared by content.
+        changed = [
+            key
+            for key, value in other.settings.items()
+            if key not in ("model", "data") and self.settings.get(key) != value
+        ]
         if changed:
             raise FeaturewatchError(
                 f"activation cache {folder}",

@@ -71,7 +71,7 @@ def harvest(config: HarvestConfig) -> Manifest:
     model = ResidualModel(config.model, hook_points, dtype)
     source = DocumentBatches(maker, documents, config)
     if not manifest.medians:
-        manifest.medians = median_norms(model, itertools.islice(source, _MEDIAN_BATCHES))
+        manifest.medians = median_norms(model, itertools.islice(source, _MEDIAN_BATCHES), config.store_dtype)
     run = _Run(config, model, CacheWriter(config.cache, manifest))
     with ProgressLine("harvest", config.tokens) as progress:
         for index, batch in enumerate(source):
