@@ -15,7 +15,7 @@ from training.harvest.cache import ActivationCache, CacheWriter
 from training.harvest.manifest import Manifest
 from training.trainer.batch_top_k import BatchTopK
 from training.trainer.config import TrainConfig
-from training.trainer.export import mean_l0, require_l0, rounded, to_dictionary, with_threshold
+from training.trainer.export import require_l0, rounded, to_dictionary, with_threshold
 from training.trainer.train import TrainedSae, train_sae
 
 POINT = HookPoint(3)
@@ -65,6 +65,10 @@ def _config(**changes: object) -> TrainConfig:
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
+def _mean_l0(dictionary: Dictionary, rows_nd: np.ndarray) -> float:
+    return np.count_nonzero(dictionary.encode(rows_nd)) / len(rows_nd)
+
+
 def test_known_directions_are_recovered(trained: TrainedSae, world: World) -> None:
     learned = trained.weights.w_dec_md.numpy()
     closest = (world.directions @ learned.T).max(1)
@@ -76,8 +80,8 @@ def test_known_directions_are_recovered(trained: TrainedSae, world: World) -> No
 def test_l0_at_inference_is_the_target(trained: TrainedSae, world: World) -> None:
     dictionary = to_dictionary(trained, POINT, "toy")
     dictionary = with_threshold(dictionary, world.rows(8000, seed=2), ACTIVE)
-    assert mean_l0(dictionary, world.rows(8000, seed=2)) == pytest.approx(ACTIVE, rel=1e-3)
-    fresh = mean_l0(dictionary, world.rows(8000, seed=3))
+    assert _mean_l0(dictionary, world.rows(8000, seed=2)) == pytest.approx(ACTIVE, rel=1e-3)
+    fresh = _mean_l0(dictionary, world.rows(8000, seed=3))
     assert fresh == pytest.approx(ACTIVE, rel=0.05)
     require_l0(fresh, ACTIVE, 0.05, POINT)
 
@@ -156,6 +160,7 @@ def test_threshold_needs_enough_positive_latents() -> None:
     [
         ({"k": 128}, "k 128: the SAE has 128 latents"),
         ({"epochs": 1e-4}, "less than one batch"),
+        ({"epochs": 2, "batch_rows": 100_000}, "less than one batch of 100,000 rows, however many epochs"),
     ],
 )
 def test_settings_that_do_not_fit_the_cache(cache: ActivationCache, changes: dict[str, object], message: str) -> None:
@@ -173,6 +178,12 @@ def test_settings_out_of_range_are_told() -> None:
         TrainConfig(expansion=0)
     with pytest.raises(FeaturewatchError, match=r"warm-up 0\.7 and decay 0\.5"):
         TrainConfig(warm_up=0.7, decay=0.5)
+
+
+@pytest.mark.parametrize("epochs", [0.0, float("inf"), float("nan")])
+def test_epochs_without_an_end_are_refused(epochs: float) -> None:
+    with pytest.raises(FeaturewatchError, match=rf"epochs {epochs}: it must be above 0 and finite"):
+        TrainConfig(epochs=epochs)
 
 
 def test_learning_rate_rises_holds_and_falls() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from training.options import Rule, option, require_all
@@ -30,7 +31,12 @@ class TrainConfig:
         rules: list[Rule] = [
             (self.expansion >= 1, f"expansion {self.expansion}", "it must be at least 1", "give for example 8"),
             (self.k >= 1, f"k {self.k}", "it must be at least 1", "give for example 32"),
-            (self.epochs > 0, f"epochs {self.epochs}", "it must be above 0", "give for example 1"),
+            (
+                0 < self.epochs < math.inf,
+                f"epochs {self.epochs}",
+                "it must be above 0 and finite",
+                "give for example 1",
+            ),
             (self.batch_rows >= 16, f"batch-rows {self.batch_rows}", "it must be at least 16", "give for example 2048"),
             (
                 self.learning_rate > 0,
@@ -77,6 +83,13 @@ class TrainConfig:
                     int(self.epochs * rows) >= self.batch_rows,
                     f"training on {rows:,} rows",
                     f"{self.epochs:g} epochs of them are less than one batch of {self.batch_rows:,} rows",
+                    "harvest more --tokens or use smaller --batch-rows",
+                ),
+                (
+                    # Batches are not filled across epochs.
+                    rows >= self.batch_rows,
+                    f"training on {rows:,} rows",
+                    f"they are less than one batch of {self.batch_rows:,} rows, however many epochs",
                     "harvest more --tokens or use smaller --batch-rows",
                 ),
             ]

@@ -77,15 +77,6 @@ def with_threshold(dictionary: Dictionary, rows_nd: Floats, k: float) -> Diction
     return dataclasses.replace(dictionary, activation=JumpRelu(threshold_m))
 
 
-def mean_l0(dictionary: Dictionary, rows_nd: Floats) -> float:
-    """Active latents per row."""
-    active = sum(
-        int(np.count_nonzero(dictionary.encode(rows_nd[start : start + _CHUNK_ROWS])))
-        for start in range(0, len(rows_nd), _CHUNK_ROWS)
-    )
-    return active / len(rows_nd)
-
-
 def require_l0(l0: float, k: float, tolerance: float, hook_point: HookPoint) -> None:
     """Raises FeaturewatchError when the L0 at inference is off its target."""
     if abs(l0 / k - 1) > tolerance:

@@ -15,7 +15,7 @@ from training.harvest.cache import ActivationCache
 from training.harvest.manifest import Manifest
 from training.trainer.batch_top_k import BatchTopK
 from training.trainer.config import TrainConfig
-from training.trainer.train import TrainedSae, train_sae
+from training.trainer.train import TRAINER_REVISION, TrainedSae, train_sae
 
 _NAMES = ("w_enc", "b_enc", "w_dec", "b_dec")
 _FIGURES = ("scale", "rows", "l0", "fvu", "dead_share", "seconds")
@@ -36,11 +36,11 @@ def trained_once(cache: ActivationCache, hook_point: HookPoint, config: TrainCon
 
 
 def _settings(manifest: Manifest, config: TrainConfig) -> str:
-    """All that the weights depend on: the training's settings and what the rows were made from."""
+    """All that the weights depend on: the training's code and settings and what the rows were made from."""
     training = asdict(config)
     del training["threshold_tolerance"]  # is only looked at afterwards
     rows = {"unique_rows": manifest.rows, "identity": manifest.identity, "settings": manifest.settings}
-    return json.dumps({"training": training, "harvest": rows}, sort_keys=True)
+    return json.dumps({"revision": TRAINER_REVISION, "training": training, "harvest": rows}, sort_keys=True)
 
 
 def _save(trained: TrainedSae, path: Path, settings: str) -> None:

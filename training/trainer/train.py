@@ -21,6 +21,7 @@ from training.progress import ProgressLine
 from training.trainer.batch_top_k import BatchTopK
 from training.trainer.config import TrainConfig
 
+TRAINER_REVISION = 1  # to be raised when the same rows and settings would give other weights than before
 Floats = npt.NDArray[np.float32]
 _FIRST_BATCHES = 8
 _REPORT_STEPS = 4
