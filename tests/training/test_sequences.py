@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import normalizers
 
 from training.harvest.chat import ChatTemplate, speaker_turns
 from training.harvest.config import HarvestConfig
@@ -60,6 +61,58 @@ def test_speaker_turns() -> None:
         "user",
     ]
     assert speaker_turns("A note. User: this is no transcript\nAssistant: either") == []
+
+
+def test_turns_of_an_uneven_transcript_alternate_from_the_user_on() -> None:
+    turns = speaker_turns("Assistant: hello\nUser: a\nHuman: b\nAssistant:\nUser: c\nAssistant: d\nAssistant: e")
+    assert turns == [{"role": "user", "content": "a\nb\nc"}, {"role": "assistant", "content": "d\ne"}]
+    assert speaker_turns("Assistant: nobody\nAssistant: asked") == []
+
+
+ALTERNATING = (
+    "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Assistant: hello\nUser: boats\nAssistant: bread", "boatsbread"),
+        ("User: boats\nUser: salt\nAssistant: bread", "boats\nsaltbread"),
+    ],
+)
+def test_an_uneven_transcript_in_a_template_that_demands_alternation(tiny_model: Path, text: str, kept: str) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.chat_template = ALTERNATING
+    (sequence,) = SequenceMaker(tokenizer, _config(tiny_model)).sequences(Document(text))
+    assert tokenizer.decode(sequence.token_ids_n[sequence.reasons_n == Reason.KEPT].tolist()) == kept
+
+
+def test_turns_that_the_template_refuses_become_plain_windows(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.chat_template = "{% if messages | length > 2 %}{{ raise_exception('too long') }}{% endif %}" + ALTERNATING
+    text = "User: boats\nAssistant: bread\nUser: salt"
+    maker = SequenceMaker(tokenizer, _config(tiny_model, prompt_tokens=100, chat_share=1.0))
+    for _ in range(2):
+        (sequence,) = maker.sequences(Document(text))
+        assert tokenizer.decode(sequence.token_ids_n[1:].tolist()) == text
+        assert (sequence.reasons_n[1:] == Reason.KEPT).all()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the chat template refuses turns (too long): such text is taken without it"
+    ]
+    tokenizer.chat_template = "{{ raise_exception('never') }}"
+    (plain,) = SequenceMaker(tokenizer, _config(tiny_model, chat_share=1.0)).sequences(Document(text))
+    assert tokenizer.decode(plain.token_ids_n[1:].tolist()) == text
+
+
+def test_a_text_of_which_the_normaliser_leaves_nothing_gives_no_sequence(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    assert list(SequenceMaker(tokenizer, _config(tiny_model)).sequences(Document("\u200b\u200b"))) == []
 
 
 @pytest.mark.parametrize("content", ["You are a test", "user", "system", "s", "<|im_start|>", "assistant\n", "e\ne"])

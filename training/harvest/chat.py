@@ -25,7 +25,11 @@ class ChatTemplate:
         self._headers: dict[tuple[str, ...], list[str]] = {}
 
     def render(self, turns: Sequence[Turn]) -> str:
-        """The text that the server would see; with the generation prompt after a user turn."""
+        """The text that the server would see; with the generation prompt after a user turn.
+
+        Raises:
+            jinja2.TemplateError: the template refuses the turns.
+        """
         prompt_only = turns[-1]["role"] == "user"
         return str(self._tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=prompt_only))
 
@@ -62,16 +66,25 @@ class ChatTemplate:
 
 
 def speaker_turns(text: str) -> list[Turn]:
-    """Turns of a transcript written as ``Human:`` / ``User:`` / ``Assistant:`` lines; empty for any other text."""
+    """Turns of a transcript written as ``Human:`` / ``User:`` / ``Assistant:`` lines; empty for any other text.
+
+    They begin with the user's and alternate, as many templates demand: equal neighbours become one turn, and what an
+    assistant says before any user is left out.
+    """
     marks = list(_SPEAKER.finditer(text))
     if len(marks) < 2 or text[: marks[0].start()].strip():
         return []
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    turns = [
-        {"role": _ROLES[mark.group(1)], "content": text[mark.end() : end].strip()}
-        for mark, end in zip(marks, ends, strict=True)
-    ]
-    return [turn for turn in turns if turn["content"]]
+    turns: list[Turn] = []
+    for mark, end in zip(marks, ends, strict=True):
+        role, content = _ROLES[mark.group(1)], text[mark.end() : end].strip()
+        if not content or (role == "assistant" and not turns):
+            continue
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f"\n{content}"
+        else:
+            turns.append({"role": role, "content": content})
+    return turns
 
 
 def as_turns(text: str, rng: np.random.Generator) -> list[Turn]:

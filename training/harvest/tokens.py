@@ -8,18 +8,22 @@ counts as template: these positions are the same in every chat.
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jinja2 import TemplateError
 
 from training.harvest.chat import ChatTemplate, Turn, as_turns, speaker_turns
 from training.harvest.config import HarvestConfig
 from training.harvest.documents import Document
 
 _SHORTEST = 4
+_logger = logging.getLogger(__name__)
+_Tokens = tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]
 
 
 class Reason(enum.IntEnum):
@@ -60,41 +64,52 @@ class SequenceMaker:
         self._tokenizer = tokenizer
         self._config = config
         self._special_ids = special_ids(tokenizer)
+        self._refusal_told = False
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         self._chat_window = config.context - 1
         if self._template:
             turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]
-            self._chat_window = max(_SHORTEST, config.context - len(self._ids(self._template.render(turns))) - 2)
-
-    @property
-    def renders_chat(self) -> bool:
-        return self._template is not None
+            try:
+                empty = self._template.render(turns)
+            except TemplateError as error:
+                self._tell_refusal(error)
+                self._template = None
+            else:
+                self._chat_window = max(_SHORTEST, config.context - len(self._ids(empty)) - 2)
 
     def sequences(self, document: Document) -> Iterator[TokenSequence]:
-        """The document's sequences; the choices depend on its text and the seed only."""
+        """The document's sequences; the choices depend on its text and the seed only.
+
+        A transcript whose turns the template refuses is cut into plain windows.
+        """
         config = self._config
         rng = np.random.default_rng([config.seed, document.digest])
         held_out = document.is_held_out(config.heldout_share)
-        if self._template and (turns := speaker_turns(document.text)):
-            yield from self._sequence(*self._chat(self._template, turns), held_out)
-            return
+        template = self._template
+        if template and (turns := speaker_turns(document.text)):
+            if chat := self._chat(template, turns):
+                yield from self._sequence(*chat, held_out)
+                return
+            template = None
         encoding = self._tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = encoding["offset_mapping"]
-        for start, stop, is_chat in self._windows(len(offsets), rng):
+        for start, stop, is_chat in self._windows(len(offsets), rng, may_chat=template is not None):
             text = document.text[offsets[start][0] : offsets[stop - 1][1]]
-            if is_chat and self._template:
-                yield from self._sequence(*self._chat(self._template, as_turns(text, rng)), held_out)
+            if is_chat and template and (chat := self._chat(template, as_turns(text, rng))):
+                yield from self._sequence(*chat, held_out)
             else:
                 ids_n = np.array([self._bos(), *encoding["input_ids"][start:stop]], np.int32)
                 yield from self._sequence(ids_n, np.full(len(ids_n), Reason.KEPT, np.uint8), held_out)
 
-    def _windows(self, length: int, rng: np.random.Generator) -> list[tuple[int, int, bool]]:
+    def _windows(self, length: int, rng: np.random.Generator, *, may_chat: bool) -> list[tuple[int, int, bool]]:
         config = self._config
-        if self._template and length <= config.prompt_tokens:
+        if not length:
+            return []  # a normaliser may leave nothing of a text
+        if may_chat and length <= config.prompt_tokens:
             return [(0, min(length, self._chat_window), True)]
         windows, start = [], 0
         while length - start >= _SHORTEST:
-            is_chat = self._template is not None and bool(rng.random() < config.chat_share)
+            is_chat = may_chat and bool(rng.random() < config.chat_share)
             stop = min(length, start + (self._chat_window if is_chat else config.context - 1))
             windows.append((start, stop, is_chat))
             start = stop
@@ -103,14 +118,25 @@ class SequenceMaker:
             windows = [windows[index] for index in sorted(rng.choice(len(windows), most, replace=False))]
         return windows
 
-    def _chat(self, template: ChatTemplate, turns: list[Turn]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-        rendered = template.render(turns)
+    def _chat(self, template: ChatTemplate, turns: list[Turn]) -> _Tokens | None:
+        """Token ids and reasons of the rendered turns; None if the template refuses them."""
+        try:
+            rendered = template.render(turns)
+            spans = template.spans(turns, rendered)
+        except TemplateError as error:
+            self._tell_refusal(error)
+            return None
         encoding = self._tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         starts_n, ends_n = np.array(encoding["offset_mapping"], np.int64).reshape(-1, 2).T
         reasons_n = np.full(len(starts_n), Reason.TEMPLATE, np.uint8)
-        for begin, end in template.spans(turns, rendered):
+        for begin, end in spans:
             reasons_n[(starts_n >= begin) & (ends_n <= end)] = Reason.KEPT
         return np.array(encoding["input_ids"], np.int32), reasons_n
+
+    def _tell_refusal(self, error: TemplateError) -> None:
+        if not self._refusal_told:
+            _logger.warning("the chat template refuses turns (%s): such text is taken without it", error)
+        self._refusal_told = True
 
     def _sequence(
         self, ids_n: npt.NDArray[np.int32], reasons_n: npt.NDArray[np.uint8], held_out: bool
