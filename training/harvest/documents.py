@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +54,14 @@ def read_documents(paths: Sequence[Path], text_field: str = "text", document_fie
         document_field: field that names the document a row is a passage of; rows may lack it.
 
     Raises:
-        FeaturewatchError: a file is missing, is not JSON lines or lacks the text field.
+        FeaturewatchError: a file is missing, is not UTF-8 text, is not JSON lines or lacks the text field.
     """
     for path in paths:
         with _open(path) as lines:
             yield from (
-                _read_text(lines) if _suffix(path) == ".txt" else _read_jsonl(path, lines, text_field, document_field)
+                _read_text(path, lines)
+                if _suffix(path) == ".txt"
+                else _read_jsonl(path, lines, text_field, document_field)
             )
 
 
@@ -86,22 +90,38 @@ def _digest(text: str) -> int:
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    return (Path(path.stem) if _is_gzipped(path) else path).suffix.lower()
+
+
+def _is_gzipped(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _open(path: Path) -> io.TextIOBase:
     if not path.is_file():
         raise FeaturewatchError(f"data file {path}", "there is no such file", "check the path given to --data")
-    if path.suffix == ".gz":
+    if _is_gzipped(path):
         return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8")
     return path.open(encoding="utf-8")
 
 
-def _read_text(lines: io.TextIOBase) -> Iterator[Document]:
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise FeaturewatchError(
+            f"data file {path} ({error})", "it must be UTF-8 text, whole and, with .gz, gzipped", "fetch it again"
+        ) from error
+
+
+def _read_text(path: Path, lines: io.TextIOBase) -> Iterator[Document]:
     """A plain text file: paragraphs are gathered into documents of about 6,000 characters."""
     paragraphs: list[str] = []
     size = 0
-    for paragraph in lines.read().split("\n\n"):
+    with _readable(path):
+        text = lines.read()
+    for paragraph in text.split("\n\n"):
         paragraphs.append(paragraph)
         size += len(paragraph)
         if size >= 6000:
@@ -136,14 +156,10 @@ def _named(row: dict[str, Any], key: str) -> str:
 
 
 def _rows(path: Path, lines: io.TextIOBase) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
+    with _readable(path):
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield number, _row(path, number, line)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise FeaturewatchError(
-            f"data file {path} ({error})", "it must be UTF-8 text, whole and, with .gz, gzipped", "fetch it again"
-        ) from error
 
 
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from monitor.errors import FeaturewatchError
 
 
@@ -37,9 +39,21 @@ def load_quietly(model: str, load: Callable[[], Any]) -> Any:
     logging.disable_progress_bar()
     try:
         return load()
+    except ImportError as error:
+        raise FeaturewatchError(
+            f"model {model!r} ({_first_line(error)})",
+            "transformers needs a package for it that is not installed",
+            "install the package that is named, or use a model that needs none",
+        ) from error
+    except SafetensorError as error:
+        raise FeaturewatchError(
+            f"model {model!r} ({_first_line(error)})",
+            "its .safetensors files must be whole",
+            "fetch the model again: a download or copy that broke off leaves such a file",
+        ) from error
     except (OSError, ValueError) as error:
         raise FeaturewatchError(
-            f"model {model!r} ({str(error).splitlines()[0]})",
+            f"model {model!r} ({_first_line(error)})",
             "it must be a Hugging Face folder or id that transformers can load",
             "check the path, or fetch one with `featurewatch model fetch smollm2`",
         ) from error
@@ -47,3 +61,7 @@ def load_quietly(model: str, load: Callable[[], Any]) -> Any:
         logging.set_verbosity(verbosity)
         if shows_bars:
             logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
