@@ -75,7 +75,7 @@ def test_training_settings(tiny_model: Path, corpus: Path, tmp_path: Path, more:
     [
         ([], "the files hold no text"),
         ([{"text": " "}], "the files hold no text"),
-        ([{"text": "ab"}] * 3, "none that is trained on has text of 4 tokens or more"),
+        ([{"text": text} for text in ("ab", "cd", "ef")], "none that is trained on has text of 4 tokens or more"),
         ([{"text": "half of a pair \ud800 here"}], r"a.jsonl:1: the text holds half of a surrogate pair"),
         ([{"text": None}], r"a.jsonl:1 with fields text: each row needs a text in field 'text'"),
     ],

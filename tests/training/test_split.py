@@ -78,7 +78,11 @@ def test_a_held_out_text_is_not_trained_on_under_another_name() -> None:
     ("texts", "message"),
     [
         ([], "none that is trained on has text"),
-        (["held out"], "none that is trained on has text"),
+        (
+            ["held out"],
+            r"holds out the only document: none is left to train on\. Give more documents .a \.txt file is cut at",
+        ),
+        (["held out", "held out"], "holds out all of the 2 documents: none is left to train on"),
         (["trained on"], "holds out 0 of them with 0 usable sequences: two are needed"),
         (["trained on", "held out"], "holds out 1 of them with 1 usable sequence: two are needed"),
         (["trained on", "held out", "held out"], ""),

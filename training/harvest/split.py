@@ -25,6 +25,14 @@ def require_usable(documents: Sequence[Document], maker: SequenceMaker, share: f
 
     One of these sets the threshold, the other is measured for the card.
     """
+    if documents and all(document.is_held_out(share) for document in documents):
+        count = "the only document" if len(documents) == 1 else f"all of the {len(documents):,} documents"
+        raise FeaturewatchError(
+            f"heldout-share {share:g}, which holds out {count}",
+            "none is left to train on",
+            "give more documents (a .txt file is cut at blank lines into documents of about 6,000 characters, a .jsonl "
+            "file has one a row) or lower --heldout-share",
+        )
     if _usable(documents, maker, share, held_out=False, most=1) < 1:
         raise FeaturewatchError(
             f"{len(documents):,} documents", "none that is trained on has text of 4 tokens or more", "give longer texts"
