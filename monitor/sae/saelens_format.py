@@ -48,6 +48,12 @@ def load_saelens(folder: Path) -> Dictionary:
             "the file must be in safetensors format with float16, float32 or float64 tensors",
             "download or train the SAE again",
         ) from error
+    except KeyError as error:  # safetensors looks the dtype up among those that numpy has
+        raise FeaturewatchError(
+            f"SAE weights {weights} with tensors of dtype {error.args[0]}",
+            "they must be float16, float32 or float64, the dtypes that numpy can read",
+            "load the tensors with safetensors.torch, call .float() on each and save them to the same file name",
+        ) from error
     architecture = config.get("architecture", "standard")
     _refuse_unsupported(folder, config, architecture)
 

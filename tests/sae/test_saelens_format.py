@@ -131,6 +131,15 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         load_saelens(tmp_path / "sae")
 
 
+def test_bfloat16_weights_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    foreign_folder(tmp_path / "sae", "jumprelu")
+    weights = tmp_path / "sae" / "sae_weights.safetensors"
+    header = json.dumps({"W_enc": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(FeaturewatchError, match=r"tensors of dtype BF16: they must be float16.*call \.float\(\)"):
+        load_saelens(tmp_path / "sae")
+
+
 def test_a_width_that_does_not_fit_the_model_is_refused() -> None:
     with pytest.raises(FeaturewatchError, match=r"width 6.*tiny-2 has width 576"):
         random_dictionary().require_width(576, "tiny-2")
