@@ -145,7 +145,7 @@ def test_two_runs_do_not_share_a_cache(tmp_path: Path) -> None:
     with cache_lock(tmp_path / "cache"):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(FeaturewatchError, match="must be a folder"), cache_lock(tmp_path / "file"):
+    with pytest.raises(FeaturewatchError, match="must be in a folder"), cache_lock(tmp_path / "file" / "cache"):
         pass
 
 

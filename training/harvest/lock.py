@@ -13,14 +13,15 @@ from monitor.errors import FeaturewatchError
 
 @contextmanager
 def cache_lock(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds it; the end of the process lets it go, however it ends.
+    """Holds the folder, which need not be there, by a file beside it; the end of the process lets it go, however it
+    ends.
 
     Raises:
         FeaturewatchError: another run holds it, or it cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = FileLock(folder / "lock").acquire(timeout=0)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(folder.with_name(f"{folder.name}.lock")).acquire(timeout=0)
     except Timeout as error:
         raise FeaturewatchError(
             f"activation cache {folder}",
@@ -30,7 +31,7 @@ def cache_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise FeaturewatchError(
             f"activation cache {folder} ({error.strerror or error})",
-            "it must be a folder that this user may write",
+            "it must be in a folder that this user may write",
             "give another --cache folder",
         ) from error
     with held:
