@@ -37,7 +37,7 @@ from training.progress import ProgressLine
 _MEDIAN_BATCHES = 8
 _FLUSH_BATCHES = 32
 _MOST_SHARDS = 1024  # a batch's rows are spread over all of them, a file each
-_VERSION = 2  # to be raised when the same input would give other rows than before
+_VERSION = 3  # to be raised when the same input would give other rows than before
 
 
 def harvest(config: HarvestConfig) -> Manifest:
