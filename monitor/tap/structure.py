@@ -24,7 +24,7 @@ def hands_on_pair(layer: nn.Module) -> bool:
     returns = [node.value for node in ast.walk(_forward(layer)) if isinstance(node, ast.Return)]
     tuples = [value for value in returns if isinstance(value, ast.Tuple)]
     if tuples and len(tuples) == len(returns):
-        return not all(_ends_with_none(value) for value in tuples)
+        return not all(_holds_one(value) for value in tuples)
     return bool(tuples) or _takes_residual(layer.forward)
 
 
@@ -78,8 +78,9 @@ def _forward(module: nn.Module) -> ast.AST:
     return ast.parse(textwrap.dedent(source))
 
 
-def _ends_with_none(value: ast.Tuple) -> bool:
-    return len(value.elts) == 2 and isinstance(value.elts[1], ast.Constant) and value.elts[1].value is None
+def _holds_one(value: ast.Tuple) -> bool:
+    """``(hidden,)`` or ``hidden, None``."""
+    return all(isinstance(rest, ast.Constant) and rest.value is None for rest in value.elts[1:])
 
 
 def _is_given_residual(call: ast.Call) -> bool:

@@ -127,6 +127,13 @@ class NoResidualLayer(nn.Module):
         return x + self.mix(self.input_layernorm(x)), None
 
 
+class OneTupleLayer(PlainLayer):
+    """Returns a tuple of one tensor, as some of Hugging Face's layers do."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:  # type: ignore[override]
+        return (x + self.mix(x),)
+
+
 class Chain(nn.Module):
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
@@ -242,6 +249,15 @@ def test_rows_with_a_leading_one_are_copied_and_other_shapes_leave_the_hook_poin
         for shape in ((4, 5, WIDTH), (5, WIDTH)):
             layer(torch.randn(shape))
         assert int(site.fired) == 2
+
+
+def test_a_tuple_of_one_tensor_is_a_single_stream() -> None:
+    model = nn.Module()
+    model.layers = nn.ModuleList(OneTupleLayer() for _ in range(3))
+    (site,) = _install(model, 2)
+    with torch.inference_mode():
+        (truth,) = model.layers[2](torch.randn(5, WIDTH))
+    torch.testing.assert_close(site.buffer_nd[:5], truth)
 
 
 def test_buffers_are_no_part_of_the_checkpoint() -> None:
