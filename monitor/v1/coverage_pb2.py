@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19monitor/v1/coverage.proto\x12\nmonitor.v1\"b\n\x08\x43overage\x12\x11\n\tpositions\x18\x01 \x01(\r\x12\x10\n\x08observed\x18\x02 \x01(\r\x12\x10\n\x08restored\x18\x03 \x01(\r\x12\x0f\n\x07\x64ropped\x18\x04 \x01(\r\x12\x0e\n\x06unseen\x18\x05 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19monitor/v1/coverage.proto\x12\nmonitor.v1\"b\n\x08\x43overage\x12\x11\n\tpositions\x18\x01 \x01(\r\x12\x10\n\x08observed\x18\x02 \x01(\r\x12\x10\n\x08restored\x18\x03 \x01(\r\x12\x0f\n\x07\x64ropped\x18\x04 \x01(\r\x12\x0e\n\x06unseen\x18\x05 \x01(\r\"x\n\x0e\x43overageTotals\x12\x11\n\tpositions\x18\x01 \x01(\x04\x12\x10\n\x08observed\x18\x02 \x01(\x04\x12\x10\n\x08restored\x18\x03 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x04 \x01(\x04\x12\x0e\n\x06unseen\x18\x05 \x01(\x04\x12\x0e\n\x06\x62roken\x18\x06 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,4 +33,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COVERAGE']._serialized_start=41
   _globals['_COVERAGE']._serialized_end=139
+  _globals['_COVERAGETOTALS']._serialized_start=141
+  _globals['_COVERAGETOTALS']._serialized_end=261
 # @@protoc_insertion_point(module_scope)

@@ -57,3 +57,40 @@ class Coverage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Coverage: _TypeAlias = Coverage  # noqa: Y015
+
+@_typing.final
+class CoverageTotals(_message.Message):
+    """Coverage of all requests together, since the sidecar started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
+    RESTORED_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    UNSEEN_FIELD_NUMBER: _builtins.int
+    BROKEN_FIELD_NUMBER: _builtins.int
+    positions: _builtins.int
+    observed: _builtins.int
+    restored: _builtins.int
+    dropped: _builtins.int
+    unseen: _builtins.int
+    broken: _builtins.int
+    """Ended requests whose coverage did not add up to the positions that the engine reported. Always 0 in health."""
+    def __init__(
+        self,
+        *,
+        positions: _builtins.int = ...,
+        observed: _builtins.int = ...,
+        restored: _builtins.int = ...,
+        dropped: _builtins.int = ...,
+        unseen: _builtins.int = ...,
+        broken: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken", b"broken", "dropped", b"dropped", "observed", b"observed", "positions", b"positions", "restored", b"restored", "unseen", b"unseen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoverageTotals: _TypeAlias = CoverageTotals  # noqa: Y015

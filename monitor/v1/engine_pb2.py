@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17monitor/v1/engine.proto\x12\nmonitor.v1\"\xff\x02\n\nEngineInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cserved_model\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x14\n\x0cquantization\x18\x07 \x01(\t\x12\x16\n\x0ekv_cache_dtype\x18\x08 \x01(\t\x12\x11\n\ttokenizer\x18\t \x01(\t\x12\x11\n\texecution\x18\n \x01(\t\x12\x0e\n\x06runner\x18\x0b \x01(\t\x12\x12\n\nnum_layers\x18\x0c \x01(\r\x12\x13\n\x0bhidden_size\x18\r \x01(\r\x12\x15\n\rmax_model_len\x18\x0e \x01(\r\x12\x1c\n\x14tensor_parallel_rank\x18\x0f \x01(\r\x12\x1e\n\x16pipeline_parallel_rank\x18\x10 \x01(\r\x12\x1a\n\x12\x64\x61ta_parallel_rank\x18\x11 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x12 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17monitor/v1/engine.proto\x12\nmonitor.v1\"\xe9\x03\n\nEngineInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cserved_model\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\t\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x14\n\x0cquantization\x18\x07 \x01(\t\x12\x16\n\x0ekv_cache_dtype\x18\x08 \x01(\t\x12\x11\n\ttokenizer\x18\t \x01(\t\x12\x11\n\texecution\x18\n \x01(\t\x12\x0e\n\x06runner\x18\x0b \x01(\t\x12\x12\n\nnum_layers\x18\x0c \x01(\r\x12\x13\n\x0bhidden_size\x18\r \x01(\r\x12\x15\n\rmax_model_len\x18\x0e \x01(\r\x12\x1c\n\x14tensor_parallel_rank\x18\x0f \x01(\r\x12\x1e\n\x16pipeline_parallel_rank\x18\x10 \x01(\r\x12\x1a\n\x12\x64\x61ta_parallel_rank\x18\x11 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x12 \x01(\t\x12\x19\n\x11prefix_block_size\x18\x13 \x01(\r\x12\x18\n\x10\x61sync_scheduling\x18\x14 \x01(\x08\x12\x13\n\x0bspeculative\x18\x15 \x01(\t\x12\x1e\n\x16pipeline_parallel_size\x18\x16 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'monitor.v1.engine_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENGINEINFO']._serialized_start=40
-  _globals['_ENGINEINFO']._serialized_end=423
+  _globals['_ENGINEINFO']._serialized_end=529
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,10 @@ class EngineInfo(_message.Message):
     PIPELINE_PARALLEL_RANK_FIELD_NUMBER: _builtins.int
     DATA_PARALLEL_RANK_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    PREFIX_BLOCK_SIZE_FIELD_NUMBER: _builtins.int
+    ASYNC_SCHEDULING_FIELD_NUMBER: _builtins.int
+    SPECULATIVE_FIELD_NUMBER: _builtins.int
+    PIPELINE_PARALLEL_SIZE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"vllm"."""
     version: _builtins.str
@@ -59,7 +63,7 @@ class EngineInfo(_message.Message):
     execution: _builtins.str
     """"eager", "compiled"."""
     runner: _builtins.str
-    """Model runner that the tap is attached to: "v1"."""
+    """Model runner that the tap is attached to: "v1" or "v2"."""
     num_layers: _builtins.int
     hidden_size: _builtins.int
     max_model_len: _builtins.int
@@ -68,6 +72,12 @@ class EngineInfo(_message.Message):
     data_parallel_rank: _builtins.int
     device: _builtins.str
     """"cpu" or "cuda"."""
+    prefix_block_size: _builtins.int
+    """Tokens per block of the engine's prefix cache; hits are whole blocks. 0 when there is no prefix cache."""
+    async_scheduling: _builtins.bool
+    speculative: _builtins.str
+    """Method of speculative decoding, e.g. "ngram"; empty when there is none."""
+    pipeline_parallel_size: _builtins.int
     def __init__(
         self,
         *,
@@ -89,10 +99,14 @@ class EngineInfo(_message.Message):
         pipeline_parallel_rank: _builtins.int = ...,
         data_parallel_rank: _builtins.int = ...,
         device: _builtins.str = ...,
+        prefix_block_size: _builtins.int = ...,
+        async_scheduling: _builtins.bool = ...,
+        speculative: _builtins.str = ...,
+        pipeline_parallel_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_parallel_rank", b"data_parallel_rank", "device", b"device", "dtype", b"dtype", "execution", b"execution", "hidden_size", b"hidden_size", "kv_cache_dtype", b"kv_cache_dtype", "max_model_len", b"max_model_len", "model", b"model", "name", b"name", "num_layers", b"num_layers", "pipeline_parallel_rank", b"pipeline_parallel_rank", "quantization", b"quantization", "revision", b"revision", "runner", b"runner", "served_model", b"served_model", "tensor_parallel_rank", b"tensor_parallel_rank", "tokenizer", b"tokenizer", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["async_scheduling", b"async_scheduling", "data_parallel_rank", b"data_parallel_rank", "device", b"device", "dtype", b"dtype", "execution", b"execution", "hidden_size", b"hidden_size", "kv_cache_dtype", b"kv_cache_dtype", "max_model_len", b"max_model_len", "model", b"model", "name", b"name", "num_layers", b"num_layers", "pipeline_parallel_rank", b"pipeline_parallel_rank", "pipeline_parallel_size", b"pipeline_parallel_size", "prefix_block_size", b"prefix_block_size", "quantization", b"quantization", "revision", b"revision", "runner", b"runner", "served_model", b"served_model", "speculative", b"speculative", "tensor_parallel_rank", b"tensor_parallel_rank", "tokenizer", b"tokenizer", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,35 +25,45 @@ _sym_db = _symbol_database.Default()
 from monitor.v1 import alerts_pb2 as monitor_dot_v1_dot_alerts__pb2
 from monitor.v1 import coverage_pb2 as monitor_dot_v1_dot_coverage__pb2
 from monitor.v1 import engine_pb2 as monitor_dot_v1_dot_engine__pb2
+from monitor.v1 import evidence_pb2 as monitor_dot_v1_dot_evidence__pb2
+from monitor.v1 import tap_pb2 as monitor_dot_v1_dot_tap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmonitor/v1/generations.proto\x12\nmonitor.v1\x1a\x17monitor/v1/alerts.proto\x1a\x19monitor/v1/coverage.proto\x1a\x17monitor/v1/engine.proto\"Z\n\x16ListGenerationsRequest\x12\x19\n\x11include_unflagged\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x17ListGenerationsResponse\x12\x32\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x1d.monitor.v1.GenerationSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x14GetGenerationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"I\n\x15GetGenerationResponse\x12\x30\n\ngeneration\x18\x01 \x01(\x0b\x32\x1c.monitor.v1.GenerationRecord\"\xd3\x02\n\x11GenerationSummary\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x18\n\x10start_unix_nanos\x18\x05 \x01(\x06\x12\x16\n\x0e\x65nd_unix_nanos\x18\x06 \x01(\x06\x12\x15\n\rprompt_tokens\x18\x07 \x01(\r\x12\x15\n\routput_tokens\x18\x08 \x01(\r\x12&\n\x08\x63overage\x18\t \x01(\x0b\x32\x14.monitor.v1.Coverage\x12\r\n\x05\x66ired\x18\n \x03(\t\x12\x1e\n\x04mode\x18\x0b \x01(\x0e\x32\x10.monitor.v1.Mode\x12\'\n\x05peaks\x18\x0c \x03(\x0b\x32\x18.monitor.v1.DetectorPeak\x12\x0f\n\x07\x61\x64\x61pter\x18\r \x01(\t\"\x97\x01\n\x0c\x44\x65tectorPeak\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65tector\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x10\n\x08position\x18\x04 \x01(\r\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.monitor.v1.DetectorState\x12\x0c\n\x04warn\x18\x06 \x01(\x01\x12\x0c\n\x04\x66ire\x18\x07 \x01(\x01\"\xd9\x02\n\x10GenerationRecord\x12.\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.monitor.v1.GenerationSummary\x12\'\n\x06tokens\x18\x02 \x03(\x0b\x32\x17.monitor.v1.TokenRecord\x12\x15\n\rscore_columns\x18\x03 \x03(\t\x12!\n\x06\x61lerts\x18\x04 \x03(\x0b\x32\x11.monitor.v1.Alert\x12&\n\x06\x65ngine\x18\x05 \x01(\x0b\x32\x16.monitor.v1.EngineInfo\x12*\n\nprovenance\x18\x06 \x03(\x0b\x32\x16.monitor.v1.Provenance\x12%\n\x04gaps\x18\x07 \x03(\x0b\x32\x17.monitor.v1.CoverageGap\x12\x17\n\x0fsidecar_version\x18\x08 \x01(\t\x12\x0f\n\x07\x63ontent\x18\t \x01(\t\x12\r\n\x05notes\x18\n \x03(\t\"\x99\x01\n\x0bTokenRecord\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x10\n\x08token_id\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12 \n\x05phase\x18\x04 \x01(\x0e\x32\x11.monitor.v1.Phase\x12\x10\n\x08observed\x18\x05 \x01(\x08\x12\x0e\n\x06scores\x18\x06 \x03(\x01\x12\x14\n\x0ctoken_scores\x18\x07 \x03(\x01\"D\n\x0b\x43overageGap\x12\x16\n\x0e\x66irst_position\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"J\n\nProvenance\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t2\xc5\x01\n\x11GenerationService\x12Z\n\x0fListGenerations\x12\".monitor.v1.ListGenerationsRequest\x1a#.monitor.v1.ListGenerationsResponse\x12T\n\rGetGeneration\x12 .monitor.v1.GetGenerationRequest\x1a!.monitor.v1.GetGenerationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmonitor/v1/generations.proto\x12\nmonitor.v1\x1a\x17monitor/v1/alerts.proto\x1a\x19monitor/v1/coverage.proto\x1a\x17monitor/v1/engine.proto\x1a\x19monitor/v1/evidence.proto\x1a\x14monitor/v1/tap.proto\"Z\n\x16ListGenerationsRequest\x12\x19\n\x11include_unflagged\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x17ListGenerationsResponse\x12\x32\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x1d.monitor.v1.GenerationSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x14GetGenerationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"I\n\x15GetGenerationResponse\x12\x30\n\ngeneration\x18\x01 \x01(\x0b\x32\x1c.monitor.v1.GenerationRecord\";\n\x18\x43\x61ptureGenerationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bhook_points\x18\x02 \x03(\t\"Z\n\x19\x43\x61ptureGenerationResponse\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12&\n\x08\x65vidence\x18\x02 \x03(\x0b\x32\x14.monitor.v1.Evidence\"7\n\x14ReadResidualsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bhook_points\x18\x02 \x03(\t\"?\n\x15ReadResidualsResponse\x12&\n\x04rows\x18\x01 \x01(\x0b\x32\x18.monitor.v1.ResidualRows\"\xd3\x02\n\x11GenerationSummary\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x18\n\x10start_unix_nanos\x18\x05 \x01(\x06\x12\x16\n\x0e\x65nd_unix_nanos\x18\x06 \x01(\x06\x12\x15\n\rprompt_tokens\x18\x07 \x01(\r\x12\x15\n\routput_tokens\x18\x08 \x01(\r\x12&\n\x08\x63overage\x18\t \x01(\x0b\x32\x14.monitor.v1.Coverage\x12\r\n\x05\x66ired\x18\n \x03(\t\x12\x1e\n\x04mode\x18\x0b \x01(\x0e\x32\x10.monitor.v1.Mode\x12\'\n\x05peaks\x18\x0c \x03(\x0b\x32\x18.monitor.v1.DetectorPeak\x12\x0f\n\x07\x61\x64\x61pter\x18\r \x01(\t\"\x97\x01\n\x0c\x44\x65tectorPeak\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65tector\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x10\n\x08position\x18\x04 \x01(\r\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.monitor.v1.DetectorState\x12\x0c\n\x04warn\x18\x06 \x01(\x01\x12\x0c\n\x04\x66ire\x18\x07 \x01(\x01\"\x81\x03\n\x10GenerationRecord\x12.\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.monitor.v1.GenerationSummary\x12\'\n\x06tokens\x18\x02 \x03(\x0b\x32\x17.monitor.v1.TokenRecord\x12\x15\n\rscore_columns\x18\x03 \x03(\t\x12!\n\x06\x61lerts\x18\x04 \x03(\x0b\x32\x11.monitor.v1.Alert\x12&\n\x06\x65ngine\x18\x05 \x01(\x0b\x32\x16.monitor.v1.EngineInfo\x12*\n\nprovenance\x18\x06 \x03(\x0b\x32\x16.monitor.v1.Provenance\x12%\n\x04gaps\x18\x07 \x03(\x0b\x32\x17.monitor.v1.CoverageGap\x12\x17\n\x0fsidecar_version\x18\x08 \x01(\t\x12\x0f\n\x07\x63ontent\x18\t \x01(\t\x12\r\n\x05notes\x18\n \x03(\t\x12&\n\x08\x65vidence\x18\x0b \x03(\x0b\x32\x14.monitor.v1.Evidence\"\x99\x01\n\x0bTokenRecord\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x10\n\x08token_id\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12 \n\x05phase\x18\x04 \x01(\x0e\x32\x11.monitor.v1.Phase\x12\x10\n\x08observed\x18\x05 \x01(\x08\x12\x0e\n\x06scores\x18\x06 \x03(\x01\x12\x14\n\x0ctoken_scores\x18\x07 \x03(\x01\"D\n\x0b\x43overageGap\x12\x16\n\x0e\x66irst_position\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"J\n\nProvenance\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t2\xff\x02\n\x11GenerationService\x12Z\n\x0fListGenerations\x12\".monitor.v1.ListGenerationsRequest\x1a#.monitor.v1.ListGenerationsResponse\x12T\n\rGetGeneration\x12 .monitor.v1.GetGenerationRequest\x1a!.monitor.v1.GetGenerationResponse\x12`\n\x11\x43\x61ptureGeneration\x12$.monitor.v1.CaptureGenerationRequest\x1a%.monitor.v1.CaptureGenerationResponse\x12V\n\rReadResiduals\x12 .monitor.v1.ReadResidualsRequest\x1a!.monitor.v1.ReadResidualsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'monitor.v1.generations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTGENERATIONSREQUEST']._serialized_start=121
-  _globals['_LISTGENERATIONSREQUEST']._serialized_end=211
-  _globals['_LISTGENERATIONSRESPONSE']._serialized_start=213
-  _globals['_LISTGENERATIONSRESPONSE']._serialized_end=315
-  _globals['_GETGENERATIONREQUEST']._serialized_start=317
-  _globals['_GETGENERATIONREQUEST']._serialized_end=351
-  _globals['_GETGENERATIONRESPONSE']._serialized_start=353
-  _globals['_GETGENERATIONRESPONSE']._serialized_end=426
-  _globals['_GENERATIONSUMMARY']._serialized_start=429
-  _globals['_GENERATIONSUMMARY']._serialized_end=768
-  _globals['_DETECTORPEAK']._serialized_start=771
-  _globals['_DETECTORPEAK']._serialized_end=922
-  _globals['_GENERATIONRECORD']._serialized_start=925
-  _globals['_GENERATIONRECORD']._serialized_end=1270
-  _globals['_TOKENRECORD']._serialized_start=1273
-  _globals['_TOKENRECORD']._serialized_end=1426
-  _globals['_COVERAGEGAP']._serialized_start=1428
-  _globals['_COVERAGEGAP']._serialized_end=1496
-  _globals['_PROVENANCE']._serialized_start=1498
-  _globals['_PROVENANCE']._serialized_end=1572
-  _globals['_GENERATIONSERVICE']._serialized_start=1575
-  _globals['_GENERATIONSERVICE']._serialized_end=1772
+  _globals['_LISTGENERATIONSREQUEST']._serialized_start=170
+  _globals['_LISTGENERATIONSREQUEST']._serialized_end=260
+  _globals['_LISTGENERATIONSRESPONSE']._serialized_start=262
+  _globals['_LISTGENERATIONSRESPONSE']._serialized_end=364
+  _globals['_GETGENERATIONREQUEST']._serialized_start=366
+  _globals['_GETGENERATIONREQUEST']._serialized_end=400
+  _globals['_GETGENERATIONRESPONSE']._serialized_start=402
+  _globals['_GETGENERATIONRESPONSE']._serialized_end=475
+  _globals['_CAPTUREGENERATIONREQUEST']._serialized_start=477
+  _globals['_CAPTUREGENERATIONREQUEST']._serialized_end=536
+  _globals['_CAPTUREGENERATIONRESPONSE']._serialized_start=538
+  _globals['_CAPTUREGENERATIONRESPONSE']._serialized_end=628
+  _globals['_READRESIDUALSREQUEST']._serialized_start=630
+  _globals['_READRESIDUALSREQUEST']._serialized_end=685
+  _globals['_READRESIDUALSRESPONSE']._serialized_start=687
+  _globals['_READRESIDUALSRESPONSE']._serialized_end=750
+  _globals['_GENERATIONSUMMARY']._serialized_start=753
+  _globals['_GENERATIONSUMMARY']._serialized_end=1092
+  _globals['_DETECTORPEAK']._serialized_start=1095
+  _globals['_DETECTORPEAK']._serialized_end=1246
+  _globals['_GENERATIONRECORD']._serialized_start=1249
+  _globals['_GENERATIONRECORD']._serialized_end=1634
+  _globals['_TOKENRECORD']._serialized_start=1637
+  _globals['_TOKENRECORD']._serialized_end=1790
+  _globals['_COVERAGEGAP']._serialized_start=1792
+  _globals['_COVERAGEGAP']._serialized_end=1860
+  _globals['_PROVENANCE']._serialized_start=1862
+  _globals['_PROVENANCE']._serialized_end=1936
+  _globals['_GENERATIONSERVICE']._serialized_start=1939
+  _globals['_GENERATIONSERVICE']._serialized_end=2322
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,8 @@ from google.protobuf.internal import containers as _containers
 from monitor.v1 import alerts_pb2 as _alerts_pb2
 from monitor.v1 import coverage_pb2 as _coverage_pb2
 from monitor.v1 import engine_pb2 as _engine_pb2
+from monitor.v1 import evidence_pb2 as _evidence_pb2
+from monitor.v1 import tap_pb2 as _tap_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -111,6 +113,101 @@ class GetGenerationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetGenerationResponse: _TypeAlias = GetGenerationResponse  # noqa: Y015
+
+@_typing.final
+class CaptureGenerationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    HOOK_POINTS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """As in GetGenerationRequest."""
+    @_builtins.property
+    def hook_points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: all that the tap records."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        hook_points: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hook_points", b"hook_points", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaptureGenerationRequest: _TypeAlias = CaptureGenerationRequest  # noqa: Y015
+
+@_typing.final
+class CaptureGenerationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_evidence_pb2.Evidence]: ...
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        evidence: _abc.Iterable[_evidence_pb2.Evidence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "generation_id", b"generation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaptureGenerationResponse: _TypeAlias = CaptureGenerationResponse  # noqa: Y015
+
+@_typing.final
+class ReadResidualsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    HOOK_POINTS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """As in GetGenerationRequest."""
+    @_builtins.property
+    def hook_points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: all that the tap records."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        hook_points: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hook_points", b"hook_points", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadResidualsRequest: _TypeAlias = ReadResidualsRequest  # noqa: Y015
+
+@_typing.final
+class ReadResidualsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _tap_pb2.ResidualRows: ...
+    def __init__(
+        self,
+        *,
+        rows: _tap_pb2.ResidualRows | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadResidualsResponse: _TypeAlias = ReadResidualsResponse  # noqa: Y015
 
 @_typing.final
 class GenerationSummary(_message.Message):
@@ -227,6 +324,7 @@ class GenerationRecord(_message.Message):
     SIDECAR_VERSION_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
     sidecar_version: _builtins.str
     content: _builtins.str
     """What `record.content` of the policies that fired allows: "full", or "none" when tokens carry no ids and no text."""
@@ -250,6 +348,10 @@ class GenerationRecord(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Irregularities of the books, e.g. coverage that does not add up; one readable line each."""
 
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_evidence_pb2.Evidence]:
+        """Of captures, one per dictionary."""
+
     def __init__(
         self,
         *,
@@ -263,10 +365,11 @@ class GenerationRecord(_message.Message):
         sidecar_version: _builtins.str = ...,
         content: _builtins.str = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        evidence: _abc.Iterable[_evidence_pb2.Evidence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "content", b"content", "engine", b"engine", "gaps", b"gaps", "notes", b"notes", "provenance", b"provenance", "score_columns", b"score_columns", "sidecar_version", b"sidecar_version", "summary", b"summary", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "content", b"content", "engine", b"engine", "evidence", b"evidence", "gaps", b"gaps", "notes", b"notes", "provenance", b"provenance", "score_columns", b"score_columns", "sidecar_version", b"sidecar_version", "summary", b"summary", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,6 +44,16 @@ class GenerationServiceStub:
                 request_serializer=monitor_dot_v1_dot_generations__pb2.GetGenerationRequest.SerializeToString,
                 response_deserializer=monitor_dot_v1_dot_generations__pb2.GetGenerationResponse.FromString,
                 _registered_method=True)
+        self.CaptureGeneration = channel.unary_unary(
+                '/monitor.v1.GenerationService/CaptureGeneration',
+                request_serializer=monitor_dot_v1_dot_generations__pb2.CaptureGenerationRequest.SerializeToString,
+                response_deserializer=monitor_dot_v1_dot_generations__pb2.CaptureGenerationResponse.FromString,
+                _registered_method=True)
+        self.ReadResiduals = channel.unary_stream(
+                '/monitor.v1.GenerationService/ReadResiduals',
+                request_serializer=monitor_dot_v1_dot_generations__pb2.ReadResidualsRequest.SerializeToString,
+                response_deserializer=monitor_dot_v1_dot_generations__pb2.ReadResidualsResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer:
@@ -61,6 +71,21 @@ class GenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CaptureGeneration(self, request, context):
+        """Takes residual rows of a generation out of the tap's flight recorder, encodes the full dictionary and stores the top
+        latents per token in its record. Live generations, and ended ones whose rows the recorder still holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadResiduals(self, request, context):
+        """The residual rows themselves, as they come from the tap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +98,16 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.GetGeneration,
                     request_deserializer=monitor_dot_v1_dot_generations__pb2.GetGenerationRequest.FromString,
                     response_serializer=monitor_dot_v1_dot_generations__pb2.GetGenerationResponse.SerializeToString,
+            ),
+            'CaptureGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.CaptureGeneration,
+                    request_deserializer=monitor_dot_v1_dot_generations__pb2.CaptureGenerationRequest.FromString,
+                    response_serializer=monitor_dot_v1_dot_generations__pb2.CaptureGenerationResponse.SerializeToString,
+            ),
+            'ReadResiduals': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadResiduals,
+                    request_deserializer=monitor_dot_v1_dot_generations__pb2.ReadResidualsRequest.FromString,
+                    response_serializer=monitor_dot_v1_dot_generations__pb2.ReadResidualsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +164,60 @@ class GenerationService:
             '/monitor.v1.GenerationService/GetGeneration',
             monitor_dot_v1_dot_generations__pb2.GetGenerationRequest.SerializeToString,
             monitor_dot_v1_dot_generations__pb2.GetGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CaptureGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/monitor.v1.GenerationService/CaptureGeneration',
+            monitor_dot_v1_dot_generations__pb2.CaptureGenerationRequest.SerializeToString,
+            monitor_dot_v1_dot_generations__pb2.CaptureGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadResiduals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/monitor.v1.GenerationService/ReadResiduals',
+            monitor_dot_v1_dot_generations__pb2.ReadResidualsRequest.SerializeToString,
+            monitor_dot_v1_dot_generations__pb2.ReadResidualsResponse.FromString,
             options,
             channel_credentials,
             insecure,

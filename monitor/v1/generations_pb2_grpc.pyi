@@ -33,12 +33,24 @@ class GenerationServiceStub:
     def __new__(cls, channel: _aio.Channel) -> GenerationServiceAsyncStub: ...
     ListGenerations: _grpc.UnaryUnaryMultiCallable[_generations_pb2.ListGenerationsRequest, _generations_pb2.ListGenerationsResponse]
     GetGeneration: _grpc.UnaryUnaryMultiCallable[_generations_pb2.GetGenerationRequest, _generations_pb2.GetGenerationResponse]
+    CaptureGeneration: _grpc.UnaryUnaryMultiCallable[_generations_pb2.CaptureGenerationRequest, _generations_pb2.CaptureGenerationResponse]
+    """Takes residual rows of a generation out of the tap's flight recorder, encodes the full dictionary and stores the top
+    latents per token in its record. Live generations, and ended ones whose rows the recorder still holds.
+    """
+    ReadResiduals: _grpc.UnaryStreamMultiCallable[_generations_pb2.ReadResidualsRequest, _generations_pb2.ReadResidualsResponse]
+    """The residual rows themselves, as they come from the tap."""
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListGenerations: _aio.UnaryUnaryMultiCallable[_generations_pb2.ListGenerationsRequest, _generations_pb2.ListGenerationsResponse]  # type: ignore[assignment]
     GetGeneration: _aio.UnaryUnaryMultiCallable[_generations_pb2.GetGenerationRequest, _generations_pb2.GetGenerationResponse]  # type: ignore[assignment]
+    CaptureGeneration: _aio.UnaryUnaryMultiCallable[_generations_pb2.CaptureGenerationRequest, _generations_pb2.CaptureGenerationResponse]  # type: ignore[assignment]
+    """Takes residual rows of a generation out of the tap's flight recorder, encodes the full dictionary and stores the top
+    latents per token in its record. Live generations, and ended ones whose rows the recorder still holds.
+    """
+    ReadResiduals: _aio.UnaryStreamMultiCallable[_generations_pb2.ReadResidualsRequest, _generations_pb2.ReadResidualsResponse]  # type: ignore[assignment]
+    """The residual rows themselves, as they come from the tap."""
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -54,5 +66,23 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generations_pb2.GetGenerationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generations_pb2.GetGenerationResponse, _abc.Awaitable[_generations_pb2.GetGenerationResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CaptureGeneration(
+        self,
+        request: _generations_pb2.CaptureGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generations_pb2.CaptureGenerationResponse, _abc.Awaitable[_generations_pb2.CaptureGenerationResponse]]:
+        """Takes residual rows of a generation out of the tap's flight recorder, encodes the full dictionary and stores the top
+        latents per token in its record. Live generations, and ended ones whose rows the recorder still holds.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadResiduals(
+        self,
+        request: _generations_pb2.ReadResidualsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_generations_pb2.ReadResidualsResponse], _abc.AsyncIterator[_generations_pb2.ReadResidualsResponse]]:
+        """The residual rows themselves, as they come from the tap."""
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

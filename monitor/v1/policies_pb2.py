@@ -23,33 +23,36 @@ _sym_db = _symbol_database.Default()
 
 
 from monitor.v1 import alerts_pb2 as monitor_dot_v1_dot_alerts__pb2
+from monitor.v1 import coverage_pb2 as monitor_dot_v1_dot_coverage__pb2
+from monitor.v1 import engine_pb2 as monitor_dot_v1_dot_engine__pb2
+from monitor.v1 import tap_pb2 as monitor_dot_v1_dot_tap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19monitor/v1/policies.proto\x12\nmonitor.v1\x1a\x17monitor/v1/alerts.proto\"\x15\n\x13ListPoliciesRequest\"}\n\x14ListPoliciesResponse\x12*\n\x08policies\x18\x01 \x03(\x0b\x32\x18.monitor.v1.PolicyStatus\x12\x14\n\x0cplan_version\x18\x02 \x01(\x04\x12#\n\x04taps\x18\x03 \x03(\x0b\x32\x15.monitor.v1.TapStatus\"\x84\x02\n\x0cPolicyStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x12\x1e\n\x04mode\x18\x05 \x01(\x0e\x32\x10.monitor.v1.Mode\x12(\n\x0e\x65\x66\x66\x65\x63tive_mode\x18\x06 \x01(\x0e\x32\x10.monitor.v1.Mode\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x11\n\tdetectors\x18\x08 \x03(\t\x12\r\n\x05rules\x18\t \x03(\t\x12\x13\n\x0brows_judged\x18\n \x01(\x04\x12\x0e\n\x06\x61lerts\x18\x0b \x01(\x04\x12\x15\n\rshadow_alerts\x18\x0c \x01(\x04\"\xd7\x01\n\tTapStatus\x12\x0e\n\x06tap_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bhook_points\x18\x03 \x03(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x0e\n\x06\x66rames\x18\x05 \x01(\x04\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\r\n\x05steps\x18\x07 \x01(\x04\x12\x13\n\x0bsteps_fired\x18\x08 \x01(\x04\x12\x14\n\x0c\x64ropped_rows\x18\t \x01(\x04\x12\x0e\n\x06\x65rrors\x18\n \x01(\x04\x12\x1b\n\x13unreported_requests\x18\x0b \x01(\x04\" \n\x10GetPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x11GetPolicyResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.monitor.v1.PolicyStatus\x12\x0e\n\x06source\x18\x02 \x01(\t\"2\n\x12\x43heckPolicyRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"B\n\x13\x43heckPolicyResponse\x12+\n\x08problems\x18\x01 \x03(\x0b\x32\x19.monitor.v1.PolicyProblem\"g\n\rPolicyProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\x0e\n\x06remedy\x18\x06 \x01(\t2\xfc\x01\n\rPolicyService\x12Q\n\x0cListPolicies\x12\x1f.monitor.v1.ListPoliciesRequest\x1a .monitor.v1.ListPoliciesResponse\x12H\n\tGetPolicy\x12\x1c.monitor.v1.GetPolicyRequest\x1a\x1d.monitor.v1.GetPolicyResponse\x12N\n\x0b\x43heckPolicy\x12\x1e.monitor.v1.CheckPolicyRequest\x1a\x1f.monitor.v1.CheckPolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19monitor/v1/policies.proto\x12\nmonitor.v1\x1a\x17monitor/v1/alerts.proto\x1a\x19monitor/v1/coverage.proto\x1a\x17monitor/v1/engine.proto\x1a\x14monitor/v1/tap.proto\"\x15\n\x13ListPoliciesRequest\"}\n\x14ListPoliciesResponse\x12*\n\x08policies\x18\x01 \x03(\x0b\x32\x18.monitor.v1.PolicyStatus\x12\x14\n\x0cplan_version\x18\x02 \x01(\x04\x12#\n\x04taps\x18\x03 \x03(\x0b\x32\x15.monitor.v1.TapStatus\"\x84\x02\n\x0cPolicyStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x12\x1e\n\x04mode\x18\x05 \x01(\x0e\x32\x10.monitor.v1.Mode\x12(\n\x0e\x65\x66\x66\x65\x63tive_mode\x18\x06 \x01(\x0e\x32\x10.monitor.v1.Mode\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x11\n\tdetectors\x18\x08 \x03(\t\x12\r\n\x05rules\x18\t \x03(\t\x12\x13\n\x0brows_judged\x18\n \x01(\x04\x12\x0e\n\x06\x61lerts\x18\x0b \x01(\x04\x12\x15\n\rshadow_alerts\x18\x0c \x01(\x04\"\x90\x03\n\tTapStatus\x12\x0e\n\x06tap_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bhook_points\x18\x03 \x03(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x0e\n\x06\x66rames\x18\x05 \x01(\x04\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\r\n\x05steps\x18\x07 \x01(\x04\x12\x13\n\x0bsteps_fired\x18\x08 \x01(\x04\x12\x14\n\x0c\x64ropped_rows\x18\t \x01(\x04\x12\x0e\n\x06\x65rrors\x18\n \x01(\x04\x12\x1b\n\x13unreported_requests\x18\x0b \x01(\x04\x12,\n\x08\x63overage\x18\x0c \x01(\x0b\x32\x1a.monitor.v1.CoverageTotals\x12&\n\x06\x65ngine\x18\r \x01(\x0b\x32\x16.monitor.v1.EngineInfo\x12(\n\theartbeat\x18\x0e \x01(\x0b\x32\x15.monitor.v1.Heartbeat\x12%\n\x06memory\x18\x0f \x01(\x0b\x32\x15.monitor.v1.TapMemory\x12\x10\n\x08unserved\x18\x10 \x03(\t\" \n\x10GetPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x11GetPolicyResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.monitor.v1.PolicyStatus\x12\x0e\n\x06source\x18\x02 \x01(\t\"2\n\x12\x43heckPolicyRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"B\n\x13\x43heckPolicyResponse\x12+\n\x08problems\x18\x01 \x03(\x0b\x32\x19.monitor.v1.PolicyProblem\"g\n\rPolicyProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\x0e\n\x06remedy\x18\x06 \x01(\t2\xfc\x01\n\rPolicyService\x12Q\n\x0cListPolicies\x12\x1f.monitor.v1.ListPoliciesRequest\x1a .monitor.v1.ListPoliciesResponse\x12H\n\tGetPolicy\x12\x1c.monitor.v1.GetPolicyRequest\x1a\x1d.monitor.v1.GetPolicyResponse\x12N\n\x0b\x43heckPolicy\x12\x1e.monitor.v1.CheckPolicyRequest\x1a\x1f.monitor.v1.CheckPolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'monitor.v1.policies_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=66
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=87
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=89
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=214
-  _globals['_POLICYSTATUS']._serialized_start=217
-  _globals['_POLICYSTATUS']._serialized_end=477
-  _globals['_TAPSTATUS']._serialized_start=480
-  _globals['_TAPSTATUS']._serialized_end=695
-  _globals['_GETPOLICYREQUEST']._serialized_start=697
-  _globals['_GETPOLICYREQUEST']._serialized_end=729
-  _globals['_GETPOLICYRESPONSE']._serialized_start=731
-  _globals['_GETPOLICYRESPONSE']._serialized_end=808
-  _globals['_CHECKPOLICYREQUEST']._serialized_start=810
-  _globals['_CHECKPOLICYREQUEST']._serialized_end=860
-  _globals['_CHECKPOLICYRESPONSE']._serialized_start=862
-  _globals['_CHECKPOLICYRESPONSE']._serialized_end=928
-  _globals['_POLICYPROBLEM']._serialized_start=930
-  _globals['_POLICYPROBLEM']._serialized_end=1033
-  _globals['_POLICYSERVICE']._serialized_start=1036
-  _globals['_POLICYSERVICE']._serialized_end=1288
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=140
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=161
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=163
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=288
+  _globals['_POLICYSTATUS']._serialized_start=291
+  _globals['_POLICYSTATUS']._serialized_end=551
+  _globals['_TAPSTATUS']._serialized_start=554
+  _globals['_TAPSTATUS']._serialized_end=954
+  _globals['_GETPOLICYREQUEST']._serialized_start=956
+  _globals['_GETPOLICYREQUEST']._serialized_end=988
+  _globals['_GETPOLICYRESPONSE']._serialized_start=990
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1067
+  _globals['_CHECKPOLICYREQUEST']._serialized_start=1069
+  _globals['_CHECKPOLICYREQUEST']._serialized_end=1119
+  _globals['_CHECKPOLICYRESPONSE']._serialized_start=1121
+  _globals['_CHECKPOLICYRESPONSE']._serialized_end=1187
+  _globals['_POLICYPROBLEM']._serialized_start=1189
+  _globals['_POLICYPROBLEM']._serialized_end=1292
+  _globals['_POLICYSERVICE']._serialized_start=1295
+  _globals['_POLICYSERVICE']._serialized_end=1547
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from monitor.v1 import alerts_pb2 as _alerts_pb2
+from monitor.v1 import coverage_pb2 as _coverage_pb2
+from monitor.v1 import engine_pb2 as _engine_pb2
+from monitor.v1 import tap_pb2 as _tap_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -134,6 +137,11 @@ class TapStatus(_message.Message):
     DROPPED_ROWS_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     UNREPORTED_REQUESTS_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    UNSERVED_FIELD_NUMBER: _builtins.int
     tap_id: _builtins.str
     model: _builtins.str
     connected: _builtins.bool
@@ -146,6 +154,20 @@ class TapStatus(_message.Message):
     unreported_requests: _builtins.int
     @_builtins.property
     def hook_points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def coverage(self) -> _coverage_pb2.CoverageTotals: ...
+    @_builtins.property
+    def engine(self) -> _engine_pb2.EngineInfo: ...
+    @_builtins.property
+    def heartbeat(self) -> _tap_pb2.Heartbeat:
+        """The tap's last heartbeat."""
+
+    @_builtins.property
+    def memory(self) -> _tap_pb2.TapMemory: ...
+    @_builtins.property
+    def unserved(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies that this tap cannot serve: one readable line each."""
+
     def __init__(
         self,
         *,
@@ -160,10 +182,15 @@ class TapStatus(_message.Message):
         dropped_rows: _builtins.int = ...,
         errors: _builtins.int = ...,
         unreported_requests: _builtins.int = ...,
+        coverage: _coverage_pb2.CoverageTotals | None = ...,
+        engine: _engine_pb2.EngineInfo | None = ...,
+        heartbeat: _tap_pb2.Heartbeat | None = ...,
+        memory: _tap_pb2.TapMemory | None = ...,
+        unserved: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "engine", b"engine", "heartbeat", b"heartbeat", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "dropped_rows", b"dropped_rows", "errors", b"errors", "frames", b"frames", "hook_points", b"hook_points", "model", b"model", "rows", b"rows", "steps", b"steps", "steps_fired", b"steps_fired", "tap_id", b"tap_id", "unreported_requests", b"unreported_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "coverage", b"coverage", "dropped_rows", b"dropped_rows", "engine", b"engine", "errors", b"errors", "frames", b"frames", "heartbeat", b"heartbeat", "hook_points", b"hook_points", "memory", b"memory", "model", b"model", "rows", b"rows", "steps", b"steps", "steps_fired", b"steps_fired", "tap_id", b"tap_id", "unreported_requests", b"unreported_requests", "unserved", b"unserved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -84,24 +84,28 @@ class StreamRequest(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    RESIDUAL_ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
     def step(self) -> Global___StepFrame: ...
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
+    @_builtins.property
+    def residual_rows(self) -> Global___ResidualRows: ...
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         step: Global___StepFrame | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        residual_rows: Global___ResidualRows | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "residual_rows", b"residual_rows", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "residual_rows", b"residual_rows", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "step", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "step", "heartbeat", "residual_rows"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -149,6 +153,7 @@ class Hello(_message.Message):
     TAP_ID_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     HOOK_POINTS_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
     LAST_SESSION_ID_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """1. The sidecar refuses what it does not speak with FAILED_PRECONDITION."""
@@ -164,6 +169,8 @@ class Hello(_message.Message):
     def hook_points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hook points compiled into this engine, e.g. "resid_post.14"."""
 
+    @_builtins.property
+    def memory(self) -> Global___TapMemory: ...
     def __init__(
         self,
         *,
@@ -171,11 +178,12 @@ class Hello(_message.Message):
         tap_id: _builtins.str = ...,
         engine: _engine_pb2.EngineInfo | None = ...,
         hook_points: _abc.Iterable[_builtins.str] | None = ...,
+        memory: Global___TapMemory | None = ...,
         last_session_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "hook_points", b"hook_points", "last_session_id", b"last_session_id", "protocol_version", b"protocol_version", "tap_id", b"tap_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "hook_points", b"hook_points", "last_session_id", b"last_session_id", "memory", b"memory", "protocol_version", b"protocol_version", "tap_id", b"tap_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,6 +399,8 @@ class RequestBegin(_message.Message):
     START_UNIX_NANOS_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     RESUMED_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_SHA256_FIELD_NUMBER: _builtins.int
+    CONTENT_KEYS_FIELD_NUMBER: _builtins.int
     handle: _builtins.int
     """Names the request within this tap's stream; not used again while the stream may still speak of it."""
     request_id: _builtins.str
@@ -404,6 +414,12 @@ class RequestBegin(_message.Message):
     """LoRA adapter name; empty for the base model."""
     resumed: _builtins.bool
     """True when the request began before this frame and is announced again to a new sidecar process."""
+    cache_salt_sha256: _builtins.bytes
+    """SHA-256 of the client's cache salt; empty without one. A prefix is only the same under the same salt."""
+    @_builtins.property
+    def content_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentKey]:
+        """What token ids do not tell: a hash of the image or sound whose placeholder begins at a position."""
+
     def __init__(
         self,
         *,
@@ -414,14 +430,72 @@ class RequestBegin(_message.Message):
         start_unix_nanos: _builtins.int = ...,
         adapter: _builtins.str = ...,
         resumed: _builtins.bool = ...,
+        cache_salt_sha256: _builtins.bytes = ...,
+        content_keys: _abc.Iterable[Global___ContentKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "external_id", b"external_id", "handle", b"handle", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resumed", b"resumed", "start_unix_nanos", b"start_unix_nanos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "cache_salt_sha256", b"cache_salt_sha256", "content_keys", b"content_keys", "external_id", b"external_id", "handle", b"handle", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resumed", b"resumed", "start_unix_nanos", b"start_unix_nanos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RequestBegin: _TypeAlias = RequestBegin  # noqa: Y015
+
+@_typing.final
+class ContentKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    key: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContentKey: _TypeAlias = ContentKey  # noqa: Y015
+
+@_typing.final
+class TapMemory(_message.Message):
+    """Memory that the tap holds for the life of the worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUFFER_BYTES_FIELD_NUMBER: _builtins.int
+    RECORDER_BYTES_FIELD_NUMBER: _builtins.int
+    RECORDER_ROWS_FIELD_NUMBER: _builtins.int
+    QUEUE_BYTES_FIELD_NUMBER: _builtins.int
+    buffer_bytes: _builtins.int
+    """Static buffers of the hook points, on the engine's device."""
+    recorder_bytes: _builtins.int
+    """Ring of the flight recorder; 0 when it is off."""
+    recorder_rows: _builtins.int
+    """Rows that the ring holds per hook point."""
+    queue_bytes: _builtins.int
+    """Most bytes of frames that wait for the sidecar."""
+    def __init__(
+        self,
+        *,
+        buffer_bytes: _builtins.int = ...,
+        recorder_bytes: _builtins.int = ...,
+        recorder_rows: _builtins.int = ...,
+        queue_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buffer_bytes", b"buffer_bytes", "queue_bytes", b"queue_bytes", "recorder_bytes", b"recorder_bytes", "recorder_rows", b"recorder_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TapMemory: _TypeAlias = TapMemory  # noqa: Y015
 
 @_typing.final
 class Gap(_message.Message):
@@ -497,6 +571,12 @@ class Heartbeat(_message.Message):
     ERRORS_FIELD_NUMBER: _builtins.int
     UNREPORTED_REQUESTS_FIELD_NUMBER: _builtins.int
     UNREPORTED_POSITIONS_FIELD_NUMBER: _builtins.int
+    SELF_TEST_FIELD_NUMBER: _builtins.int
+    ATTACHED_NANOS_FIELD_NUMBER: _builtins.int
+    ENGINE_THREAD_NANOS_FIELD_NUMBER: _builtins.int
+    ENCODE_NANOS_FIELD_NUMBER: _builtins.int
+    PUBLISH_NANOS_FIELD_NUMBER: _builtins.int
+    REJECTED_DRAFT_ROWS_FIELD_NUMBER: _builtins.int
     sent_unix_nanos: _builtins.int
     steps: _builtins.int
     """Engine steps with rows, and steps in which every hook point's op fired: equal when the tap is healthy."""
@@ -508,6 +588,17 @@ class Heartbeat(_message.Message):
     unreported_requests: _builtins.int
     """Requests that came and went unreported because the books were full during an outage, and their positions."""
     unreported_positions: _builtins.int
+    attached_nanos: _builtins.int
+    """Time since the tap was attached, and of it: in the tap's code in the engine's thread (all of it, and encoding), and
+    in the publisher's thread.
+    """
+    engine_thread_nanos: _builtins.int
+    encode_nanos: _builtins.int
+    publish_nanos: _builtins.int
+    rejected_draft_rows: _builtins.int
+    """Rows of draft tokens that were computed and not accepted; they are no positions and are never sent."""
+    @_builtins.property
+    def self_test(self) -> Global___SelfTest: ...
     def __init__(
         self,
         *,
@@ -519,14 +610,64 @@ class Heartbeat(_message.Message):
         errors: _builtins.int = ...,
         unreported_requests: _builtins.int = ...,
         unreported_positions: _builtins.int = ...,
+        self_test: Global___SelfTest | None = ...,
+        attached_nanos: _builtins.int = ...,
+        engine_thread_nanos: _builtins.int = ...,
+        encode_nanos: _builtins.int = ...,
+        publish_nanos: _builtins.int = ...,
+        rejected_draft_rows: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["self_test", b"self_test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_rows", b"dropped_rows", "errors", b"errors", "rows", b"rows", "sent_unix_nanos", b"sent_unix_nanos", "steps", b"steps", "steps_fired", b"steps_fired", "unreported_positions", b"unreported_positions", "unreported_requests", b"unreported_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached_nanos", b"attached_nanos", "dropped_rows", b"dropped_rows", "encode_nanos", b"encode_nanos", "engine_thread_nanos", b"engine_thread_nanos", "errors", b"errors", "publish_nanos", b"publish_nanos", "rejected_draft_rows", b"rejected_draft_rows", "rows", b"rows", "self_test", b"self_test", "sent_unix_nanos", b"sent_unix_nanos", "steps", b"steps", "steps_fired", b"steps_fired", "unreported_positions", b"unreported_positions", "unreported_requests", b"unreported_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class SelfTest(_message.Message):
+    """Whether every hook point's operation ran in the passes that the engine makes when it starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SelfTest._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: SelfTest._Outcome.ValueType  # 0
+        OUTCOME_PASSED: SelfTest._Outcome.ValueType  # 1
+        OUTCOME_FAILED: SelfTest._Outcome.ValueType  # 2
+        OUTCOME_NOT_RUN: SelfTest._Outcome.ValueType  # 3
+        """Not yet, or this engine makes no such pass."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
+    OUTCOME_UNSPECIFIED: SelfTest.Outcome.ValueType  # 0
+    OUTCOME_PASSED: SelfTest.Outcome.ValueType  # 1
+    OUTCOME_FAILED: SelfTest.Outcome.ValueType  # 2
+    OUTCOME_NOT_RUN: SelfTest.Outcome.ValueType  # 3
+    """Not yet, or this engine makes no such pass."""
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    outcome: Global___SelfTest.Outcome.ValueType
+    detail: _builtins.str
+    """What was found, for people."""
+    def __init__(
+        self,
+        *,
+        outcome: Global___SelfTest.Outcome.ValueType = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelfTest: _TypeAlias = SelfTest  # noqa: Y015
 
 @_typing.final
 class Ack(_message.Message):
@@ -550,21 +691,166 @@ Global___Ack: _TypeAlias = Ack  # noqa: Y015
 
 @_typing.final
 class Directive(_message.Message):
-    """Reserved for interventions (steer, stop); this version sends none."""
+    """What the tap shall do with a request. Interventions (steer, stop) will be further cases."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HANDLE_FIELD_NUMBER: _builtins.int
+    CAPTURE_FIELD_NUMBER: _builtins.int
     handle: _builtins.int
+    @_builtins.property
+    def capture(self) -> Global___CaptureRows: ...
     def __init__(
         self,
         *,
         handle: _builtins.int = ...,
+        capture: Global___CaptureRows | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "capture", b"capture"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "capture", b"capture", "handle", b"handle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["capture"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+Global___Directive: _TypeAlias = Directive  # noqa: Y015
+
+@_typing.final
+class CaptureRows(_message.Message):
+    """Send the residual rows of this request that the flight recorder still holds, also if the request has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAPTURE_ID_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    HOOK_POINTS_FIELD_NUMBER: _builtins.int
+    capture_id: _builtins.int
+    """Chosen by the sidecar; ResidualRows repeat it."""
+    follow: _builtins.bool
+    """Also the rows to come, until the request ends."""
+    @_builtins.property
+    def hook_points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: all of this tap's."""
+
+    def __init__(
+        self,
+        *,
+        capture_id: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+        hook_points: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_id", b"capture_id", "follow", b"follow", "hook_points", b"hook_points"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Directive: _TypeAlias = Directive  # noqa: Y015
+Global___CaptureRows: _TypeAlias = CaptureRows  # noqa: Y015
+
+@_typing.final
+class ResidualRows(_message.Message):
+    """Residual rows of consecutive positions at one hook point. Best effort: they wait behind frames and are not sent again
+    after a reconnect, and the sidecar can tell what is missing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAPTURE_ID_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    HOOK_POINT_FIELD_NUMBER: _builtins.int
+    FIRST_POSITION_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    capture_id: _builtins.int
+    handle: _builtins.int
+    hook_point: _builtins.str
+    first_position: _builtins.int
+    row_count: _builtins.int
+    width: _builtins.int
+    """Residual width d."""
+    dtype: _builtins.str
+    """"float32", "bfloat16" or "float16": the engine's own."""
+    values: _builtins.bytes
+    """Little-endian, row-major [row_count, width]."""
+    last: _builtins.bool
+    """Nothing more comes for this capture (row_count may be 0)."""
+    def __init__(
+        self,
+        *,
+        capture_id: _builtins.int = ...,
+        handle: _builtins.int = ...,
+        hook_point: _builtins.str = ...,
+        first_position: _builtins.int = ...,
+        row_count: _builtins.int = ...,
+        width: _builtins.int = ...,
+        dtype: _builtins.str = ...,
+        values: _builtins.bytes = ...,
+        last: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_id", b"capture_id", "dtype", b"dtype", "first_position", b"first_position", "handle", b"handle", "hook_point", b"hook_point", "last", b"last", "row_count", b"row_count", "values", b"values", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResidualRows: _TypeAlias = ResidualRows  # noqa: Y015
+
+@_typing.final
+class WatchPrefixesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def engine(self) -> _engine_pb2.EngineInfo: ...
+    def __init__(
+        self,
+        *,
+        engine: _engine_pb2.EngineInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPrefixesRequest: _TypeAlias = WatchPrefixesRequest  # noqa: Y015
+
+@_typing.final
+class WatchPrefixesResponse(_message.Message):
+    """The first response is complete, later ones are changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REREAD_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    reread: _builtins.bool
+    """False: no policy asks for it, and hits are taken as they come."""
+    reset: _builtins.bool
+    """Forget all hashes known so far."""
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Chained hashes of prefixes whose state is stored (monitor.rpc.prefix_chain)."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        reread: _builtins.bool = ...,
+        reset: _builtins.bool = ...,
+        added: _abc.Iterable[_builtins.bytes] | None = ...,
+        removed: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "removed", b"removed", "reread", b"reread", "reset", b"reset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPrefixesResponse: _TypeAlias = WatchPrefixesResponse  # noqa: Y015

@@ -44,6 +44,11 @@ class TapServiceStub:
                 request_serializer=monitor_dot_v1_dot_tap__pb2.StreamRequest.SerializeToString,
                 response_deserializer=monitor_dot_v1_dot_tap__pb2.StreamResponse.FromString,
                 _registered_method=True)
+        self.WatchPrefixes = channel.unary_stream(
+                '/monitor.v1.TapService/WatchPrefixes',
+                request_serializer=monitor_dot_v1_dot_tap__pb2.WatchPrefixesRequest.SerializeToString,
+                response_deserializer=monitor_dot_v1_dot_tap__pb2.WatchPrefixesResponse.FromString,
+                _registered_method=True)
 
 
 class TapServiceServicer:
@@ -60,6 +65,14 @@ class TapServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchPrefixes(self, request, context):
+        """For the engine's scheduler: which prompt prefixes have a stored detector state, as long as a policy of this engine
+        says `onUnseen: reread`. A cached prefix without one is then computed again instead of taken from the cache.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TapServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -67,6 +80,11 @@ def add_TapServiceServicer_to_server(servicer, server):
                     servicer.Stream,
                     request_deserializer=monitor_dot_v1_dot_tap__pb2.StreamRequest.FromString,
                     response_serializer=monitor_dot_v1_dot_tap__pb2.StreamResponse.SerializeToString,
+            ),
+            'WatchPrefixes': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPrefixes,
+                    request_deserializer=monitor_dot_v1_dot_tap__pb2.WatchPrefixesRequest.FromString,
+                    response_serializer=monitor_dot_v1_dot_tap__pb2.WatchPrefixesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -101,6 +119,33 @@ class TapService:
             '/monitor.v1.TapService/Stream',
             monitor_dot_v1_dot_tap__pb2.StreamRequest.SerializeToString,
             monitor_dot_v1_dot_tap__pb2.StreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPrefixes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/monitor.v1.TapService/WatchPrefixes',
+            monitor_dot_v1_dot_tap__pb2.WatchPrefixesRequest.SerializeToString,
+            monitor_dot_v1_dot_tap__pb2.WatchPrefixesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class TapServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TapServiceAsyncStub: ...
     Stream: _grpc.StreamStreamMultiCallable[_tap_pb2.StreamRequest, _tap_pb2.StreamResponse]
+    WatchPrefixes: _grpc.UnaryStreamMultiCallable[_tap_pb2.WatchPrefixesRequest, _tap_pb2.WatchPrefixesResponse]
+    """For the engine's scheduler: which prompt prefixes have a stored detector state, as long as a policy of this engine
+    says `onUnseen: reread`. A cached prefix without one is then computed again instead of taken from the cache.
+    """
 
 @_typing.type_check_only
 class TapServiceAsyncStub(TapServiceStub):
@@ -51,6 +55,10 @@ class TapServiceAsyncStub(TapServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Stream: _aio.StreamStreamMultiCallable[_tap_pb2.StreamRequest, _tap_pb2.StreamResponse]  # type: ignore[assignment]
+    WatchPrefixes: _aio.UnaryStreamMultiCallable[_tap_pb2.WatchPrefixesRequest, _tap_pb2.WatchPrefixesResponse]  # type: ignore[assignment]
+    """For the engine's scheduler: which prompt prefixes have a stored detector state, as long as a policy of this engine
+    says `onUnseen: reread`. A cached prefix without one is then computed again instead of taken from the cache.
+    """
 
 class TapServiceServicer(metaclass=_abc_1.ABCMeta):
     """The stream between one tap (one per vLLM worker that owns a hook point) and the sidecar.
@@ -66,5 +74,15 @@ class TapServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_tap_pb2.StreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tap_pb2.StreamResponse], _abc.AsyncIterator[_tap_pb2.StreamResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WatchPrefixes(
+        self,
+        request: _tap_pb2.WatchPrefixesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tap_pb2.WatchPrefixesResponse], _abc.AsyncIterator[_tap_pb2.WatchPrefixesResponse]]:
+        """For the engine's scheduler: which prompt prefixes have a stored detector state, as long as a policy of this engine
+        says `onUnseen: reread`. A cached prefix without one is then computed again instead of taken from the cache.
+        """
 
 def add_TapServiceServicer_to_server(servicer: TapServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
