@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -23,12 +24,16 @@ from monitor.rpc import abort
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.taps import Taps
 from monitor.v1.generations_pb2 import (
+    CaptureGenerationRequest,
+    CaptureGenerationResponse,
     GenerationRecord,
     GenerationSummary,
     GetGenerationRequest,
     GetGenerationResponse,
     ListGenerationsRequest,
     ListGenerationsResponse,
+    ReadResidualsRequest,
+    ReadResidualsResponse,
 )
 from monitor.v1.generations_pb2_grpc import GenerationServiceServicer
 
@@ -81,6 +86,22 @@ class GenerationService(GenerationServiceServicer):
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_ID", error)
         except FeaturewatchError as error:
             await abort(context, grpc.StatusCode.UNAVAILABLE, STORE_FAILED, error)
+
+    async def CaptureGeneration(  # noqa: N802
+        self,
+        request: CaptureGenerationRequest,
+        context: grpc.aio.ServicerContext[CaptureGenerationRequest, CaptureGenerationResponse],
+    ) -> CaptureGenerationResponse:
+        await _refuse_capture(context, request.id)
+        return CaptureGenerationResponse()
+
+    async def ReadResiduals(  # noqa: N802
+        self,
+        request: ReadResidualsRequest,
+        context: grpc.aio.ServicerContext[ReadResidualsRequest, ReadResidualsResponse],
+    ) -> AsyncIterator[ReadResidualsResponse]:
+        await _refuse_capture(context, request.id)
+        yield ReadResidualsResponse()
 
     def close(self) -> None:
         self._flushing.shutdown(wait=False)
@@ -135,3 +156,10 @@ class GenerationService(GenerationServiceServicer):
             return None
 
         return await self._taps.in_judge_thread(work)
+
+
+async def _refuse_capture(context: grpc.aio.ServicerContext[Any, Any], id_: str) -> None:
+    error = FeaturewatchError(
+        f"capture of generation {id_!r}", "this sidecar does not ask taps for residual rows yet", "update Featurewatch"
+    )
+    await abort(context, grpc.StatusCode.UNIMPLEMENTED, "NO_CAPTURES", error)
