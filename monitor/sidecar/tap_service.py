@@ -13,7 +13,7 @@ from monitor.errors import FeaturewatchError
 from monitor.rpc import PROTOCOL_VERSION, abort
 from monitor.sidecar.plan import model_name
 from monitor.sidecar.taps import Tap, Taps
-from monitor.v1.tap_pb2 import Ack, Hello, StepFrame, StreamRequest, StreamResponse, Welcome
+from monitor.v1.tap_pb2 import Ack, Hello, StepFrame, StreamRequest, StreamResponse, WatchPrefixesResponse, Welcome
 from monitor.v1.tap_pb2_grpc import TapServiceServicer
 
 _log = logging.getLogger(__name__)
@@ -76,6 +76,10 @@ class TapService(TapServiceServicer):
             if not self._readers:
                 self._idle.set()
             self._taps.detach(tap, reader)
+
+    async def WatchPrefixes(self, _request: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        """No policy can ask for a second reading yet; the engine takes its hits as they come."""
+        await context.write(WatchPrefixesResponse(reread=False, reset=True))
 
     async def close(self, timeout_seconds: float) -> None:
         """Ends all streams after the frames that have been read are judged; waits for that, but no longer."""
