@@ -1,0 +1,1 @@
+"""What the serving benchmarks share: servers, traffic, a policy to judge, ratios."""
