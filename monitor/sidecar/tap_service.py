@@ -11,9 +11,10 @@ import grpc
 from monitor import __version__
 from monitor.errors import FeaturewatchError
 from monitor.rpc import PROTOCOL_VERSION, abort
+from monitor.sidecar.downlink import Downlink
 from monitor.sidecar.plan import model_name
 from monitor.sidecar.taps import Tap, Taps
-from monitor.v1.tap_pb2 import Ack, Hello, StepFrame, StreamRequest, StreamResponse, WatchPrefixesResponse, Welcome
+from monitor.v1.tap_pb2 import Hello, StepFrame, StreamRequest, StreamResponse, WatchPrefixesResponse, Welcome
 from monitor.v1.tap_pb2_grpc import TapServiceServicer
 
 _log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class TapService(TapServiceServicer):
             await context.write(StreamResponse(welcome=_welcome(tap)))
             await context.write(StreamResponse(watch_plan=tap.plan.watch_plan))
             _log_plan(tap)
-            await self._judge(tap, inbox, reader, context)
+            await self._talk(tap, inbox, reader, context)
             if reader.done() and not reader.cancelled() and (fault := reader.exception()) is not None:
                 tap.judge.problems.note("unreadable message", str(fault) or type(fault).__name__)
                 unreadable = FeaturewatchError(
@@ -117,7 +118,21 @@ class TapService(TapServiceServicer):
             await abort(context, grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", error)
         return first.hello
 
-    async def _judge(self, tap: Tap, inbox: _Inbox, reader: asyncio.Task[None], context: Context) -> None:
+    async def _talk(self, tap: Tap, inbox: _Inbox, reader: asyncio.Task[None], context: Context) -> None:
+        """Judges what comes up while one task writes what goes down; ends with the reader, or when writing fails."""
+        downlink = Downlink()
+        writer = asyncio.create_task(downlink.run(context.write), name=f"write tap {tap.hello.tap_id}")
+        writer.add_done_callback(lambda _: reader.cancel())
+        if tap.reader is reader:
+            tap.downlink = downlink
+        try:
+            await self._judge(tap, inbox, reader, downlink)
+            downlink.close()
+            await writer
+        finally:
+            writer.cancel()
+
+    async def _judge(self, tap: Tap, inbox: _Inbox, reader: asyncio.Task[None], downlink: Downlink) -> None:
         while True:
             first = await _next(inbox, reader)
             if first is None:
@@ -136,7 +151,7 @@ class TapService(TapServiceServicer):
                     tap.judge.problems.note("unexpected message", str(kind))
             if frames:
                 await self._taps.judge(tap, frames)
-                await context.write(StreamResponse(ack=Ack(seq=tap.judge.last_seq)))
+                downlink.acknowledge(tap.judge.last_seq)
 
 
 async def _read(context: Context, inbox: _Inbox) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from monitor.sidecar.downlink import Downlink
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan, model_name, plan_for_tap
@@ -27,12 +28,13 @@ _T = TypeVar("_T")
 
 @dataclass(eq=False)
 class Tap:
-    """One tap: what it said of itself, its judge, and the task that reads its stream while there is one."""
+    """One tap: what it said of itself and its judge; while there is a stream, its reading task and its way down."""
 
     hello: Hello
     session_id: str
     judge: TapJudge
     reader: asyncio.Task[None] | None = None
+    downlink: Downlink | None = None
     expiry: asyncio.TimerHandle | None = None
     health: TapHealth = field(init=False)
 
@@ -122,6 +124,7 @@ class Taps:
         if tap.reader is not reader:
             return
         tap.reader = None
+        tap.downlink = None
         loop = asyncio.get_running_loop()
         tap.expiry = loop.call_later(self._grace_seconds, lambda: self._start(self._expire_away(tap)))
         self._start(self._save_flagged(tap))

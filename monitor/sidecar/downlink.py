@@ -1,0 +1,65 @@
+"""What goes down one tap's stream after the plan: acknowledgements and directives, written by one task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from monitor.v1.tap_pb2 import Ack, Directive, StreamResponse
+
+# Directives that wait for a tap that does not read.
+MOST_WAITING: Final = 1024
+
+Write = Callable[[StreamResponse], Awaitable[None]]
+
+
+class Downlink:
+    """Takes directives and acknowledgements at any time; `run` writes them in order, directives first.
+
+    gRPC permits one writer a stream, and judging must not wait for a tap that does not read: of acknowledgements only
+    the highest waits, of directives `MOST_WAITING`.
+    """
+
+    def __init__(self) -> None:
+        self._directives: deque[Directive] = deque()
+        self._ack = 0
+        self._ack_due = False
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    def direct(self, directive: Directive) -> bool:
+        """Queues a directive; False when the stream has ended or too many wait."""
+        if self._closed or len(self._directives) >= MOST_WAITING:
+            return False
+        self._directives.append(directive)
+        self._changed.set()
+        return True
+
+    def acknowledge(self, seq: int) -> None:
+        """All frames up to `seq` are judged."""
+        self._ack = max(self._ack, seq)
+        self._ack_due = True
+        self._changed.set()
+
+    def close(self) -> None:
+        """Lets `run` write what waits and then return; later directives are refused."""
+        self._closed = True
+        self._changed.set()
+
+    async def run(self, write: Write) -> None:
+        """Writes until `close`. Raises what `write` raises, and refuses directives from then on."""
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                while self._directives:
+                    await write(StreamResponse(directive=self._directives.popleft()))
+                if self._ack_due:
+                    self._ack_due = False
+                    await write(StreamResponse(ack=Ack(seq=self._ack)))
+                if self._closed and not self._directives and not self._ack_due:
+                    return
+        finally:
+            self._closed = True
