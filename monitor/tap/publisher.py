@@ -9,6 +9,7 @@ from typing import Final
 import grpc
 
 from monitor.tap.connection import Connection, Link
+from monitor.tap.cores import allow_cores, cores_of_parent
 from monitor.tap.record import Step
 
 BACKOFF_SECONDS: Final = (0.05, 1.0)
@@ -62,6 +63,7 @@ class Publisher:
         link.log_summary()
 
     def _run(self) -> None:
+        allow_cores(cores_of_parent())
         link, pause = self._link, BACKOFF_SECONDS[0]
         while not link.closing.is_set():
             connection = self._connection = Connection(link)

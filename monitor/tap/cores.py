@@ -1,0 +1,30 @@
+"""Where the publisher's threads may run.
+
+vLLM binds a CPU worker, with every thread that it starts, to the cores of its computation, and leaves others free for
+serving. On the worker's cores each frame would push the computation aside, and wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from monitor.tap.log import logger
+
+
+def cores_of_parent() -> set[int]:
+    """Cores of the process that started this one, which vLLM has not bound, besides our own; empty when unknown."""
+    try:
+        return os.sched_getaffinity(os.getppid()) | os.sched_getaffinity(0)
+    except (AttributeError, OSError):
+        # Not Linux, or the parent has ended: the threads stay where they are.
+        return set()
+
+
+def allow_cores(cores: set[int]) -> None:
+    """Lets the calling thread, and those that it starts, run on `cores`."""
+    if not cores:
+        return
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError as error:
+        logger.info("featurewatch: the publisher's thread stays on the worker's cores: %s", error)
