@@ -179,6 +179,7 @@ class Alert(_message.Message):
     RUNBOOK_FIELD_NUMBER: _builtins.int
     LATENCY_NANOS_FIELD_NUMBER: _builtins.int
     RESTORED_FIELD_NUMBER: _builtins.int
+    UNSEEN_POSITIONS_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """Stable and unique; receivers deduplicate by it."""
     time_unix_nanos: _builtins.int
@@ -205,6 +206,8 @@ class Alert(_message.Message):
     """True when it fired on positions whose detector state was restored after a prefix-cache hit: the engine did not
     compute them again, and a cold run would have fired here.
     """
+    unseen_positions: _builtins.int
+    """Of rule `on-unseen` (a policy's `spec.onUnseen`): how many positions from `position` on stay unseen; 0 for others."""
     @_builtins.property
     def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectorReading]:
         """The detectors that the rule names, then the policy's others."""
@@ -232,10 +235,11 @@ class Alert(_message.Message):
         runbook: _builtins.str = ...,
         latency_nanos: _builtins.int = ...,
         restored: _builtins.bool = ...,
+        unseen_positions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "external_id", b"external_id", "generation_id", b"generation_id", "latency_nanos", b"latency_nanos", "mode", b"mode", "model", b"model", "phase", b"phase", "policy", b"policy", "policy_revision", b"policy_revision", "policy_sha256", b"policy_sha256", "position", b"position", "readings", b"readings", "request_id", b"request_id", "restored", b"restored", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "time_unix_nanos", b"time_unix_nanos", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "external_id", b"external_id", "generation_id", b"generation_id", "latency_nanos", b"latency_nanos", "mode", b"mode", "model", b"model", "phase", b"phase", "policy", b"policy", "policy_revision", b"policy_revision", "policy_sha256", b"policy_sha256", "position", b"position", "readings", b"readings", "request_id", b"request_id", "restored", b"restored", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "time_unix_nanos", b"time_unix_nanos", "token", b"token", "token_id", b"token_id", "unseen_positions", b"unseen_positions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
