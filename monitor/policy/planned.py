@@ -6,7 +6,7 @@ import re
 
 #: Fields, by the path of the block they belong to.
 FIELDS: dict[str, frozenset[str]] = {
-    "spec": frozenset({"notify", "onDrop", "onUnseen", "sensitivity", "correlations"}),
+    "spec": frozenset({"notify", "onDrop", "sensitivity", "correlations"}),
     "spec.match": frozenset({"tenants", "sample", "routes", "adapters"}),
     "spec.detectors[].source": frozenset({"absence"}),
     "spec.detectors[].source.saeLatents": frozenset({"k"}),

@@ -156,7 +156,7 @@ class Detector(_Fields):
 
 
 class Rule(_Fields):
-    id: Identifier
+    id: Annotated[Identifier, AfterValidator(rules.not_reserved)]
     when: Annotated[Text, AfterValidator(rules.condition)] = Field(
         description="Detector states joined by and, or, not."
     )
@@ -181,6 +181,9 @@ class Spec(_Fields):
     detectors: tuple[Detector, ...] = Field(min_length=1, max_length=256)
     rules: tuple[Rule, ...] = Field(min_length=1, max_length=256)
     record: Record = Record()
+    on_unseen: Literal["accept", "alert", "reread"] = Field(
+        "accept", description="What to do about tokens that the tap cannot see and whose verdicts are not known."
+    )
 
 
 class PolicyDocument(_Fields):

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from pydantic_core import PydanticCustomError
 
+from monitor.policy.vocabulary import UNSEEN_RULE
 from monitor.policy.when import ConditionError, parse_condition
 
 #: Type of these errors in pydantic's list; their context holds rule, remedy, the field below the block and its value.
@@ -64,6 +65,12 @@ def below_policy(file: str) -> str:
             "copy the probe there and give its relative path, e.g. weights/probe.safetensors",
         )
     return file
+
+
+def not_reserved(rule_id: str) -> str:
+    if rule_id == UNSEEN_RULE:
+        refuse(f"alerts of spec.onUnseen carry the rule id {UNSEEN_RULE}", "choose another id, e.g. unseen-1")
+    return rule_id
 
 
 def condition(text: str) -> str:

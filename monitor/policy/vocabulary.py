@@ -7,6 +7,9 @@ from enum import IntEnum
 #: Operators of a rule's postfix program (`CompiledRule.program`).
 AND, OR, NOT = -1, -2, -3
 
+#: Rule id of the alerts that `spec.onUnseen` sends; no rule of a policy has it.
+UNSEEN_RULE = "on-unseen"
+
 
 class Mode(IntEnum):
     """What a policy may do, from nothing to everything. The codes are those of ``monitor.v1.Mode``."""

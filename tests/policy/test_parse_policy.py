@@ -52,6 +52,24 @@ def test_a_detector_id_is_used_once() -> None:
     assert ("spec.detectors[2].id", "the id is already used in line 9") in [(p.field, p.rule) for p in found]
 
 
+@pytest.mark.parametrize("choice", ["accept", "alert", "reread"])
+def test_what_to_do_about_unseen_tokens(choice: str) -> None:
+    policy = parse_policy(changed("record: {content: none}", f"onUnseen: {choice}"), "p.yaml")
+    assert policy.document.spec.on_unseen == choice
+
+
+def test_unseen_tokens_are_not_ignored_in_another_way() -> None:
+    found = only_problem("record: {content: none}", "onUnseen: stop")
+    assert (found.field, found.value) == ("spec.onUnseen", '"stop"')
+    assert "reread" in found.rule
+
+
+def test_the_rule_id_of_unseen_tokens_is_reserved() -> None:
+    found = only_problem("id: HARM-002", "id: on-unseen")
+    assert (found.field, found.value) == ("spec.rules[1].id", '"on-unseen"')
+    assert "onUnseen" in found.rule
+
+
 def test_left_out_fields_have_the_documented_defaults() -> None:
     policy = parse_policy(
         "apiVersion: monitor/v1\nkind: Policy\nmetadata: {name: a, revision: 1}\nspec:\n"
@@ -185,7 +203,6 @@ def test_the_nearest_known_word_is_offered(before: str, after: str, remedy: str)
         ("record: {content: none}", "record: {retention: 183d}", "spec.record.retention"),
         ("record: {content: none}", "notify: {wait: 30s}", "spec.notify"),
         ("record: {content: none}", "onDrop: {threshold: 0.01}", "spec.onDrop"),
-        ("record: {content: none}", "onUnseen: {}", "spec.onUnseen"),
     ],
 )
 def test_what_is_planned_is_refused_by_name(before: str, after: str, field: str) -> None:
