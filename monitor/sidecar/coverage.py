@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from monitor.sidecar.totals import Totals
 from monitor.v1.coverage_pb2 import Coverage
 from monitor.v1.generations_pb2 import CoverageGap
 
 NEVER_REPORTED = "dropped: never reported by the tap"
 
 
-@dataclass
+@dataclass(slots=True)
 class CoverageBook:
     """Counts positions in order; what lies below `next_position` is settled.
 
     observed + restored + dropped + unseen == next_position holds after every call. Positions that neither rows nor gaps
-    spoke of are counted as dropped when something after them arrives, and in `holes`.
+    spoke of are counted as dropped when something after them arrives, and in `holes`. `totals` counts along.
     """
 
     next_position: int = 0
     observed: int = 0
+    restored: int = 0
     dropped: int = 0
     unseen: int = 0
     holes: int = 0
     gaps: list[CoverageGap] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals, compare=False, repr=False)
 
     def fresh(self, first: int, count: int) -> tuple[int, int]:
         """The part of [first, first + count) that is not settled yet, as (first, count); settles a hole before it."""
@@ -36,6 +39,7 @@ class CoverageBook:
     def observe(self, count: int) -> None:
         """The next `count` positions reached the detectors."""
         self.observed += count
+        self.totals.observed += count
         self.next_position += count
 
     def miss(self, count: int, reason: str) -> None:
@@ -44,8 +48,10 @@ class CoverageBook:
             return
         if reason.startswith("unseen:"):
             self.unseen += count
+            self.totals.unseen += count
         else:
             self.dropped += count
+            self.totals.dropped += count
         last = self.gaps[-1] if self.gaps else None
         if last is not None and last.reason == reason and last.first_position + last.count == self.next_position:
             last.count += count
@@ -57,23 +63,35 @@ class CoverageBook:
         """Counts positions as dropped that `observe` has counted and that no detector judged after all."""
         self.observed -= count
         self.dropped += count
+        self.totals.observed -= count
+        self.totals.dropped += count
         self.gaps.append(CoverageGap(first_position=first, count=count, reason=reason))
 
-    def finish(self, positions: int) -> str:
-        """Settles a request that had `positions` in total; returns what does not add up, or an empty string."""
+    def finish(self, positions: int) -> dict[str, str]:
+        """Settles a request that had `positions` in total; returns what does not add up, by kind."""
         self._close_hole(positions)
-        notes = []
+        total = self.observed + self.restored + self.dropped + self.unseen
+        faults = {}
         if self.holes:
-            notes.append(f"{self.holes} positions were never reported by the tap and are counted as dropped")
-        if self.next_position != positions:
-            notes.append(f"the tap reported {positions} positions at the end and {self.next_position} before it")
-        return "; ".join(notes)
+            faults["positions never reported"] = (
+                f"{self.holes} positions were never reported by the tap and are counted as dropped"
+            )
+        if total > positions:
+            faults["more positions than the end says"] = (
+                f"the tap reported {positions} positions at the end and {total} before it"
+            )
+        if total != self.next_position:
+            faults["books of the sidecar"] = f"{total} positions are counted and {self.next_position} were settled"
+        if faults:
+            self.totals.broken += 1
+        return faults
 
     def message(self, positions: int | None = None) -> Coverage:
         """As protobuf; `positions` is the total the tap reported, by default what is settled so far."""
         return Coverage(
             positions=self.next_position if positions is None else positions,
             observed=self.observed,
+            restored=self.restored,
             dropped=self.dropped,
             unseen=self.unseen,
         )

@@ -12,6 +12,7 @@ import numpy as np
 from monitor.audit import gap_reason_text
 from monitor.rpc import WireFormatError, ints_from_bytes
 from monitor.sidecar.alerting import stable_id
+from monitor.sidecar.coverage import CoverageBook
 from monitor.sidecar.frame_rows import Segment, read_activations, read_segments, read_token_ids
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan, model_name
@@ -20,6 +21,7 @@ from monitor.sidecar.request import LiveRequest, RequestIdentity
 from monitor.sidecar.row_judge import RowJudge
 from monitor.sidecar.token_log import TokenLog
 from monitor.sidecar.tokenizer import TokenReader
+from monitor.sidecar.totals import Totals
 from monitor.v1.alerts_pb2 import Alert
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import Gap, GapReason, RequestBegin, RequestEnd, StepFrame
@@ -48,6 +50,7 @@ class TapJudge:
     Attributes:
         last_seq: highest StepFrame.seq taken.
         problems: counts of what was wrong with frames.
+        totals: coverage of all requests of this tap.
     """
 
     def __init__(
@@ -66,8 +69,7 @@ class TapJudge:
         self.reader = reader
         self.engine_info = engine_info
         self.last_seq = 0
-        self.frames = 0
-        self.rows = 0
+        self.totals = Totals()
         self.problems = ProblemLog(_log, f"tap {tap_id}")
         self._tap_id = tap_id
         self._session_id = session_id
@@ -91,7 +93,7 @@ class TapJudge:
         if self.last_seq and frame.seq != self.last_seq + 1:
             self.problems.note("frames missing", f"seq {frame.seq} after {self.last_seq}")
         self.last_seq = frame.seq
-        self.frames += 1
+        self.totals.frames += 1
         for begin in frame.begins:
             self._try("begin", self._begin, begin, verdicts)
         before, after = _gaps_around_rows(frame)
@@ -154,6 +156,7 @@ class TapJudge:
             log=TokenLog(prompt_ids, len(self.plan.policies.detectors)),
             prompt_classes_p=classes,
             class_state=state,
+            coverage=CoverageBook(totals=self.totals),
             notes=["it began before this sidecar process"] if begin.resumed else [],
         )
 
@@ -185,7 +188,7 @@ class TapJudge:
                 _, count = coverage.fresh(segment.first, segment.count)
                 coverage.miss(count, refused)
             return
-        self.rows += num_rows
+        self.totals.rows += num_rows
         for request, alert in self._rows.judge(
             self._live, segments, token_ids_n, acts_nk, frame.forward_end_unix_nanos
         ):
@@ -210,9 +213,10 @@ class TapJudge:
         verdicts.ended.append(request)
 
     def _settle(self, handle: int, request: LiveRequest, positions: int, end_unix_nanos: int) -> None:
-        fault = request.coverage.finish(positions)
-        if fault:
-            self.problems.note("coverage does not add up", f"{request.identity.request_id}: {fault}")
+        faults = request.coverage.finish(positions)
+        for kind, fault in faults.items():
+            told = f"{request.identity.request_id}: {fault}"
+            self.problems.note(f"coverage does not add up, {kind}", told, logging.ERROR)
             request.notes.append(f"coverage does not add up: {fault}")
         request.positions = positions
         request.end_unix_nanos = end_unix_nanos

@@ -14,11 +14,11 @@ class ProblemLog:
         self._subject = subject
         self._counts: Counter[str] = Counter()
 
-    def note(self, kind: str, message: str) -> None:
+    def note(self, kind: str, message: str, level: int = logging.WARNING) -> None:
         self._counts[kind] += 1
         count = self._counts[kind]
         if count & (count - 1) == 0:
-            self._log.warning("%s: %s: %s (%d so far)", self._subject, kind, message, count)
+            self._log.log(level, "%s: %s: %s (%d so far)", self._subject, kind, message, count)
 
     @property
     def total(self) -> int:

@@ -19,6 +19,7 @@ from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.publisher import Outcome, Publisher
 from monitor.sidecar.tap_health import TapHealth
 from monitor.sidecar.tokenizer_cache import TokenizerCache
+from monitor.sidecar.totals import Totals
 from monitor.v1.policies_pb2 import TapStatus
 from monitor.v1.tap_pb2 import Hello, StepFrame
 
@@ -51,13 +52,18 @@ class Tap:
             model=model_name(self.hello.engine),
             hook_points=self.hello.hook_points,
             connected=self.reader is not None,
-            frames=self.judge.frames,
-            rows=self.judge.rows,
+            frames=self.judge.totals.frames,
+            rows=self.judge.totals.rows,
             steps=self.health.last.steps,
             steps_fired=self.health.last.steps_fired,
             dropped_rows=self.health.last.dropped_rows,
             errors=self.health.last.errors + self.judge.problems.total,
             unreported_requests=self.health.last.unreported_requests,
+            coverage=self.judge.totals.message(),
+            engine=self.hello.engine,
+            heartbeat=self.health.last,
+            memory=self.hello.memory,
+            unserved=self.plan.unserved.values(),
         )
 
 
@@ -86,12 +92,22 @@ class Taps:
         self._grace_seconds = grace_seconds
         self._taps: dict[str, Tap] = {}
         self._lives: Counter[str] = Counter()
+        self._leaving: list[Tap] = []
+        self._gone = Totals()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._attaching = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[Tap]:
         return iter([*self._taps.values()])
+
+    def totals(self) -> Totals:
+        """Coverage of all requests since the start, those of taps that are gone included."""
+        totals = Totals()
+        totals.add(self._gone)
+        for tap in (*self, *self._leaving):
+            totals.add(tap.judge.totals)
+        return totals
 
     async def in_judge_thread(self, work: Callable[[], _T]) -> _T:
         """Runs `work` between frames, when the state of all requests is consistent."""
@@ -183,7 +199,11 @@ class Taps:
     async def _expire(self, tap: Tap) -> None:
         if self._taps.get(tap.hello.tap_id) is tap:
             del self._taps[tap.hello.tap_id]
+            self._leaving.append(tap)
         await self._finish(tap, "the tap went away before it ended")
+        if tap in self._leaving:
+            self._leaving.remove(tap)
+            self._gone.add(tap.judge.totals)
 
     async def _finish(self, tap: Tap, note: str) -> None:
         def work() -> Outcome:

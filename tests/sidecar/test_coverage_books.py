@@ -54,7 +54,7 @@ def make_frames(plan: TapPlan, steps: list[tuple[object, ...]]) -> list[StepFram
 
 def total(request: LiveRequest) -> int:
     book = request.coverage
-    return book.observed + book.dropped + book.unseen
+    return book.observed + book.restored + book.dropped + book.unseen
 
 
 @settings(max_examples=300, deadline=None)
@@ -69,6 +69,9 @@ def test_every_position_is_counted_once(plan: TapPlan, steps: list[tuple[object,
             assert request.log.observed_p.sum() == request.coverage.observed
     ended += judge.finish_all("the end")
     assert judge.live == []
+    assert judge.totals.positions == sum(total(request) for request in ended)
+    assert judge.totals.observed == sum(request.coverage.observed for request in ended)
+    assert judge.totals.broken == sum(any("does not add up" in note for note in request.notes) for request in ended)
     for request in ended:
         assert total(request) == request.coverage.next_position
         # What was promised at the end and what was seen differ only where a note says so.
@@ -209,5 +212,9 @@ def test_a_hole_is_told_with_its_reason() -> None:
         (3, 3, "unseen: prefix cache"),
         (6, 2, NEVER_REPORTED),
     ]
-    assert book.finish(9) == "2 positions were never reported by the tap and are counted as dropped"
-    assert book.finish(7).endswith("the tap reported 7 positions at the end and 9 before it")
+    assert book.finish(9) == {
+        "positions never reported": "2 positions were never reported by the tap and are counted as dropped"
+    }
+    assert book.finish(7)["more positions than the end says"] == (
+        "the tap reported 7 positions at the end and 9 before it"
+    )
