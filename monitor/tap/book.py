@@ -52,6 +52,8 @@ class RequestBook:
                 prompt_token_ids=ints_to_bytes(np.asarray(request.prompt_token_ids)),
                 start_unix_nanos=step.time_unix_nanos,
                 adapter=request.adapter,
+                cache_salt_sha256=request.cache_salt_sha256,
+                content_keys=request.content_keys,
             )
         )
 

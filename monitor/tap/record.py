@@ -20,12 +20,19 @@ TAP_ERROR: int = tap_pb2.GAP_REASON_TAP_ERROR
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """A request as the engine schedules it for the first time."""
+    """A request as the engine schedules it for the first time.
+
+    Attributes:
+        cache_salt_sha256: of the client's cache salt; empty without one.
+        content_keys: (position, key) of what token ids do not tell, such as an image, ascending.
+    """
 
     request_id: str
     prompt_token_ids: Sequence[int]
     adapter: str = ""
 
+    cache_salt_sha256: bytes = b""
+    content_keys: tuple[tuple[int, bytes], ...] = ()
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
@@ -62,6 +69,8 @@ class Segment(NamedTuple):
     length: int
 
 
+    cache_salt_sha256: bytes = b""
+    content_keys: tuple[tuple[int, bytes], ...] = ()
 class Gap(NamedTuple):
     """Consecutive positions of a request that have none."""
 

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from monitor.errors import FeaturewatchError
-from monitor.tap.record import NewRequest, RowTable
+from monitor.tap.record import RowTable
+from monitor.tap.request_labels import new_request
 from monitor.tap.tap import Tap
 
 _NEEDED: Final = ("load_model", "execute_model", "_model_forward", "shutdown", "input_batch", "requests", "input_ids")
@@ -118,14 +119,7 @@ class RunnerV1:
             for request_id in {*scheduler_output.finished_req_ids, *again}
             if tap.knows(request_id)
         ]
-        begun = [
-            NewRequest(
-                request_id=new.req_id,
-                prompt_token_ids=new.prompt_token_ids or (),
-                adapter=new.lora_request.lora_name if new.lora_request is not None else "",
-            )
-            for new in scheduler_output.scheduled_new_reqs
-        ]
+        begun = [new_request(new) for new in scheduler_output.scheduled_new_reqs]
         tap.between_steps(ended, begun)
 
     def _after_forward(self) -> None:

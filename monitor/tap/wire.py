@@ -27,6 +27,8 @@ def step_frame(frame: Frame, rows: HostRows | None) -> tap_pb2.StreamRequest:
                 start_unix_nanos=begin.start_unix_nanos,
                 adapter=begin.adapter,
                 resumed=begin.resumed,
+                cache_salt_sha256=begin.cache_salt_sha256,
+                content_keys=[tap_pb2.ContentKey(position=at, key=key) for at, key in begin.content_keys],
             )
             for begin in frame.begins.values()
         ],
