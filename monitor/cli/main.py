@@ -16,6 +16,7 @@ from monitor.cli.discover import discover
 from monitor.cli.printable import printable_lines
 from monitor.cli.sidecar import sidecar
 from monitor.cli.train import train
+from monitor.cli.verify import verify
 from monitor.errors import FeaturewatchError
 
 # The sidecar's image has none of these; only some commands need them.
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("sidecar")(sidecar)
+app.command("verify")(verify)
 app.add_typer(model.app, name="model")
 app.command("train")(train)
 app.add_typer(sae.app, name="sae")

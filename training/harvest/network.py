@@ -49,8 +49,13 @@ def find_layers(network: Any, model: str) -> nn.ModuleList:
 
 
 def _load(loader: Any, model: str, dtype: torch.dtype, config: Any) -> Any:
+    # The fused kernels leave the soft cap on attention scores out (Gemma 2), without a word.
+    attention = "eager" if getattr(text_part(config), "attn_logit_softcapping", None) else None
+
     def load() -> Any:
-        return loader.from_pretrained(model, config=config, dtype=dtype, output_loading_info=True)
+        return loader.from_pretrained(
+            model, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
+        )
 
     network, info = load_quietly(model, load)
     if missing := sorted(info["missing_keys"]):

@@ -25,13 +25,16 @@ class ResidualModel:
         model: Hugging Face folder or id.
         hook_points: where to read; the deepest one sets the cut.
         dtype: auto, float32 or bfloat16.
+        device: where it runs; by default on the GPU if there is one.
 
     Raises:
         FeaturewatchError: there is no such model, it lacks a hook point or its layers cannot be found.
     """
 
-    def __init__(self, model: str, hook_points: Sequence[HookPoint], dtype: str = "auto") -> None:
-        self.device = forward_device()
+    def __init__(
+        self, model: str, hook_points: Sequence[HookPoint], dtype: str = "auto", device: str | None = None
+    ) -> None:
+        self.device = torch.device(device) if device else forward_device()
         self.dtype = forward_dtype(dtype, self.device)
         self.hook_points = tuple(sorted(set(hook_points)))
         config = ModelConfig.read(model)
