@@ -8,11 +8,13 @@ from monitor.policy.fit import fit_mismatch, matches_model
 from monitor.policy.parse import parse_policy
 from monitor.policy.policy import Policy
 from monitor.policy.problem import PolicyError, Problem
+from monitor.policy.snapshots import Peaks
 from monitor.policy.sources import DenseProbeInfo, SaeInfo, SaeProbeInfo, Sources
 from monitor.policy.tokens import TokenClasses
-from monitor.policy.vocabulary import DetectorState, Mode, Phase, Severity, TokenClass
+from monitor.policy.vocabulary import UNSEEN_RULE, DetectorState, Mode, Phase, Severity, TokenClass
 
 __all__ = [
+    "UNSEEN_RULE",
     "CompiledDetector",
     "CompiledRule",
     "DenseProbeInfo",
@@ -21,6 +23,7 @@ __all__ = [
     "Firing",
     "Judgement",
     "Mode",
+    "Peaks",
     "Phase",
     "Policy",
     "PolicyEngine",

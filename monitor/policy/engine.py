@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from monitor.policy.arrays import extended, lines, plain
 from monitor.policy.compiled import DirectionRef, PolicySet
 from monitor.policy.kernel import advance_rows
+from monitor.policy.snapshots import Peaks, SnapshotLayout
 from monitor.policy.tables import DetectorTable, RuleTable
 from monitor.policy.vocabulary import DetectorState
 
@@ -32,12 +34,14 @@ class Judgement:
         states_nd: int8, codes of `DetectorState` after this row.
         firings: in order of rows. A rule fires once its condition has held for its `for` tokens, and again only
             after the condition was false.
+        snapshots_mf: float64, the states that were asked for with `save_n`.
     """
 
     token_scores_nd: npt.NDArray[np.float64]
     scores_nd: npt.NDArray[np.float64]
     states_nd: npt.NDArray[np.int8]
     firings: tuple[Firing, ...]
+    snapshots_mf: npt.NDArray[np.float64]
 
 
 class PolicyEngine:
@@ -74,12 +78,14 @@ class PolicyEngine:
         num_detectors, num_rules = len(policies.detectors), len(policies.rules)
         self._state: tuple[npt.NDArray[Any], ...] = (
             np.zeros((0, num_detectors, 4), np.float64),
+            np.zeros((0, num_detectors, 3), np.float64),
             np.zeros((0, num_detectors), np.int8),
             np.zeros((0, detectors.ring_size), np.float64),
             np.zeros((0, num_rules), np.int64),
             np.zeros((0, num_rules), np.uint8),
             np.zeros(0, np.int64),
         )
+        self._layout = SnapshotLayout(num_detectors, detectors.ring_size, num_rules)
         self._live_s = np.zeros(0, np.bool_)
         self._free: list[int] = []
         self._grow(max(1, capacity))
@@ -91,8 +97,8 @@ class PolicyEngine:
         if not self._free:
             self._grow(2 * self._live_s.size)
         slot = self._free.pop()
-        memory, states, _, held, true, true_count = self._state
-        memory[slot], held[slot] = 0.0, 0
+        memory, peaks, states, rings, held, true, true_count = self._state
+        memory[slot], peaks[slot], rings[slot], held[slot] = 0.0, 0.0, 0.0, 0
         states[slot] = DetectorState.CLEAR
         true[slot] = self._rules_at_rest
         true_count[slot] = self._rules_at_rest.sum()
@@ -111,6 +117,9 @@ class PolicyEngine:
         slots_n: npt.NDArray[np.int64],
         classes_n: npt.NDArray[np.uint8],
         phases_n: npt.NDArray[np.uint8],
+        *,
+        positions_n: npt.NDArray[np.int64] | None = None,
+        save_n: npt.NDArray[np.int64] | None = None,
     ) -> Judgement:
         """Judges rows; those of one request in position order, different requests in any mixture.
 
@@ -119,17 +128,23 @@ class PolicyEngine:
             slots_n: open slot of each row.
             classes_n: codes of `TokenClass`.
             phases_n: codes of `Phase`.
+            positions_n: position of each row in its request, for `peaks`; left out: 0.
+            save_n: for each row the line of `Judgement.snapshots_mf` that takes the state of its slot after it, or -1.
+                The lines are 0 to m - 1, each named once; left out: none.
 
         Raises:
             ValueError: shapes disagree or a slot is not open.
         """
         num_rows, num_detectors = len(slots_n), len(self.policies.detectors)
-        shapes = [np.shape(array) for array in (acts_nk, slots_n, classes_n, phases_n)]
-        expected = [(num_rows, len(self.policies.directions)), (num_rows,), (num_rows,), (num_rows,)]
+        positions_n = np.zeros(num_rows, np.int64) if positions_n is None else positions_n
+        shapes = [np.shape(array) for array in (acts_nk, slots_n, classes_n, phases_n, positions_n)]
+        expected = [(num_rows, len(self.policies.directions)), *[(num_rows,)] * 4]
         if shapes != expected:
-            raise ValueError(f"acts, slots, classes and phases have shapes {shapes}, expected {expected}")
-        slots_n = _plain(slots_n, np.int64)
+            raise ValueError(f"acts, slots, classes, phases and positions have shapes {shapes}, expected {expected}")
+        slots_n = plain(slots_n, np.int64)
         self._require_open(slots_n)
+        save_n = np.zeros(0, np.int64) if save_n is None else lines(save_n, num_rows)
+        snapshots_mf = np.empty((int(save_n.max(initial=-1)) + 1, self._layout.size), np.float64)
         token_scores = np.empty((num_rows, num_detectors), np.float64)
         scores = np.empty((num_rows, num_detectors), np.float64)
         states = np.empty((num_rows, num_detectors), np.int8)
@@ -137,10 +152,12 @@ class PolicyEngine:
         room = num_rows * len(self.policies.rules)
         fired_rows, fired_rules = np.empty(room, np.int64), np.empty(room, np.int64)
         count = advance_rows(
-            _plain(acts_nk, np.float32),
+            plain(acts_nk, np.float32),
             slots_n,
-            _plain(classes_n, np.uint8),
-            _plain(phases_n, np.uint8),
+            plain(classes_n, np.uint8),
+            plain(phases_n, np.uint8),
+            plain(positions_n, np.int64),
+            save_n,
             self._detectors,
             self._rules,
             self._state,
@@ -150,9 +167,29 @@ class PolicyEngine:
             states,
             fired_rows,
             fired_rules,
+            snapshots_mf,
         )
         firings = tuple(Firing(int(fired_rows[k]), int(fired_rules[k])) for k in range(count))
-        return Judgement(token_scores, scores, states, firings)
+        return Judgement(token_scores, scores, states, firings, snapshots_mf)
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Size of one snapshot."""
+        return 8 * self._layout.size
+
+    def restore(self, slot: int, snapshot: bytes) -> None:
+        """Gives an open slot the state of a line of `Judgement.snapshots_mf` (its bytes), of any engine of an equal
+        policy set. From then on it judges as the slot that was saved would have. Raises ValueError."""
+        self._require_open(np.array([slot], np.int64))
+        self._layout.write(np.frombuffer(snapshot, np.float64), self._state, slot)
+
+    def peaks(self, slot: int) -> Peaks:
+        """What the detectors reached on an open slot's request so far; raises ValueError."""
+        self._require_open(np.array([slot], np.int64))
+        memory_sd4, peaks_sd3 = self._state[:2]
+        scores_d, positions_d, states_d = peaks_sd3[slot].T
+        scores_d = np.where(memory_sd4[slot, :, 2] > 0, scores_d, np.nan)
+        return Peaks(scores_d, positions_d.astype(np.int64), states_d.astype(np.int8))
 
     def contributions(self, detector: int, acts_k: npt.NDArray[np.float32]) -> list[tuple[DirectionRef, float, float]]:
         """What each direction of a detector adds to a token's score, strongest first.
@@ -180,17 +217,6 @@ class PolicyEngine:
 
     def _grow(self, capacity: int) -> None:
         before = self._live_s.size
-        self._state = tuple(_extended(array, capacity) for array in self._state)
-        self._live_s = _extended(self._live_s, capacity)
+        self._state = tuple(extended(array, capacity) for array in self._state)
+        self._live_s = extended(self._live_s, capacity)
         self._free.extend(range(capacity - 1, before - 1, -1))
-
-
-def _extended(array: npt.NDArray[Any], capacity: int) -> npt.NDArray[Any]:
-    larger = np.zeros((capacity, *array.shape[1:]), array.dtype)
-    larger[: array.shape[0]] = array
-    return larger
-
-
-def _plain(array: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
-    """C order and writeable: other layouts are other types to numba and would start a compilation."""
-    return np.require(array, dtype, ("C", "W"))

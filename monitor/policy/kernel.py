@@ -7,6 +7,8 @@ Per request and detector the state is four numbers, so a row costs the same at a
 - count: judged tokens;
 - score: the aggregate as it stands.
 
+Three more keep the highest score so far, its position, and the highest state.
+
 The rolling mean never drifts: it splits the last `window` scores into the current block, summed as it grows, and the
 tail of the block before, of which suffix sums are kept in the ring; nothing is ever subtracted.
 """
@@ -135,11 +137,48 @@ def advance_rules(n, rules, states_d, changed, judged_d, held_r, true_r, fired, 
 
 
 @kernel
+def note_peak(peak_3, score, state, position, is_first):  # type: ignore[no-untyped-def]
+    """Keeps a detector's highest score with the first position that had it, and its highest state."""
+    if is_first or score > peak_3[0]:
+        peak_3[0], peak_3[1] = score, position
+    peak_3[2] = max(peak_3[2], state)
+
+
+@kernel
+def save_slot(state, slot, snapshot_f):  # type: ignore[no-untyped-def]
+    """Writes all of a slot's state into one row of numbers, in the order of `snapshots.SnapshotLayout`."""
+    memory_sd4, peaks_sd3, states_sd, rings_sw, held_sr, true_sr, _ = state
+    at = 0
+    for d in range(memory_sd4.shape[1]):
+        for k in range(4):
+            snapshot_f[at + k] = memory_sd4[slot, d, k]
+        at += 4
+    for d in range(peaks_sd3.shape[1]):
+        for k in range(3):
+            snapshot_f[at + k] = peaks_sd3[slot, d, k]
+        at += 3
+    for d in range(states_sd.shape[1]):
+        snapshot_f[at] = states_sd[slot, d]
+        at += 1
+    for w in range(rings_sw.shape[1]):
+        snapshot_f[at] = rings_sw[slot, w]
+        at += 1
+    for r in range(held_sr.shape[1]):
+        snapshot_f[at] = held_sr[slot, r]
+        at += 1
+    for r in range(true_sr.shape[1]):
+        snapshot_f[at] = true_sr[slot, r]
+        at += 1
+
+
+@kernel
 def advance_rows(  # type: ignore[no-untyped-def]
     acts_nk,
     slots_n,
     classes_n,
     phases_n,
+    positions_n,
+    save_n,
     detectors,
     rules,
     state,
@@ -149,10 +188,16 @@ def advance_rows(  # type: ignore[no-untyped-def]
     states_nd,
     fired_rows,
     fired_rules,
+    snapshots_mf,
 ):
-    """Judges rows in order and returns the number of firings written to `fired_rows` and `fired_rules`."""
+    """Judges rows in order and returns the number of firings written to `fired_rows` and `fired_rules`.
+
+    After row n the state of its slot goes to ``snapshots_mf[save_n[n]]``, unless that is -1; an empty `save_n` saves
+    nothing.
+    """
     starts, columns, weights, ints_d8, floats_d7 = detectors
-    memory_sd4, states_sd, rings_sw, held_sr, true_sr, true_count_s = state
+    memory_sd4, peaks_sd3, states_sd, rings_sw, held_sr, true_sr, true_count_s = state
+    saves = save_n.shape[0] > 0
     fired = 0
     for n in range(slots_n.shape[0]):
         slot, token_class, phase = slots_n[n], classes_n[n], phases_n[n]
@@ -172,6 +217,8 @@ def advance_rows(  # type: ignore[no-untyped-def]
                     if after != states_sd[slot, d]:
                         states_sd[slot, d] = after
                         changed = True
+                is_first = memory_sd4[slot, d, 2] == 1
+                note_peak(peaks_sd3[slot, d], total, states_sd[slot, d], positions_n[n], is_first)
             token_scores_nd[n, d] = score if judged else math.nan
             scores_nd[n, d] = memory_sd4[slot, d, 3] if memory_sd4[slot, d, 2] > 0 else math.nan
             states_nd[n, d] = states_sd[slot, d]
@@ -189,4 +236,6 @@ def advance_rows(  # type: ignore[no-untyped-def]
                 fired_rows,
                 fired_rules,
             )
+        if saves and save_n[n] >= 0:
+            save_slot(state, slot, snapshots_mf[save_n[n]])
     return fired

@@ -1,0 +1,101 @@
+"""A slot that got a snapshot goes on as the slot that it was taken from."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from engine_strategies import ANY_FLOAT, Rows, policy_sets, rows
+from hypothesis import given
+from hypothesis import strategies as st
+from policy_samples import detector, policy_set
+
+from monitor.policy import Judgement, PolicyEngine, PolicySet
+
+
+def advance(
+    engine: PolicyEngine, slot: int, given_rows: Rows, first: int, save_n: npt.NDArray[np.int64] | None = None
+) -> Judgement:
+    """One request's rows, at positions from `first` on."""
+    count = len(given_rows.classes_n)
+    return engine.advance(
+        given_rows.acts_nk,
+        np.full(count, slot),
+        given_rows.classes_n,
+        given_rows.phases_n,
+        positions_n=np.arange(first, first + count),
+        save_n=save_n,
+    )
+
+
+@given(policy_sets(), rows(ANY_FLOAT), st.data())
+def test_a_restored_slot_goes_on_as_the_one_that_was_saved(
+    policies: PolicySet, given_rows: Rows, data: st.DataObject
+) -> None:
+    count = len(given_rows.classes_n)
+    boundaries = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
+    save_n = np.full(count, -1)
+    save_n[boundaries] = data.draw(st.permutations(range(len(boundaries))))
+    cold = PolicyEngine(policies)
+    slot = cold.open()
+    whole = advance(cold, slot, given_rows, 0, save_n)
+    assert whole.snapshots_mf.shape == (len(boundaries), cold.snapshot_bytes // 8)
+
+    other = PolicyEngine(policies, capacity=1)
+    for boundary in boundaries:
+        restored = other.open()
+        # What was judged in the slot before leaves no trace.
+        advance(other, restored, given_rows, 7)
+        other.restore(restored, whole.snapshots_mf[save_n[boundary]].tobytes())
+        rest = advance(other, restored, given_rows.take(slice(boundary + 1, None)), boundary + 1)
+        np.testing.assert_array_equal(rest.scores_nd, whole.scores_nd[boundary + 1 :])
+        np.testing.assert_array_equal(rest.states_nd, whole.states_nd[boundary + 1 :])
+        assert [(f.row + boundary + 1, f.rule) for f in rest.firings] == [
+            (f.row, f.rule) for f in whole.firings if f.row > boundary
+        ]
+        for mine, cold_run in zip(vars(other.peaks(restored)).values(), vars(cold.peaks(slot)).values(), strict=True):
+            np.testing.assert_array_equal(mine, cold_run, strict=True)
+
+
+@given(policy_sets(), rows(ANY_FLOAT, num_requests=1), st.integers(0, 40))
+def test_peaks_are_the_first_of_the_highest_scores(policies: PolicySet, given_rows: Rows, first: int) -> None:
+    engine = PolicyEngine(policies)
+    slot = engine.open()
+    judged = advance(engine, slot, given_rows, first)
+    peaks = engine.peaks(slot)
+    for d in range(len(policies.detectors)):
+        scores_n = judged.scores_nd[:, d]
+        if np.isnan(scores_n).all():
+            assert np.isnan(peaks.scores_d[d])
+            continue
+        best = int(np.nanargmax(scores_n))
+        assert (peaks.scores_d[d], peaks.positions_d[d]) == (scores_n[best], first + best)
+        assert peaks.states_d[d] == judged.states_nd[:, d].max()
+
+
+def test_saving_does_not_change_what_is_judged() -> None:
+    policies = policy_set([detector("a", aggregate="ema", half_life=2.0)], [("a.fire", 2)])
+    acts = np.linspace(0, 3, 8, dtype=np.float32)[:, None]
+    plain, saving = PolicyEngine(policies), PolicyEngine(policies)
+    blank = np.zeros(8, np.uint8)
+    one = plain.advance(acts, np.full(8, plain.open()), blank, blank + 1)
+    two = saving.advance(acts, np.full(8, saving.open()), blank, blank + 1, save_n=np.arange(8))
+    np.testing.assert_array_equal(one.scores_nd, two.scores_nd)
+    assert one.firings == two.firings != ()
+    assert one.snapshots_mf.size == 0
+
+
+@pytest.mark.parametrize("save_n", [[0, 0], [1, -1], [0], [0, 2]])
+def test_lines_are_named_once_and_without_holes(save_n: list[int]) -> None:
+    engine = PolicyEngine(policy_set([detector()]))
+    blank = np.zeros(2, np.uint8)
+    with pytest.raises(ValueError, match="save_n"):
+        engine.advance(np.zeros((2, 1), np.float32), np.full(2, engine.open()), blank, blank, save_n=np.array(save_n))
+
+
+def test_a_snapshot_of_another_policy_set_is_refused() -> None:
+    engine = PolicyEngine(policy_set([detector()]))
+    with pytest.raises(ValueError, match="snapshot has shape"):
+        engine.restore(engine.open(), bytes(engine.snapshot_bytes + 8))
+    with pytest.raises(ValueError, match="not open"):
+        engine.restore(engine.open() + 1, bytes(engine.snapshot_bytes))
