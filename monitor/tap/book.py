@@ -64,10 +64,12 @@ class RequestBook:
             The rows to send, int64 [kept], or None for all of them.
         """
         bounds, firsts = table.bounds.tolist(), table.first_positions.tolist()
+        rejected = table.rejected.tolist() if table.rejected is not None else [0] * len(firsts)
         kept: list[npt.NDArray[np.int64]] = []
         all_kept = True
         for i, request_id in enumerate(table.request_ids):
-            start, end, first = bounds[i], bounds[i + 1], firsts[i]
+            start, end, first = bounds[i], bounds[i + 1] - rejected[i], firsts[i]
+            all_kept = all_kept and not rejected[i]
             live = self._live.get(request_id)
             if live is None or end == start:
                 # A request that began before the tap did; its rows belong to nobody the sidecar knows.
@@ -98,8 +100,12 @@ class RequestBook:
     def end(self, request_id: str, output_token_ids: Sequence[int], step: Step) -> None:
         """Closes a request. Of `output_token_ids` (all that were sampled) those never fed back become its tail."""
         live = self._live.pop(request_id)
-        if live.blind > live.reported:
-            self._report_skipped(live, live.blind, step)
+        blind = live.blind
+        if output_token_ids:
+            # `blind` counts all drafts of an unseen step; but no position was computed that no token was sampled for.
+            blind = min(blind, live.prompt_tokens + len(output_token_ids) - 1)
+        if blind > live.reported:
+            self._report_skipped(live, blind, step)
         fed_back = max(live.reported - live.prompt_tokens, 0)
         # Under asynchronous scheduling vLLM keeps -1 where the token is still on the device.
         tail = [token for token in output_token_ids[fed_back:] if token >= 0]

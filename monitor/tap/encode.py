@@ -27,16 +27,13 @@ class Encoder(Protocol):
         """Brings a plan to the engine's device. Called between two steps, never while vLLM captures a graph."""
         ...
 
-    def encode(
-        self, plan: ActivePlan | None, token_ids: Any, rows: int, kept: npt.NDArray[np.int64] | None
-    ) -> Payload | None:
+    def encode(self, plan: ActivePlan | None, token_ids: Any, rows: int) -> Payload | None:
         """Rows for the host, or None without a plan.
 
         Args:
             plan: directions; an empty plan still yields token ids.
             token_ids: [rows or more] on the engine's device.
             rows: of this pass.
-            kept: the rows to send, None for all.
         """
         ...
 
@@ -87,20 +84,17 @@ class CpuEncoder:
     def _read(self) -> list[int]:
         return [int(count[0]) for count in self._counts]
 
-    def encode(
-        self, plan: ActivePlan | None, token_ids: Any, rows: int, kept: npt.NDArray[np.int64] | None
-    ) -> Payload | None:
+    def encode(self, plan: ActivePlan | None, token_ids: Any, rows: int) -> Payload | None:
         if plan is None:
             return None
         ids_n: npt.NDArray[np.int32] = token_ids[:rows].numpy().astype(np.int32)
-        activations = [(hook.name, self._activations(hook, rows, kept)) for hook in plan.hooks]
-        return HostPayload(HostRows(ids_n if kept is None else ids_n[kept], activations))
+        return HostPayload(HostRows(ids_n, [(hook.name, self._activations(hook, rows)) for hook in plan.hooks]))
 
     @staticmethod
-    def _activations(hook: HookWeights, rows: int, kept: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
+    def _activations(hook: HookWeights, rows: int) -> npt.NDArray[np.float32]:
         """As `HookWeights.encode`."""
         x_nd: npt.NDArray[np.float32] = hook.site.buffer_nd[:rows].float().numpy()
-        acts_nk: npt.NDArray[np.float32] = (x_nd if kept is None else x_nd[kept]) @ hook.w_dk.numpy()
+        acts_nk: npt.NDArray[np.float32] = x_nd @ hook.w_dk.numpy()
         acts_nk += hook.bias_k.numpy()
         if hook.has_threshold:
             np.copyto(acts_nk, 0.0, where=acts_nk <= hook.threshold_k.numpy())
@@ -160,18 +154,11 @@ class CudaEncoder:
         return torch.cat([site.fired for site in self._sites])
 
     @torch.inference_mode()
-    def encode(
-        self, plan: ActivePlan | None, token_ids: Any, rows: int, kept: npt.NDArray[np.int64] | None
-    ) -> Payload | None:
+    def encode(self, plan: ActivePlan | None, token_ids: Any, rows: int) -> Payload | None:
         if plan is None:
             return None
-        ids_n = token_ids[:rows]
-        index_n = None if kept is None else torch.from_numpy(kept).to(ids_n.device, non_blocking=True)
-        ids_n = ids_n.clone() if index_n is None else ids_n[index_n]
-        acts = []
-        for hook in plan.hooks:
-            x_nd = hook.site.buffer_nd[:rows]
-            acts.append((hook.name, hook.encode(x_nd if index_n is None else x_nd[index_n])))
+        ids_n = token_ids[:rows].clone()
+        acts = [(hook.name, hook.encode(hook.site.buffer_nd[:rows])) for hook in plan.hooks]
         fired_2h = torch.stack([self._before_h, self._read()])
         self._stream.wait_stream(torch.cuda.current_stream(ids_n.device))
         with torch.cuda.stream(self._stream):

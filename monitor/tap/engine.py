@@ -30,10 +30,10 @@ def check_engine(vllm_config: Any, version: str, config: TapConfig) -> None:
             "set the environment variable VLLM_USE_V2_MODEL_RUNNER=0",
         ),
         (
-            speculative is not None,
-            f"speculative decoding ({getattr(speculative, 'method', None)})",
-            "this version of the tap cannot tell accepted from rejected draft rows",
-            "start the engine without --speculative-config",
+            speculative is not None and bool(vllm_config.scheduler_config.async_scheduling),
+            f"speculative decoding ({getattr(speculative, 'method', None)}) with asynchronous scheduling",
+            "on the V1 model runner the number of accepted drafts then stays on the device",
+            "start the engine with --no-async-scheduling",
         ),
         (
             parallel.pipeline_parallel_size > 1,

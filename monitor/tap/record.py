@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from monitor.tap.drafts import Drafts
 from monitor.v1 import tap_pb2
 
 PREFIX_CACHE: int = tap_pb2.GAP_REASON_PREFIX_CACHE
@@ -30,9 +31,9 @@ class NewRequest:
     request_id: str
     prompt_token_ids: Sequence[int]
     adapter: str = ""
-
     cache_salt_sha256: bytes = b""
     content_keys: tuple[tuple[int, bytes], ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
@@ -43,12 +44,23 @@ class RowTable:
         bounds: [requests + 1]; request i owns rows bounds[i] to bounds[i + 1].
         first_positions: [requests]; position of each request's first row.
         token_ids: int32 or int64 [rows or more]: the token fed in; on the engine's device, and reused by the next step.
+        drafts: when some rows are draft tokens; their verdict replaces `first_positions` and `rejected`.
+        rejected: [requests]; how many of each request's last rows are no positions. None: all are.
     """
 
     request_ids: Sequence[str]
     bounds: npt.NDArray[np.int32]
     first_positions: npt.NDArray[np.int32]
     token_ids: Any
+    drafts: Drafts | None = None
+    rejected: npt.NDArray[np.int32] | None = None
+
+    def ends(self) -> dict[str, int]:
+        """How many positions of each request are computed behind this step; drafts without a verdict count."""
+        totals = self.first_positions + np.diff(self.bounds)
+        if self.rejected is not None:
+            totals = totals - self.rejected
+        return dict(zip(self.request_ids, totals.tolist(), strict=True))
 
 
 class Begin(NamedTuple):
@@ -59,6 +71,8 @@ class Begin(NamedTuple):
     start_unix_nanos: int
     adapter: str
     resumed: bool = False
+    cache_salt_sha256: bytes = b""
+    content_keys: tuple[tuple[int, bytes], ...] = ()
 
 
 class Segment(NamedTuple):
@@ -69,8 +83,6 @@ class Segment(NamedTuple):
     length: int
 
 
-    cache_salt_sha256: bytes = b""
-    content_keys: tuple[tuple[int, bytes], ...] = ()
 class Gap(NamedTuple):
     """Consecutive positions of a request that have none."""
 
@@ -103,6 +115,27 @@ class Payload(Protocol):
     def read(self) -> HostRows:
         """Waits for the copy if there is one; raises when the rows turn out to be unusable."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    """Some rows of a payload of `total` rows.
+
+    Attributes:
+        kept: int64 [n]; which, ascending.
+    """
+
+    payload: Payload
+    kept: npt.NDArray[np.int64]
+    total: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.payload.nbytes * len(self.kept) // self.total
+
+    def read(self) -> HostRows:
+        rows = self.payload.read()
+        return HostRows(rows.token_ids_n[self.kept], [(name, acts_nk[self.kept]) for name, acts_nk in rows.activations])
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -44,23 +45,38 @@ class Duration:
 class TapStats:
     """Counters of one tap. Every field has one writing thread: the engine's (first block) or the publisher's."""
 
+    # Monotonic.
+    attached_nanos: int = field(default_factory=time.monotonic_ns)
     steps: int = 0
     steps_fired: int = 0
     rows: int = 0
+    rejected_draft_rows: int = 0
     engine_errors: int = 0
     on_step: Duration = field(default_factory=Duration)
     encode: Duration = field(default_factory=Duration)
+    recorder_errors: int = 0
+    record: Duration = field(default_factory=Duration)
 
     silent_steps: int = 0
     publisher_errors: int = 0
     frames: int = 0
     connections: int = 0
     publish: Duration = field(default_factory=Duration)
+    captures: int = 0
+    captures_refused: int = 0
+    captured_rows: int = 0
+
+    @property
+    def errors(self) -> int:
+        """Everything that was caught."""
+        return self.engine_errors + self.recorder_errors + self.publisher_errors
 
     def summary(self) -> str:
         """One line for the log."""
         return (
             f"steps {self.steps}, with all hook points fired {self.steps_fired - self.silent_steps}, rows {self.rows}, "
-            f"frames {self.frames}, errors {self.engine_errors + self.publisher_errors}, "
-            f"time in the engine's thread {self.on_step}, of it encode {self.encode}, publish thread {self.publish}"
+            f"rejected draft rows {self.rejected_draft_rows}, "
+            f"frames {self.frames}, errors {self.errors}, "
+            f"time in the engine's thread {self.on_step}, of it encode {self.encode} and record {self.record}, "
+            f"publish thread {self.publish}, captures {self.captures} with {self.captured_rows} rows"
         )

@@ -66,8 +66,13 @@ def heartbeat(stats: TapStats, outbox: Outbox) -> tap_pb2.StreamRequest:
             steps_fired=stats.steps_fired - stats.silent_steps,
             rows=stats.rows,
             dropped_rows=outbox.dropped_rows,
-            errors=stats.engine_errors + stats.publisher_errors,
+            errors=stats.errors,
             unreported_requests=outbox.unreported_requests,
             unreported_positions=outbox.unreported_positions,
+            attached_nanos=time.monotonic_ns() - stats.attached_nanos,
+            engine_thread_nanos=stats.on_step.total_nanos,
+            encode_nanos=stats.encode.total_nanos,
+            publish_nanos=stats.publish.total_nanos,
+            rejected_draft_rows=stats.rejected_draft_rows,
         )
     )

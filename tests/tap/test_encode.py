@@ -12,6 +12,7 @@ from monitor.rpc import WireFormatError, floats_to_bytes
 from monitor.sae import HookPoint
 from monitor.tap.encode import CpuEncoder
 from monitor.tap.plan import prepare_plan
+from monitor.tap.record import KeptRows, Payload
 from monitor.tap.sites import Site
 from monitor.v1 import tap_pb2
 
@@ -62,9 +63,11 @@ def test_activations_follow_the_rules(dtype: torch.dtype, kept: list[int] | None
     plain = _hook(5, [IDENTITY, IDENTITY], [0.0, 0.0], seed=1)
     plan = prepare_plan(tap_pb2.WatchPlan(version=4, hooks=[mixed, plain]), {str(s.hook_point): s for s in sites})
     encoder = CpuEncoder(sites)
-    index = None if kept is None else np.array(kept)
-    payload = encoder.encode(plan, torch.arange(100, 120), 5, index)
+    payload: Payload | None = encoder.encode(plan, torch.arange(100, 120), 5)
     assert payload is not None
+    if kept is not None:
+        whole, payload = payload.nbytes, KeptRows(payload, np.array(kept), 5)
+        assert payload.nbytes == whole * 3 // 5
     rows = payload.read()
     chosen = slice(0, 5) if kept is None else kept
     assert rows.token_ids_n.tolist() == np.arange(100, 105)[chosen].tolist()
@@ -80,7 +83,7 @@ def test_activations_do_not_change_when_the_buffer_is_written_again() -> None:
     site = _site(2)
     plan = prepare_plan(tap_pb2.WatchPlan(hooks=[_hook(2, [IDENTITY], [0.0])]), {"resid_post.2": site})
     tokens = torch.arange(8)
-    payload = CpuEncoder([site]).encode(plan, tokens, 4, None)
+    payload = CpuEncoder([site]).encode(plan, tokens, 4)
     assert payload is not None
     before = payload.read().activations[0][1].copy()
     site.buffer_nd.zero_()
@@ -93,7 +96,7 @@ def test_nan_is_not_turned_into_zero() -> None:
     site = _site(2)
     site.buffer_nd[1] = float("nan")
     plan = prepare_plan(tap_pb2.WatchPlan(hooks=[_hook(2, [RELU, JUMP], [0.0, 1.0])]), {"resid_post.2": site})
-    payload = CpuEncoder([site]).encode(plan, torch.arange(8), 3, None)
+    payload = CpuEncoder([site]).encode(plan, torch.arange(8), 3)
     assert payload is not None
     ((_, acts_nk),) = payload.read().activations
     assert np.isnan(acts_nk[1]).all()

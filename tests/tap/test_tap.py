@@ -12,7 +12,7 @@ import torch
 from monitor.errors import FeaturewatchError
 from monitor.tap.book import RequestBook
 from monitor.tap.external_id import external_id
-from monitor.tap.record import NO_PLAN, QUEUE_FULL, TAP_ERROR, HostRows, Segment, Step
+from monitor.tap.record import NO_PLAN, QUEUE_FULL, TAP_ERROR, HostRows, NewRequest, Segment, Step
 from monitor.tap.runner_v1 import RunnerV1
 from monitor.tap.stats import TapStats
 from monitor.tap.tap import DETACH_AFTER_ERRORS, Tap
@@ -51,6 +51,9 @@ class FakeRunner:
             rows = slice(bounds[index], bounds[index + 1])
             self.positions[rows] = torch.arange(first, first + scheduled[request_id])
         self._model_forward()
+        self.batch_output = SimpleNamespace(
+            req_id_to_index={request_id: index for index, request_id in enumerate(scheduled)}, sampled_token_ids=None
+        )
         for request_id, count in scheduled.items():
             self.requests[request_id].num_computed_tokens += count
         return "ran"
@@ -58,6 +61,10 @@ class FakeRunner:
     def _model_forward(self) -> str:
         self.forwards += 1
         return "hidden states"
+
+    def sample_tokens(self, sampled: Any) -> Any:
+        self.batch_output.sampled_token_ids = sampled
+        return self.batch_output
 
     def shutdown(self) -> None:
         self.was_shut_down = True
@@ -67,6 +74,7 @@ class FakeEncoder:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.fires = True
+        self.numbered = False
         self.adoption: Exception | None = None
 
     def adopt(self, plan: Any) -> Any:
@@ -80,10 +88,11 @@ class FakeEncoder:
     def fired(self) -> bool:
         return self.fires
 
-    def encode(self, plan: Any, token_ids: Any, rows: int, kept: Any) -> Any:
+    def encode(self, plan: Any, token_ids: Any, rows: int) -> Any:
         if self.error is not None:
             raise self.error
-        return SimpleNamespace(nbytes=4, read=lambda: HostRows(np.zeros(rows, np.int32), [])) if plan else None
+        ids_n = np.arange(rows, dtype=np.int32) if self.numbered else np.zeros(rows, np.int32)
+        return SimpleNamespace(nbytes=4, read=lambda: HostRows(ids_n, [])) if plan else None
 
 
 class Sink:
@@ -106,7 +115,12 @@ class Engine:
         self.adapter.attach(self.tap, lambda: self.tap.end_all(self.adapter.outputs))
 
     def step(
-        self, scheduled: dict[str, int], *, new: dict[str, list[int]] | None = None, finished: tuple[str, ...] = ()
+        self,
+        scheduled: dict[str, int],
+        *,
+        new: dict[str, list[int]] | None = None,
+        finished: tuple[str, ...] = (),
+        drafts: dict[str, list[int]] | None = None,
     ) -> list[Step]:
         """Runs one engine step; returns what the tap offered in it."""
         before = len(self.sink.steps)
@@ -117,6 +131,7 @@ class Engine:
                 for name, prompt in (new or {}).items()
             ],
             num_scheduled_tokens=scheduled,
+            scheduled_spec_decode_tokens=drafts or {},
             total_num_scheduled_tokens=sum(scheduled.values()),
         )
         assert self.runner.execute_model(output) == ("ran" if scheduled else "idle")
@@ -227,8 +242,8 @@ def test_a_plan_comes_into_force_between_two_steps_and_one_that_the_device_refus
 
 def test_what_the_book_has_told_is_offered_although_the_next_request_fails() -> None:
     engine = Engine()
-    broken = SimpleNamespace(request_id="b", prompt_token_ids=["no number"], adapter="")
-    good = SimpleNamespace(request_id="a", prompt_token_ids=[5], adapter="")
+    broken = NewRequest("b", ["no number"])  # type: ignore[list-item]
+    good = NewRequest("a", [5])
     assert not engine.tap.guard(engine.tap.between_steps, [], [good, broken])
     assert [step.begins[0].request_id for step in engine.sink.steps] == ["a"]
 
@@ -243,6 +258,78 @@ def test_more_input_for_a_live_request_makes_it_another_one() -> None:
     assert np.frombuffer(end.ends[0].tail_token_ids, "<i4").tolist() == [7]
     assert (begin.begins[0].handle, len(begin.begins[0].prompt_token_ids)) == (2, 5 * 4)
     assert rows.segments == [Segment(2, 0, 3)]
+
+
+def _sample(engine: Engine, tokens: list[list[int]] | None) -> list[Step]:
+    """The runner samples for the step before; returns what the tap offered."""
+    before = len(engine.sink.steps)
+    assert engine.runner.sample_tokens(tokens) is engine.runner.batch_output
+    return engine.sink.steps[before:]
+
+
+def _with_drafts(engine: Engine) -> None:
+    """A step in which "a" has two drafts behind token 3 and "b" decodes plainly."""
+    engine.step({"a": 3, "b": 2}, new={"a": [5, 6, 7], "b": [5, 6]})
+    _sample(engine, [[8], [9]])
+    for name in "ab":
+        engine.runner.requests[name].output_token_ids.append(8)
+    assert engine.step({"a": 3, "b": 1}, drafts={"a": [70, 71]}) == []
+
+
+@pytest.mark.parametrize("accepted", [0, 1, 2])
+def test_rejected_drafts_are_no_positions(accepted: int) -> None:
+    engine = Engine()
+    _with_drafts(engine)
+    (rows,) = _sample(engine, [[70, 71, 72][: accepted + 1], [9]])
+    assert rows.segments == [Segment(1, 3, 1 + accepted), Segment(2, 2, 1)]
+    assert rows.gaps == []
+    assert engine.stats.rejected_draft_rows == 2 - accepted
+    assert engine.stats.rows == 5 + 2 + accepted
+    engine.runner.requests["a"].num_computed_tokens -= 2 - accepted
+    (rows,) = engine.step({"a": 1, "b": 1})
+    assert rows.segments == [Segment(1, 4 + accepted, 1), Segment(2, 3, 1)]
+
+
+def test_the_payload_of_a_step_with_drafts_holds_the_accepted_rows() -> None:
+    engine = Engine()
+    engine.encoder.numbered = True
+    _with_drafts(engine)
+    (rows,) = _sample(engine, [[70, 71], [9]])
+    assert rows.payload is not None
+    assert rows.payload.read().token_ids_n.tolist() == [0, 1, 3]
+
+
+@pytest.mark.parametrize("output", [None, [[], [9]]], ids=["unreadable", "nothing sampled"])
+@pytest.mark.parametrize("accepted", [0, 2])
+def test_drafts_whose_fate_is_unknown_are_a_tap_error_and_nothing_else_is(output: Any, accepted: int) -> None:
+    engine = Engine()
+    _with_drafts(engine)
+    (rows,) = _sample(engine, output)
+    assert rows.segments == [Segment(1, 3, 1), Segment(2, 2, 1)]
+    assert engine.stats.engine_errors >= 1
+    engine.runner.requests["a"].num_computed_tokens -= 2 - accepted
+    (rows,) = engine.step({"a": 1, "b": 1})
+    assert rows.segments == [Segment(1, 4 + accepted, 1), Segment(2, 3, 1)]
+    assert [(gap.first, gap.length, gap.reason) for gap in rows.gaps] == ([(4, 2, TAP_ERROR)] if accepted else [])
+
+
+def test_drafts_that_nothing_was_sampled_for_do_not_hold_up_what_is_behind_them() -> None:
+    engine = Engine()
+    _with_drafts(engine)
+    engine.runner.requests["a"].output_token_ids.append(70)
+    rows, end = engine.step({}, finished=("a",))
+    assert rows.segments == [Segment(1, 3, 1), Segment(2, 2, 1)]
+    # Two tokens were sampled behind the prompt of three: the second draft cannot have been accepted.
+    assert (end.gaps, end.ends[0].positions) == ([], 4)
+
+
+def test_a_tap_that_leaves_with_drafts_unjudged_closes_every_request() -> None:
+    engine = Engine()
+    _with_drafts(engine)
+    engine.tap.end_all(engine.adapter.outputs)
+    rows, ends = engine.sink.steps[-2:]
+    assert rows.segments == [Segment(1, 3, 1), Segment(2, 2, 1)]
+    assert [end.positions for end in ends.ends] == [4, 3]
 
 
 def test_shutdown_closes_live_requests_before_the_runner_lets_go() -> None:

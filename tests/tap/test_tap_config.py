@@ -72,6 +72,7 @@ def _engine(**changes: Any) -> SimpleNamespace:
         parallel_config=SimpleNamespace(**{name: changes.get(name, value) for name, value in parallel.items()}),
         compilation_config=SimpleNamespace(pass_config=SimpleNamespace(enable_sp=changes.get("enable_sp", False))),
         speculative_config=changes.get("speculative_config"),
+        scheduler_config=SimpleNamespace(async_scheduling=changes.get("async_scheduling", False)),
         use_v2_model_runner=changes.get("use_v2_model_runner", False),
         cache_config=SimpleNamespace(kv_sharing_fast_prefill=changes.get("kv_sharing_fast_prefill", False)),
         model_config=SimpleNamespace(
@@ -87,7 +88,10 @@ def _engine(**changes: Any) -> SimpleNamespace:
     ("changes", "parts"),
     [
         ({"use_v2_model_runner": True}, ["V2 model runner", "VLLM_USE_V2_MODEL_RUNNER=0"]),
-        ({"speculative_config": SimpleNamespace(method="ngram")}, ["speculative decoding (ngram)", "rejected draft"]),
+        (
+            {"speculative_config": SimpleNamespace(method="eagle"), "async_scheduling": True},
+            ["speculative decoding (eagle) with asynchronous scheduling", "--no-async-scheduling"],
+        ),
         ({"pipeline_parallel_size": 2}, ["pipeline_parallel_size 2"]),
         ({"enable_sp": True}, ["sequence parallelism"]),
         ({"use_sequence_parallel_moe": True}, ["sequence parallelism"]),
