@@ -3,6 +3,7 @@
 from monitor.rpc.enums import from_name, name_of
 from monitor.rpc.errors import abort, call_error
 from monitor.rpc.options import CHANNEL_OPTIONS, MAX_MESSAGE_BYTES, SERVER_OPTIONS
+from monitor.rpc.residuals import check_residual_rows, residuals_from
 from monitor.rpc.target import Target
 from monitor.rpc.tensors import (
     WireFormatError,
@@ -24,10 +25,12 @@ __all__ = [
     "WireFormatError",
     "abort",
     "call_error",
+    "check_residual_rows",
     "floats_from_bytes",
     "floats_to_bytes",
     "from_name",
     "ints_from_bytes",
     "ints_to_bytes",
     "name_of",
+    "residuals_from",
 ]

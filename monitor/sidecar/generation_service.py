@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from contextlib import aclosing
+from typing import Any, Final, NoReturn
 
 import grpc
 
@@ -21,6 +22,8 @@ from monitor.audit import (
 from monitor.audit.writer import BuildRecord
 from monitor.errors import FeaturewatchError
 from monitor.rpc import abort
+from monitor.sidecar.capture import CaptureRefusedError
+from monitor.sidecar.capture_calls import CODES, CaptureCalls
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.taps import Taps
 from monitor.v1.generations_pb2 import (
@@ -49,6 +52,7 @@ class GenerationService(GenerationServiceServicer):
         self._recent = recent
         self._store = store
         self._writer = writer
+        self._captures = CaptureCalls(taps)
         # Waiting for the writer can take seconds; other work must not find all threads of the loop's pool taken by it.
         self._flushing = ThreadPoolExecutor(2, thread_name_prefix="flush")
 
@@ -80,28 +84,31 @@ class GenerationService(GenerationServiceServicer):
     ) -> GetGenerationResponse:
         try:
             return GetGenerationResponse(generation=await self._record(request.id))
-        except UnknownIdError as error:
-            await abort(context, grpc.StatusCode.NOT_FOUND, "UNKNOWN_GENERATION", error)
-        except AmbiguousIdError as error:
-            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_ID", error)
         except FeaturewatchError as error:
-            await abort(context, grpc.StatusCode.UNAVAILABLE, STORE_FAILED, error)
+            await _abort(context, error)
 
     async def CaptureGeneration(  # noqa: N802
         self,
         request: CaptureGenerationRequest,
         context: grpc.aio.ServicerContext[CaptureGenerationRequest, CaptureGenerationResponse],
     ) -> CaptureGenerationResponse:
-        await _refuse_capture(context, request.id)
-        return CaptureGenerationResponse()
+        error = FeaturewatchError(
+            f"capture of generation {request.id!r}", "this sidecar encodes no dictionaries yet", "update Featurewatch"
+        )
+        await abort(context, grpc.StatusCode.UNIMPLEMENTED, "NO_EVIDENCE", error)
 
     async def ReadResiduals(  # noqa: N802
         self,
         request: ReadResidualsRequest,
         context: grpc.aio.ServicerContext[ReadResidualsRequest, ReadResidualsResponse],
     ) -> AsyncIterator[ReadResidualsResponse]:
-        await _refuse_capture(context, request.id)
-        yield ReadResidualsResponse()
+        try:
+            generation_id = await self._resolve(request.id)
+            async with aclosing(self._captures.residuals(generation_id, request.hook_points)) as messages:
+                async for rows in messages:
+                    yield ReadResidualsResponse(rows=rows)
+        except FeaturewatchError as error:
+            await _abort(context, error)
 
     def close(self) -> None:
         self._flushing.shutdown(wait=False)
@@ -119,26 +126,26 @@ class GenerationService(GenerationServiceServicer):
         wanted = [s for s in by_id.values() if before is None or PageKey.of(s) < before]
         return sorted(wanted, key=PageKey.of, reverse=True)[:limit]
 
-    async def _record(self, id_: str) -> GenerationRecord:
-        # What has just ended is on its way to the store.
+    async def _resolve(self, id_: str) -> str:
+        # Live ones first: what is not among them any more is then found behind them.
+        live = await self._live_summaries()
         await self._flush()
         stored = await asyncio.to_thread(self._store.candidates, id_)
-        recent = {summary.generation_id: summary for summary in self._recent.summaries()}
-        generation_id = resolve(id_, [*await self._live_summaries(), *recent.values(), *stored])
+        return resolve(id_, [*live, *self._recent.summaries(), *stored])
+
+    async def _record(self, id_: str) -> GenerationRecord:
+        generation_id = await self._resolve(id_)
         build = await self._live_record(generation_id)
         if build is not None:
             return await asyncio.to_thread(build)
+        # It may have ended since.
+        await self._flush()
         record = await asyncio.to_thread(self._store.get, generation_id)
         if record is not None:
             return record
-        # It ended between the two looks, or nothing flagged it.
-        summary = recent.get(generation_id)
+        summary = next((s for s in self._recent.summaries() if s.generation_id == generation_id), None)
         if summary is None:
-            await self._flush()
-            record = await asyncio.to_thread(self._store.get, generation_id)
-            if record is None:
-                raise UnknownIdError(f"generation {id_!r}", "it has just ended unflagged", "ask again")
-            return record
+            raise UnknownIdError(f"generation {id_!r}", "it has just ended and its record is lost", "see the log")
         return GenerationRecord(summary=summary, content="none", notes=[ONLY_SUMMARY])
 
     async def _live_summaries(self) -> list[GenerationSummary]:
@@ -158,8 +165,12 @@ class GenerationService(GenerationServiceServicer):
         return await self._taps.in_judge_thread(work)
 
 
-async def _refuse_capture(context: grpc.aio.ServicerContext[Any, Any], id_: str) -> None:
-    error = FeaturewatchError(
-        f"capture of generation {id_!r}", "this sidecar does not ask taps for residual rows yet", "update Featurewatch"
-    )
-    await abort(context, grpc.StatusCode.UNIMPLEMENTED, "NO_CAPTURES", error)
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FeaturewatchError) -> NoReturn:
+    code, reason = grpc.StatusCode.UNAVAILABLE, STORE_FAILED
+    if isinstance(error, UnknownIdError):
+        code, reason = grpc.StatusCode.NOT_FOUND, "UNKNOWN_GENERATION"
+    elif isinstance(error, AmbiguousIdError):
+        code, reason = grpc.StatusCode.INVALID_ARGUMENT, "AMBIGUOUS_ID"
+    elif isinstance(error, CaptureRefusedError):
+        code, reason = CODES[error.reason], error.reason
+    await abort(context, code, reason, error)

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from monitor.audit import gap_reason_text
 from monitor.rpc import WireFormatError, ints_from_bytes
 from monitor.sidecar.alerting import stable_id
+from monitor.sidecar.capture import Subject
 from monitor.sidecar.coverage import CoverageBook
+from monitor.sidecar.ended_requests import EndedRequests, observed_positions, subject_of
 from monitor.sidecar.frame_rows import Segment, read_activations, read_segments, read_token_ids
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan, model_name
@@ -78,11 +81,27 @@ class TapJudge:
             tap_id=tap_id, plan=plan, reader=reader, ledger=ledger, problems=self.problems, clock=clock
         )
         self._clock = clock
+        self._ledger = ledger
         self._live: dict[int, LiveRequest] = {}
+        self._ended = EndedRequests()
+
+    @property
+    def num_live(self) -> int:
+        return len(self._live)
 
     @property
     def live(self) -> list[LiveRequest]:
         return [*self._live.values()]
+
+    def subject(self, generation_id: str) -> Subject | None:
+        """What a capture must know of a generation, live or lately ended; None when it is not known here."""
+        request = self._request(generation_id)
+        return self._ended.subject(generation_id) if request is None else subject_of(request, live=True)
+
+    def observed(self, generation_id: str) -> npt.NDArray[np.bool_] | None:
+        """Bool [positions]: which rows of a generation were judged; None when it is not known here any more."""
+        request = self._request(generation_id)
+        return self._ended.observed(generation_id) if request is None else observed_positions(request)
 
     def apply(self, frame: StepFrame) -> Verdicts:
         """Judges a frame. One taken before has no effect; what is malformed is counted, logged and left out."""
@@ -105,6 +124,8 @@ class TapJudge:
             self._try("gap", self._gap, gap)
         for end in frame.ends:
             self._try("end", self._end, end, verdicts)
+        if frame.handles and frame.forward_end_unix_nanos:
+            self._ledger.latency.add(self._clock() - frame.forward_end_unix_nanos)
         return verdicts
 
     def finish_all(self, note: str) -> list[LiveRequest]:
@@ -149,6 +170,7 @@ class TapJudge:
             start_unix_nanos=min(begin.start_unix_nanos, LATEST_NANOS),
             prompt_tokens=len(prompt_ids),
         )
+        self._ended.forget(begin.handle)
         classes, state = self.reader.classes.classify(prompt_ids.astype(np.int64), 0)
         self._live[begin.handle] = LiveRequest(
             identity=identity,
@@ -221,7 +243,11 @@ class TapJudge:
         request.positions = positions
         request.end_unix_nanos = end_unix_nanos
         del self._live[handle]
+        self._ended.add(request)
         self._rows.engine.close(request.slot)
+
+    def _request(self, generation_id: str) -> LiveRequest | None:
+        return next((r for r in self._live.values() if r.identity.generation_id == generation_id), None)
 
     def _is_plausible(self, segment: Segment) -> bool:
         if segment.handle not in self._live:

@@ -1,20 +1,48 @@
-"""What each policy has judged and fired since the sidecar started, over all taps."""
+"""What each policy has judged and fired since the sidecar started, over all taps, and how fast."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
+
+from monitor.sidecar.latency import LatencyHistogram
+from monitor.v1.alerts_pb2 import Alert, Mode
+
+
+class AlertKind(NamedTuple):
+    """What alerts are counted by; `mode` and `severity` are codes of the protocol's enums."""
+
+    policy: str
+    rule: str
+    mode: int
+    severity: int
 
 
 class PolicyLedger:
-    """Counters by policy name. Written by the judging thread, read by others."""
+    """Counters by policy name. Written by the judging thread, read by others.
+
+    Attributes:
+        latency: from the end of a forward pass to the moment at which its rows were judged, per frame with rows.
+    """
 
     def __init__(self) -> None:
         self.rows_judged: Counter[str] = Counter()
         self.alerts: Counter[str] = Counter()
         self.shadow_alerts: Counter[str] = Counter()
+        self.by_kind: Counter[AlertKind] = Counter()
+        self.latency = LatencyHistogram()
 
     def judged(self, policy: str, rows: int) -> None:
         self.rows_judged[policy] += rows
 
-    def fired(self, policy: str, *, shadow: bool) -> None:
-        (self.shadow_alerts if shadow else self.alerts)[policy] += 1
+    def fired(self, alert: Alert) -> None:
+        shadow = alert.mode < Mode.MODE_ALERT
+        (self.shadow_alerts if shadow else self.alerts)[alert.policy] += 1
+        self.by_kind[AlertKind(alert.policy, alert.rule, alert.mode, alert.severity)] += 1
+
+    def copy(self) -> PolicyLedger:
+        other = PolicyLedger()
+        other.rows_judged, other.alerts = Counter(self.rows_judged), Counter(self.alerts)
+        other.shadow_alerts, other.by_kind = Counter(self.shadow_alerts), Counter(self.by_kind)
+        other.latency = self.latency.copy()
+        return other

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from monitor.policy import CompiledRule, Judgement, Mode, PolicyEngine
+from monitor.policy import CompiledRule, Judgement, PolicyEngine
 from monitor.sidecar.alerting import build_alert, readings_of
 from monitor.sidecar.frame_rows import Segment
 from monitor.sidecar.ledger import PolicyLedger
@@ -199,7 +199,7 @@ class RowJudge:
             forward_end_unix_nanos=forward_end_unix_nanos,
         )
         request.add_alert(alert, served.policy.document.spec.record.content)
-        self._ledger.fired(rule.policy, shadow=served.mode < Mode.ALERT)
+        self._ledger.fired(alert)
         return alert
 
 

@@ -45,7 +45,7 @@ class TapService(TapServiceServicer):
         except FeaturewatchError as error:
             await abort(context, grpc.StatusCode.FAILED_PRECONDITION, "POLICIES_DO_NOT_FIT", error)
         inbox: _Inbox = asyncio.Queue(CREDITS)
-        reader = asyncio.create_task(_read(context, inbox), name=f"read tap {hello.tap_id}")
+        reader = asyncio.create_task(self._read(tap, context, inbox), name=f"read tap {hello.tap_id}")
         tap.reader = reader
         self._readers.add(reader)
         self._idle.clear()
@@ -118,6 +118,20 @@ class TapService(TapServiceServicer):
             await abort(context, grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", error)
         return first.hello
 
+    async def _read(self, tap: Tap, context: Context, inbox: _Inbox) -> None:
+        """Moves messages into the inbox until the tap ends the stream; waits while the inbox is full.
+
+        Residual rows are large and nothing is judged by them: captures take them at once, within their own bounds.
+        """
+        while True:
+            message: Any = await context.read()
+            if message is grpc.aio.EOF:
+                return
+            if message.HasField("residual_rows"):
+                self._taps.captures.take(tap, message.residual_rows)
+            else:
+                await inbox.put(message)
+
     async def _talk(self, tap: Tap, inbox: _Inbox, reader: asyncio.Task[None], context: Context) -> None:
         """Judges what comes up while one task writes what goes down; ends with the reader, or when writing fails."""
         downlink = Downlink()
@@ -152,15 +166,6 @@ class TapService(TapServiceServicer):
             if frames:
                 await self._taps.judge(tap, frames)
                 downlink.acknowledge(tap.judge.last_seq)
-
-
-async def _read(context: Context, inbox: _Inbox) -> None:
-    """Moves messages into the inbox until the tap ends the stream; waits while the inbox is full."""
-    while True:
-        message: Any = await context.read()
-        if message is grpc.aio.EOF:
-            return
-        await inbox.put(message)
 
 
 async def _next(inbox: _Inbox, reader: asyncio.Task[None]) -> StreamRequest | None:

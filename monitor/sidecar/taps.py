@@ -7,10 +7,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from monitor.sidecar.capture import Subject
+from monitor.sidecar.captures import Captures
 from monitor.sidecar.downlink import Downlink
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
@@ -83,6 +85,7 @@ class Taps:
         session_id: str,
         grace_seconds: float,
     ) -> None:
+        self.captures = Captures()
         self.ledger = PolicyLedger()
         self.plan_version = 1
         self._book = book
@@ -94,6 +97,7 @@ class Taps:
         self._lives: Counter[str] = Counter()
         self._leaving: list[Tap] = []
         self._gone = Totals()
+        self._gone_problems: Counter[str] = Counter()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._attaching = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -109,9 +113,32 @@ class Taps:
             totals.add(tap.judge.totals)
         return totals
 
+    def problems(self) -> Counter[str]:
+        """What was wrong with frames of all taps since the start, by kind."""
+        problems = Counter(self._gone_problems)
+        for tap in (*self, *self._leaving):
+            problems.update(tap.judge.problems.by_kind)
+        return problems
+
+    def submit(self, work: Callable[[], _T]) -> Future[_T]:
+        """Runs `work` between frames, for callers in other threads; raises RuntimeError after `close`."""
+        return self._thread.submit(work)
+
     async def in_judge_thread(self, work: Callable[[], _T]) -> _T:
         """Runs `work` between frames, when the state of all requests is consistent."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def find(self, generation_id: str) -> tuple[Tap, Subject] | None:
+        """The tap of a generation, live or lately ended, with what a capture must know of it."""
+
+        def work() -> tuple[Tap, Subject] | None:
+            for tap in self:
+                subject = tap.judge.subject(generation_id)
+                if subject is not None:
+                    return tap, subject
+            return None
+
+        return await self.in_judge_thread(work)
 
     async def attach(self, hello: Hello) -> Tap:
         """The tap's state, as it was left or new; an older stream of the same tap ends. Raises FeaturewatchError."""
@@ -121,6 +148,8 @@ class Taps:
                 if tap.reader is not None:
                     tap.reader.cancel()
                     tap.reader = None
+                    tap.downlink = None
+                    self.captures.tap_gone(tap)
                 if tap.expiry is not None:
                     tap.expiry.cancel()
                 await self._expire(tap)
@@ -133,6 +162,8 @@ class Taps:
             tap.expiry = None
         if tap.reader is not None:
             tap.reader.cancel()
+        # What an older stream was asked for does not come on this one.
+        self.captures.tap_gone(tap)
         return tap
 
     def detach(self, tap: Tap, reader: asyncio.Task[None]) -> None:
@@ -141,6 +172,7 @@ class Taps:
             return
         tap.reader = None
         tap.downlink = None
+        self.captures.tap_gone(tap)
         loop = asyncio.get_running_loop()
         tap.expiry = loop.call_later(self._grace_seconds, lambda: self._start(self._expire_away(tap)))
         self._start(self._save_flagged(tap))
@@ -204,6 +236,7 @@ class Taps:
         if tap in self._leaving:
             self._leaving.remove(tap)
             self._gone.add(tap.judge.totals)
+            self._gone_problems.update(tap.judge.problems.by_kind)
 
     async def _finish(self, tap: Tap, note: str) -> None:
         def work() -> Outcome:

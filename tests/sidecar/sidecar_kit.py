@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,14 +27,17 @@ from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import (
     DirectionRule,
+    Directive,
     Gap,
     Hello,
     HookActivations,
     RequestBegin,
     RequestEnd,
+    ResidualRows,
     StepFrame,
     StreamRequest,
     StreamResponse,
+    TapMemory,
     WatchPlan,
     Welcome,
 )
@@ -269,7 +273,7 @@ class FrameMaker:
 
 @dataclass
 class FakeTap:
-    """One stream of a tap. `acks` is the highest acknowledged seq."""
+    """One stream of a tap. `acked` is the highest acknowledged seq; `directives` were read and not asked for yet."""
 
     call: grpc.aio.StreamStreamCall[StreamRequest, StreamResponse]
     welcome: Welcome
@@ -277,6 +281,7 @@ class FakeTap:
     frame: FrameMaker
     acked: int = 0
     errors: list[str] = field(default_factory=list)
+    directives: deque[Directive] = field(default_factory=deque)
 
     async def send(self, *frames: StepFrame, wait: bool = True) -> None:
         for frame in frames:
@@ -286,8 +291,30 @@ class FakeTap:
 
     async def wait_ack(self, seq: int) -> None:
         while self.acked < seq:
-            response: Any = await self.call.read()
-            assert response is not grpc.aio.EOF, "the sidecar ended the stream"
+            await self._read()
+
+    async def next_directive(self) -> Directive:
+        while not self.directives:
+            await self._read()
+        return self.directives.popleft()
+
+    async def send_rows(self, *messages: ResidualRows) -> None:
+        for rows in messages:
+            await self.call.write(StreamRequest(residual_rows=rows))
+
+    async def answer(self, rows_nd: npt.NDArray[Any], *, first: int = 0, hooks: Sequence[str] = ()) -> Directive:
+        """Answers the next capture with float32 rows of consecutive positions, the same at each hook point."""
+        directive = await self.next_directive()
+        for hook_point in hooks or directive.capture.hook_points:
+            await self.send_rows(residual_rows(directive, hook_point, rows_nd, first=first, last=True))
+        return directive
+
+    async def _read(self) -> None:
+        response: Any = await self.call.read()
+        assert response is not grpc.aio.EOF, "the sidecar ended the stream"
+        if response.WhichOneof("message") == "directive":
+            self.directives.append(response.directive)
+        else:
             assert response.WhichOneof("message") == "ack"
             self.acked = response.ack.seq
 
@@ -296,8 +323,26 @@ class FakeTap:
         self.call.cancel()
 
 
+def residual_rows(
+    directive: Directive, hook_point: str, rows_nd: npt.NDArray[Any], *, first: int = 0, last: bool = False, **more: Any
+) -> ResidualRows:
+    values: dict[str, Any] = {
+        "capture_id": directive.capture.capture_id,
+        "handle": directive.handle,
+        "hook_point": hook_point,
+        "first_position": first,
+        "row_count": len(rows_nd),
+        "width": rows_nd.shape[1],
+        "dtype": "float32",
+        "values": floats_to_bytes(rows_nd),
+        "last": last,
+    }
+    return ResidualRows(**{**values, **more})
+
+
 def hello(tap_id: str = "tap-1", engine: EngineInfo = ENGINE, hooks: Sequence[str] = HOOKS, **more: Any) -> Hello:
-    settings: dict[str, Any] = {"protocol_version": PROTOCOL_VERSION, "hook_points": hooks, **more}
+    memory = TapMemory(recorder_bytes=1 << 20, recorder_rows=1 << 10)
+    settings: dict[str, Any] = {"protocol_version": PROTOCOL_VERSION, "hook_points": hooks, "memory": memory, **more}
     return Hello(tap_id=tap_id, engine=engine, **settings)
 
 
