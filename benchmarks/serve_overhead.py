@@ -1,12 +1,14 @@
 """What the tap and the sidecar cost a serving engine: interleaved rounds in one run.
 
-    python benchmarks/serve_overhead.py MODEL_FOLDER [--troubles] [--compiled] [--rounds 10] [--tokens 128]
+    python benchmarks/serve_overhead.py MODEL_FOLDER [--troubles] [--peers] [--compiled] [--rounds 10] [--tokens 128]
 
 Method. Two vLLM servers of the same model run side by side: A plain, B with the tap at `--hook-points` and a real
 `featurewatch sidecar` that judges `--directions` random SAE latents per hook point in shadow mode (see
 `serving/watched.py`). Only one server has traffic at a time. A round sends `--concurrency` streaming chat requests at
 once, all with the same number of output tokens, to one server. With `--troubles` two more kinds of round go to B: its
 sidecar stopped (SIGSTOP) for the whole round, and flooded (it runs 2 % of the time, so more arrives than it takes).
+With `--peers` other packages that hook into vLLM are fetched with pip (see `serving/peers.py`); those that allow this
+Python and this vLLM serve in rounds of their own, of the others the published figures are printed.
 Rounds alternate, forwards and backwards, after one discarded warm-up round of each server. All kinds of a cycle get the
 same prompts; between cycles and requests they differ, so that no prefix-cache hit saves work. Per round: output tokens
 per second and the gaps between streamed tokens (client's clock). Each cycle gives one ratio to its own round of A;
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import statistics
 import sys
@@ -35,6 +38,7 @@ from pathlib import Path
 
 from serving.load import Round, burst
 from serving.metrics import labelled, quantile, scrape
+from serving.peers import PEERS, obstacle
 from serving.servers import Serving, cpu_seconds, start_sidecar, start_vllm, wait_for_sidecar, wait_for_vllm
 from serving.trouble import flooded, stalled, wait_until_quiet
 from serving.watched import write_policy
@@ -45,6 +49,7 @@ from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 
 KINDS = {"B": "tap and sidecar", "S": "sidecar stopped", "F": "sidecar flooded"}
+PLAIN, TAPPED, TROUBLED = "A", "B", "SF"
 LATENCY = "featurewatch_decision_latency_seconds"
 _Rounds = dict[str, list[Round]]
 
@@ -76,6 +81,11 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
             server = start_vllm(serving, side, ports[side], config)
             stack.enter_context(running(server))
             wait_for_vllm(server, ports[side])
+        for name, environment in (_peers(folder) if options.peers else {}).items():
+            ports[name] = free_port()
+            server = start_vllm(serving, name, ports[name], environment=environment)
+            stack.enter_context(running(server))
+            wait_for_vllm(server, ports[name])
         rounds, latency = _cycles(options, ports, sidecar, metrics)
         wait_until_quiet(metrics, print)
         covered = labelled(metrics, "featurewatch_positions_total")
@@ -88,40 +98,56 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     _report_coverage(covered, broken, sum(one.positions for kind in "WBSF" for one in rounds.get(kind, [])))
 
 
+def _peers(folder: Path) -> dict[str, dict[str, str]]:
+    """Peers that can serve here, with the environment of their servers; tells of the others."""
+    found = {}
+    for peer in PEERS:
+        home = folder / peer.name
+        reason = obstacle(peer, home)
+        print(f"{peer.name} {peer.version}: {peer.does}" if not reason else f"{peer.name} {peer.version}: {reason}")
+        for line in peer.published:
+            print(f"  published: {line}")
+        if not reason:
+            found[peer.name] = {
+                "PYTHONPATH": os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
+            }
+    return found
+
+
 def _cycles(
     options: argparse.Namespace, ports: Mapping[str, int], sidecar: Child, metrics: int
 ) -> tuple[_Rounds, list[tuple[Mapping[float, float], Mapping[float, float]]]]:
     """All rounds by kind (the warm-up of B under W), and the latency histograms around each round of B alone."""
     rounds: _Rounds = defaultdict(list)
     latency = []
-    for side in "AB":
-        warm = burst(ports[side], streams=options.concurrency, tokens=options.tokens, seed="warm")
-        rounds["W"] += [warm] if side == "B" else []
-    kinds = "ABSF" if options.troubles else "AB"
+    for side, port in ports.items():
+        warm = burst(port, streams=options.concurrency, tokens=options.tokens, seed="warm")
+        rounds["W"] += [warm] if side == TAPPED else []
+    kinds = [*ports, *(TROUBLED if options.troubles else "")]
     for number in range(options.rounds):
         for kind in kinds if number % 2 == 0 else reversed(kinds):
             around: AbstractContextManager[None] = nullcontext()
-            if kind in "SF":
+            if kind in TROUBLED:
                 around = (stalled if kind == "S" else flooded)(sidecar.pid)
             before = scrape(metrics).buckets.get(LATENCY, {})
             with around:
-                port = ports["A" if kind == "A" else "B"]
+                port = ports[TAPPED if kind in TROUBLED else kind]
                 rounds[kind].append(burst(port, streams=options.concurrency, tokens=options.tokens, seed=str(number)))
             wait_until_quiet(metrics, print)
-            if kind == "B":
+            if kind == TAPPED:
                 latency.append((before, scrape(metrics).buckets[LATENCY]))
-        plain = rounds["A"][-1].tokens_per_second
+        plain = rounds[PLAIN][-1].tokens_per_second
         ratios = [f"{kind} {rounds[kind][-1].tokens_per_second / plain:.3f}" for kind in kinds[1:]]
         print(f"cycle {number + 1}: A {plain:6.1f} tok/s, ratios to it: {', '.join(ratios)}", flush=True)
     return rounds, latency
 
 
 def _report(options: argparse.Namespace, rounds: _Rounds) -> None:
-    plain = rounds["A"]
+    plain = rounds[PLAIN]
     print(f"\n{options.model}, {'compiled' if options.compiled else 'eager'}, {options.concurrency} streams at once,")
     print(f"{options.hook_points} x {options.directions} directions, {len(plain)} cycles; ratios to the plain engine:")
     print(f"{'':42}{'min':>8}{'median':>8}{'max':>8}")
-    for kind, name in KINDS.items():
+    for kind, name in {**KINDS, **{peer.name: peer.name for peer in PEERS}}.items():
         pairs = list(zip(plain, rounds.get(kind, []), strict=False))
         if pairs:
             _line(f"throughput, {name}", [b.tokens_per_second / a.tokens_per_second for a, b in pairs])
@@ -173,6 +199,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Throughput and inter-token latency with tap and sidecar, as ratios.")
     parser.add_argument("model", help="Hugging Face folder of a chat model")
     parser.add_argument("--troubles", action="store_true", help="also with a stopped and with a flooded sidecar")
+    parser.add_argument("--peers", action="store_true", help="also other packages that hook into vLLM (uses pip)")
     parser.add_argument("--compiled", action="store_true", help="under torch.compile instead of eager")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--hook-points", default="resid_post.10,resid_post.14")
