@@ -89,6 +89,14 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
             show_default=False,
         ),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve Prometheus metrics at /metrics and liveness at /healthz there. Default: nowhere.",
+            show_default=False,
+        ),
+    ] = None,
     insecure_tcp: Annotated[
         bool, typer.Option("--insecure-tcp", help="Allow TCP addresses that other machines can reach, without TLS.")
     ] = False,
@@ -117,6 +125,7 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         tokenizer=tokenizer,
         alerts_jsonl=None if no_alerts_jsonl else alerts_jsonl or home() / "alerts.jsonl",
         redis=None if redis is None else RedisConfig(redis, redis_stream, spool or home() / "redis.spool"),
+        metrics=None if metrics is None else Target.parse(metrics),
         insecure_tcp=insecure_tcp,
         drain_seconds=drain_seconds,
     )
@@ -155,6 +164,8 @@ def _startup(server: Sidecar) -> Table:
     table.add_column(overflow="fold")
     for target in server.listening:
         table.add_row("  listening", escape(str(target)))
+    if server.metrics is not None:
+        table.add_row("  metrics", escape(f"http://{server.metrics.target}/metrics"))
     for policy in server.book.policies:
         mode = name_of(Mode, int(policy.mode))
         rules = ", ".join(rule.id for rule in policy.document.spec.rules)

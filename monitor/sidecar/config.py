@@ -33,6 +33,7 @@ class SidecarConfig:
     store: SQLite file of flagged generations.
     tokenizer: folder that overrides the one the tap names.
     alerts_jsonl: file that alerts are appended to.
+    metrics: TCP address of /metrics and /healthz; None serves neither.
     insecure_tcp: permits TCP addresses that other machines can reach.
     drain_seconds: longest wait for open calls at shutdown.
     tap_grace_seconds: how long a tap that went away keeps its state.
@@ -45,6 +46,7 @@ class SidecarConfig:
     tokenizer: Path | None = None
     alerts_jsonl: Path | None = None
     redis: RedisConfig | None = None
+    metrics: Target | None = None
     insecure_tcp: bool = False
     drain_seconds: float = 5.0
     tap_grace_seconds: float = 60.0

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Final
 
 import grpc
@@ -22,9 +23,11 @@ from monitor.sidecar.alert_hub import AlertHub
 from monitor.sidecar.alert_service import AlertService
 from monitor.sidecar.config import SidecarConfig
 from monitor.sidecar.generation_service import GenerationService
+from monitor.sidecar.metrics_server import MetricsServer
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.policy_service import PolicyService
 from monitor.sidecar.publisher import Publisher
+from monitor.sidecar.snapshot import Snapshot, take_snapshot
 from monitor.sidecar.sockets import bind
 from monitor.sidecar.tap_service import TapService
 from monitor.sidecar.taps import Taps
@@ -57,6 +60,7 @@ class Sidecar:
         self.session_id = str(uuid.uuid4())
         self.listening: tuple[Target, ...] = ()
         self.deliveries: tuple[Delivery, ...] = ()
+        self.metrics: MetricsServer | None = None
         self._tokenizers = TokenizerCache(config.tokenizer)
         self.store = AuditStore(config.store)
         self._writer = AuditWriter(self.store)
@@ -91,6 +95,10 @@ class Sidecar:
         add_GenerationServiceServicer_to_server(self._generations, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        if self.config.metrics is not None:
+            self.metrics = MetricsServer(
+                self.config.metrics, self._ask_for_snapshot, insecure_tcp=self.config.insecure_tcp
+            )
         for name in ("", *SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         for delivery in self.deliveries:
@@ -109,9 +117,14 @@ class Sidecar:
         await asyncio.to_thread(self._writer.close)
         await asyncio.gather(*(delivery.close() for delivery in self.deliveries))
         self.store.close()
+        if self.metrics is not None:
+            await asyncio.to_thread(self.metrics.close)
         _log.info("stopped: %d records written, %d lost", self._writer.written, self._writer.lost)
         for delivery in self.deliveries:
             _log.info("%s: %s", delivery.name, delivery.stats)
+
+    def _ask_for_snapshot(self) -> Future[Snapshot]:
+        return self.taps.submit(lambda: take_snapshot(self.taps, self.deliveries, self._writer))
 
 
 def _deliveries(config: SidecarConfig) -> Sequence[Delivery]:

@@ -1,0 +1,52 @@
+"""The sidecar's counters at one moment."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from monitor.audit import AuditWriter
+from monitor.emit import Delivery
+from monitor.emit.delivery import DeliveryStats
+from monitor.sidecar.ledger import PolicyLedger
+from monitor.sidecar.taps import Taps
+from monitor.sidecar.totals import Totals
+from monitor.v1.policies_pb2 import TapStatus
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was judged is from between two frames, so its sums agree.
+
+    Attributes:
+        taken: of `time.monotonic`, seconds.
+        taps: those that are known now, by tap id.
+        deliveries: by the name of the sink.
+    """
+
+    taken: float = field(default_factory=time.monotonic)
+    totals: Totals = field(default_factory=Totals)
+    live_requests: int = 0
+    problems: Counter[str] = field(default_factory=Counter)
+    ledger: PolicyLedger = field(default_factory=PolicyLedger)
+    taps: tuple[TapStatus, ...] = ()
+    deliveries: tuple[tuple[str, DeliveryStats], ...] = ()
+    records_written: int = 0
+    records_lost: int = 0
+
+
+def take_snapshot(taps: Taps, deliveries: Sequence[Delivery], writer: AuditWriter) -> Snapshot:
+    """To be called in the judging thread; copies numbers only, so that judging goes on at once."""
+    known = sorted(taps, key=lambda tap: tap.hello.tap_id)
+    return Snapshot(
+        totals=taps.totals(),
+        live_requests=sum(tap.judge.num_live for tap in known),
+        problems=taps.problems(),
+        ledger=taps.ledger.copy(),
+        taps=tuple(tap.status() for tap in known),
+        deliveries=tuple((delivery.name, delivery.stats) for delivery in deliveries),
+        records_written=writer.written,
+        records_lost=writer.lost,
+    )
