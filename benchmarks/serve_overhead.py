@@ -108,9 +108,8 @@ def _peers(folder: Path) -> dict[str, dict[str, str]]:
         for line in peer.published:
             print(f"  published: {line}")
         if not reason:
-            found[peer.name] = {
-                "PYTHONPATH": os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
-            }
+            paths = [str(home), os.environ.get("PYTHONPATH", "")]
+            found[peer.name] = {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     return found
 
 

@@ -1,4 +1,4 @@
-"""Other packages that reach into vLLM's forward pass: installed beside it where they allow it, else their own figures."""
+"""Other packages that reach into vLLM's forward pass: measured where they can be installed, else quoted."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ PEERS = (
     Peer(
         "hotwire-vllm",
         "0.1.2",
-        "adds steering vectors, captures nothing; installed and idle here. On vLLM's CPU runner its patch of load_model "
-        "is never reached and its operation is a Triton kernel, so no model is steered: the figure is its idle cost",
+        "adds steering vectors, captures nothing; installed and idle here. vLLM's CPU runner never reaches its patch of "
+        "load_model, and its operation is a Triton kernel, so no model is steered: the figure is its idle cost",
         (
             "1.78 ms a token plain, installed and idle, and all steered alike: Qwen3-4B, RTX 4070 Ti SUPER, "
             "vLLM 0.25.1, batch 8 (its README)",
