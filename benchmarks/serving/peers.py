@@ -32,7 +32,7 @@ PEERS = (
     Peer(
         "hotwire-vllm",
         "0.1.2",
-        "adds steering vectors, captures nothing; installed and idle here. vLLM's CPU runner never reaches its patch of "
+        "adds steering vectors, captures nothing; installed and idle here. On a CPU vLLM never reaches its patch of "
         "load_model, and its operation is a Triton kernel, so no model is steered: the figure is its idle cost",
         (
             "1.78 ms a token plain, installed and idle, and all steered alike: Qwen3-4B, RTX 4070 Ti SUPER, "
