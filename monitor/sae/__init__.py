@@ -2,6 +2,7 @@
 
 from monitor.sae.catalog import Catalog
 from monitor.sae.dictionary import Dictionary, JumpRelu, Relu
+from monitor.sae.full_encode import TopLatents, top_latents
 from monitor.sae.hook_point import HookPoint
 from monitor.sae.probe import DenseProbe, SaeProbe, load_dense_probe, load_sae_probe, save_dense_probe, save_sae_probe
 from monitor.sae.saelens_format import load_saelens, save_saelens
@@ -14,10 +15,12 @@ __all__ = [
     "JumpRelu",
     "Relu",
     "SaeProbe",
+    "TopLatents",
     "load_dense_probe",
     "load_sae_probe",
     "load_saelens",
     "save_dense_probe",
     "save_sae_probe",
     "save_saelens",
+    "top_latents",
 ]
