@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.rpc import WireFormatError, residuals_from
 from monitor.v1.tap_pb2 import ResidualRows
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["float32", "bfloat16", "float16"]), st.integers(0, 5), st.integers(1, 7), st.integers(0, 9))
 def test_rows_of_every_dtype_come_back_exactly(dtype: str, count: int, width: int, seed: int) -> None:
     rows_nd = torch.randn(count, width, generator=torch.Generator().manual_seed(seed)).to(getattr(torch, dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.sae import Dictionary, HookPoint, JumpRelu, Relu, full_encode, top_latents
@@ -34,6 +34,7 @@ def dense(sae: Dictionary, x_nd: npt.NDArray[np.float32]) -> tuple[npt.NDArray[n
     return f_nm, (left_nd**2).sum(axis=1) / (x**2).sum(axis=1)
 
 
+@settings(deadline=None)
 @given(
     m=st.integers(1, 40),
     d=st.integers(1, 9),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.sidecar.downlink import MOST_WAITING, Downlink
@@ -16,6 +16,7 @@ def directive(number: int) -> Directive:
     return Directive(handle=number, capture=CaptureRows(capture_id=number))
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.integers(1, 50), st.just("ack"), st.just("pause")), max_size=40))
 def test_directives_keep_their_order_and_the_last_acknowledgement_is_written(script: list[int | str]) -> None:
     async def play() -> tuple[list[int], list[int], int]:
