@@ -18,7 +18,7 @@ from monitor.cli.log_lines import log_to_stderr
 from monitor.cli.problems import print_problems
 from monitor.errors import FeaturewatchError
 from monitor.policy import PolicyError
-from monitor.rpc import Target, name_of
+from monitor.rpc import ServerTls, Target, name_of
 from monitor.sidecar.config import RedisConfig, SidecarConfig
 from monitor.sidecar.server import Sidecar
 from monitor.v1.alerts_pb2 import Mode
@@ -29,7 +29,7 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         list[str] | None,
         typer.Option(
             metavar="TARGET",
-            help="unix:<path> or host:port; may be repeated. Default: unix:<cache>/sidecar.sock.",
+            help="unix:<path>, host:port or tls:host:port; may be repeated. Default: unix:<cache>/sidecar.sock.",
             show_default=False,
         ),
     ] = None,
@@ -97,9 +97,28 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
             show_default=False,
         ),
     ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificate chain for tls: addresses, PEM.", show_default=False),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Private key of --tls-cert, PEM.", show_default=False)
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Let in only clients with a certificate that one of these signed, PEM.",
+            show_default=False,
+        ),
+    ] = None,
     insecure_tcp: Annotated[
         bool, typer.Option("--insecure-tcp", help="Allow TCP addresses that other machines can reach, without TLS.")
     ] = False,
+    prefix_state_mib: Annotated[
+        int,
+        typer.Option(min=0, metavar="MIB", help="Memory for detector state of cached prefixes; 0 keeps none."),
+    ] = 64,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Longest wait for open calls at shutdown.")] = 5.0,
 ) -> None:
     """Judge what taps see: serve gRPC, evaluate policies, send alerts, keep the audit.
@@ -126,7 +145,9 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         alerts_jsonl=None if no_alerts_jsonl else alerts_jsonl or home() / "alerts.jsonl",
         redis=None if redis is None else RedisConfig(redis, redis_stream, spool or home() / "redis.spool"),
         metrics=None if metrics is None else Target.parse(metrics),
+        tls=_server_tls(tls_cert, tls_key, tls_client_ca),
         insecure_tcp=insecure_tcp,
+        prefix_state_mib=prefix_state_mib,
         drain_seconds=drain_seconds,
     )
     try:
@@ -135,6 +156,20 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         print_problems(error.problems)
         err_console.print(f"problems: {len(error.problems)}; nothing was started", highlight=False)
         raise typer.Exit(2) from error
+
+
+def _server_tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
+    if cert is not None and key is not None:
+        return ServerTls(cert, key, client_ca)
+    given = {"--tls-cert": cert, "--tls-key": key, "--tls-client-ca": client_ca}
+    for option, path in given.items():
+        if path is not None:
+            raise FeaturewatchError(
+                f"{option} {path}",
+                "TLS needs a certificate and its key",
+                "give both --tls-cert and --tls-key, or leave all TLS options out",
+            )
+    return None
 
 
 async def _serve(server: Sidecar) -> None:

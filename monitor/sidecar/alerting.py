@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +30,15 @@ def build_alert(
     tap_id: str,
     request: LiveRequest,
     position: int,
-    rule: CompiledRule,
+    rule_id: str,
+    severity: int,
     served: ServedPolicy,
-    readings: list[DetectorReading],
+    readings: Sequence[DetectorReading],
     reader: TokenReader,
     now_unix_nanos: int,
     forward_end_unix_nanos: int,
+    restored: bool = False,
+    unseen_positions: int = 0,
 ) -> Alert:
     """The alert of a rule that began to fire at `position`.
 
@@ -45,13 +49,13 @@ def build_alert(
     ids = request.log.token_ids_p[max(0, position - _CONTEXT_TOKENS) : position + 1].tolist()
     withheld = policy.document.spec.record.content == "none"
     return Alert(
-        alert_id=stable_id("alert", tap_id, identity.handle, identity.request_id, policy.sha256, rule.id, position),
+        alert_id=stable_id("alert", tap_id, identity.handle, identity.request_id, policy.sha256, rule_id, position),
         time_unix_nanos=now_unix_nanos,
         policy=policy.name,
         policy_revision=policy.revision,
         policy_sha256=policy.sha256,
-        rule=rule.id,
-        severity=Severity.ValueType(int(rule.severity)),
+        rule=rule_id,
+        severity=Severity.ValueType(int(severity)),
         mode=Mode.ValueType(int(served.mode)),
         request_id=identity.request_id,
         external_id=identity.external_id,
@@ -65,6 +69,8 @@ def build_alert(
         runbook=policy.document.metadata.runbook or "",
         # Clocks of two processes on one host: a step backwards must not become an enormous unsigned number.
         latency_nanos=max(now_unix_nanos - forward_end_unix_nanos, 0) if forward_end_unix_nanos else 0,
+        restored=restored,
+        unseen_positions=unseen_positions,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.rpc import Target
+from monitor.rpc import ServerTls, Target
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ class SidecarConfig:
     store: SQLite file of flagged generations.
     tokenizer: folder that overrides the one the tap names.
     alerts_jsonl: file that alerts are appended to.
+    prefix_state_mib: memory for detector state of token prefixes; 0 keeps none.
     metrics: TCP address of /metrics and /healthz; None serves neither.
-    insecure_tcp: permits TCP addresses that other machines can reach.
+    tls: certificate and key for `tls:` addresses.
+    insecure_tcp: permits TCP addresses without TLS that other machines can reach.
     drain_seconds: longest wait for open calls at shutdown.
     tap_grace_seconds: how long a tap that went away keeps its state.
     """
@@ -46,7 +48,9 @@ class SidecarConfig:
     tokenizer: Path | None = None
     alerts_jsonl: Path | None = None
     redis: RedisConfig | None = None
+    prefix_state_mib: int = 64
     metrics: Target | None = None
+    tls: ServerTls | None = None
     insecure_tcp: bool = False
     drain_seconds: float = 5.0
     tap_grace_seconds: float = 60.0

@@ -8,6 +8,7 @@ from monitor.sidecar.totals import Totals
 from monitor.v1.coverage_pb2 import Coverage
 from monitor.v1.generations_pb2 import CoverageGap
 
+RESTORED = "restored: prefix cache"
 NEVER_REPORTED = "dropped: never reported by the tap"
 
 
@@ -42,6 +43,13 @@ class CoverageBook:
         self.totals.observed += count
         self.next_position += count
 
+    def restore(self, count: int) -> None:
+        """The verdict on the next `count` positions is known without their rows."""
+        self.restored += count
+        self.totals.restored += count
+        self._add_gap(count, RESTORED)
+        self.next_position += count
+
     def miss(self, count: int, reason: str) -> None:
         """The next `count` positions were not judged; `reason` begins with "unseen:" or "dropped:"."""
         if not count:
@@ -52,11 +60,7 @@ class CoverageBook:
         else:
             self.dropped += count
             self.totals.dropped += count
-        last = self.gaps[-1] if self.gaps else None
-        if last is not None and last.reason == reason and last.first_position + last.count == self.next_position:
-            last.count += count
-        else:
-            self.gaps.append(CoverageGap(first_position=self.next_position, count=count, reason=reason))
+        self._add_gap(count, reason)
         self.next_position += count
 
     def lose(self, first: int, count: int, reason: str) -> None:
@@ -95,6 +99,13 @@ class CoverageBook:
             dropped=self.dropped,
             unseen=self.unseen,
         )
+
+    def _add_gap(self, count: int, reason: str) -> None:
+        last = self.gaps[-1] if self.gaps else None
+        if last is not None and last.reason == reason and last.first_position + last.count == self.next_position:
+            last.count += count
+        else:
+            self.gaps.append(CoverageGap(first_position=self.next_position, count=count, reason=reason))
 
     def _close_hole(self, position: int) -> None:
         hole = position - self.next_position

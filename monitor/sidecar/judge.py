@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from monitor.audit import gap_reason_text
+from monitor.policy import PolicyEngine
 from monitor.rpc import WireFormatError, ints_from_bytes
-from monitor.sidecar.alerting import stable_id
+from monitor.sidecar.alert_maker import AlertMaker
 from monitor.sidecar.capture import Subject
-from monitor.sidecar.coverage import CoverageBook
 from monitor.sidecar.ended_requests import EndedRequests, observed_positions, subject_of
 from monitor.sidecar.frame_rows import Segment, read_activations, read_segments, read_token_ids
+from monitor.sidecar.gap_judge import GapJudge
 from monitor.sidecar.ledger import PolicyLedger
+from monitor.sidecar.opening import LATEST_NANOS, RequestOpener
 from monitor.sidecar.plan import TapPlan, model_name
+from monitor.sidecar.prefix_book import PrefixBook
+from monitor.sidecar.prefix_namespace import prefix_namespace, tells_phases_apart
+from monitor.sidecar.prefix_states import PrefixStates
 from monitor.sidecar.problem_log import ProblemLog
-from monitor.sidecar.request import LiveRequest, RequestIdentity
+from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.row_judge import RowJudge
-from monitor.sidecar.token_log import TokenLog
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.sidecar.totals import Totals
-from monitor.v1.alerts_pb2 import Alert
+from monitor.sidecar.verdicts import Verdicts
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import Gap, GapReason, RequestBegin, RequestEnd, StepFrame
 
@@ -33,18 +36,7 @@ _log = logging.getLogger(__name__)
 
 # Positions of one request that are believed when the engine does not state its maximum.
 DEFAULT_MAX_POSITIONS: Final = 1 << 21
-# The store keeps times as signed integers.
-LATEST_NANOS: Final = (1 << 63) - 1
 REFUSED: Final = "dropped: frame refused by the sidecar"
-
-
-@dataclass
-class Verdicts:
-    """What a frame gave: rules that began to fire, requests they fired on, requests that ended."""
-
-    alerts: list[Alert] = field(default_factory=list)
-    flagged: list[LiveRequest] = field(default_factory=list)
-    ended: list[LiveRequest] = field(default_factory=list)
 
 
 class TapJudge:
@@ -54,6 +46,7 @@ class TapJudge:
         last_seq: highest StepFrame.seq taken.
         problems: counts of what was wrong with frames.
         totals: coverage of all requests of this tap.
+        prefixes: names of the prefixes whose state it keeps and restores.
     """
 
     def __init__(
@@ -65,6 +58,7 @@ class TapJudge:
         plan: TapPlan,
         reader: TokenReader,
         ledger: PolicyLedger,
+        prefix_states: PrefixStates,
         clock: Callable[[], int],
     ) -> None:
         """`clock` gives the wall clock in nanoseconds since the Unix epoch."""
@@ -75,10 +69,35 @@ class TapJudge:
         self.totals = Totals()
         self.problems = ProblemLog(_log, f"tap {tap_id}")
         self._tap_id = tap_id
-        self._session_id = session_id
         self._max_positions = engine_info.max_model_len or DEFAULT_MAX_POSITIONS
+        self._engine = PolicyEngine(plan.policies)
+        self.prefixes = PrefixBook(
+            prefix_states,
+            engine_info,
+            prefix_namespace(plan.policies, plan.watch_plan, reader.classes),
+            tells_phases_apart=tells_phases_apart(plan.policies),
+        )
+        alerts = AlertMaker(tap_id=tap_id, plan=plan, reader=reader, ledger=ledger, problems=self.problems, clock=clock)
+        self._opener = RequestOpener(
+            tap_id=tap_id,
+            session_id=session_id,
+            model=model_name(engine_info),
+            plan=plan,
+            engine=self._engine,
+            reader=reader,
+            prefixes=self.prefixes,
+            totals=self.totals,
+        )
+        self._gaps = GapJudge(plan, self._engine, self.prefixes, alerts)
         self._rows = RowJudge(
-            tap_id=tap_id, plan=plan, reader=reader, ledger=ledger, problems=self.problems, clock=clock
+            tap_id=tap_id,
+            plan=plan,
+            engine=self._engine,
+            reader=reader,
+            prefixes=self.prefixes,
+            alerts=alerts,
+            ledger=ledger,
+            problems=self.problems,
         )
         self._clock = clock
         self._ledger = ledger
@@ -117,11 +136,11 @@ class TapJudge:
             self._try("begin", self._begin, begin, verdicts)
         before, after = _gaps_around_rows(frame)
         for gap in before:
-            self._try("gap", self._gap, gap)
+            self._try("gap", self._gap, gap, frame, verdicts)
         if frame.handles or frame.token_ids:
             self._try("rows", self._judge_rows, frame, verdicts)
         for gap in after:
-            self._try("gap", self._gap, gap)
+            self._try("gap", self._gap, gap, frame, verdicts)
         for end in frame.ends:
             self._try("end", self._end, end, verdicts)
         if frame.handles and frame.forward_end_unix_nanos:
@@ -151,7 +170,7 @@ class TapJudge:
             self.problems.note("request announced again", begin.request_id)
             return
         try:
-            prompt_ids = ints_from_bytes(begin.prompt_token_ids, "prompt_token_ids")
+            opened = self._opener.open(begin)
         except WireFormatError as error:
             self.problems.note("malformed begin", f"{begin.request_id}: {error}")
             return
@@ -160,34 +179,15 @@ class TapJudge:
             known.notes.append("its end was never reported")
             self._settle(begin.handle, known, known.coverage.next_position, self._clock())
             verdicts.ended.append(known)
-        identity = RequestIdentity(
-            generation_id=stable_id("generation", self._session_id, self._tap_id, begin.handle, begin.request_id),
-            handle=begin.handle,
-            request_id=begin.request_id,
-            external_id=begin.external_id,
-            model=model_name(self.engine_info),
-            adapter=begin.adapter,
-            start_unix_nanos=min(begin.start_unix_nanos, LATEST_NANOS),
-            prompt_tokens=len(prompt_ids),
-        )
         self._ended.forget(begin.handle)
-        classes, state = self.reader.classes.classify(prompt_ids.astype(np.int64), 0)
-        self._live[begin.handle] = LiveRequest(
-            identity=identity,
-            slot=self._rows.engine.open(),
-            log=TokenLog(prompt_ids, len(self.plan.policies.detectors)),
-            prompt_classes_p=classes,
-            class_state=state,
-            coverage=CoverageBook(totals=self.totals),
-            notes=["it began before this sidecar process"] if begin.resumed else [],
-        )
+        self._live[begin.handle] = opened
 
-    def _gap(self, gap: Gap) -> None:
+    def _gap(self, gap: Gap, frame: StepFrame, verdicts: Verdicts) -> None:
         segment = Segment(gap.handle, gap.first_position, gap.count, 0)
         if self._is_plausible(segment):
-            coverage = self._live[gap.handle].coverage
-            _, count = coverage.fresh(segment.first, segment.count)
-            coverage.miss(count, gap_reason_text(gap.reason))
+            request = self._live[gap.handle]
+            _, count = request.coverage.fresh(segment.first, segment.count)
+            verdicts.add(request, self._gaps.settle(request, count, gap.reason, frame.forward_end_unix_nanos))
 
     def _judge_rows(self, frame: StepFrame, verdicts: Verdicts) -> None:
         segments: list[Segment] = []
@@ -214,9 +214,7 @@ class TapJudge:
         for request, alert in self._rows.judge(
             self._live, segments, token_ids_n, acts_nk, frame.forward_end_unix_nanos
         ):
-            verdicts.alerts.append(alert)
-            if request not in verdicts.flagged:
-                verdicts.flagged.append(request)
+            verdicts.add(request, [alert])
 
     def _end(self, end: RequestEnd, verdicts: Verdicts) -> None:
         request = self._live.get(end.handle)
@@ -244,7 +242,8 @@ class TapJudge:
         request.end_unix_nanos = end_unix_nanos
         del self._live[handle]
         self._ended.add(request)
-        self._rows.engine.close(request.slot)
+        self.prefixes.end(request)
+        request.close()
 
     def _request(self, generation_id: str) -> LiveRequest | None:
         return next((r for r in self._live.values() if r.identity.generation_id == generation_id), None)

@@ -56,6 +56,11 @@ class TapPlan:
     watch_plan: WatchPlan
     provenance: tuple[Provenance, ...]
 
+    @property
+    def reread(self) -> bool:
+        """Whether a policy wants cached prefixes computed again when their state is not known."""
+        return any(served.policy.document.spec.on_unseen == "reread" for served in self.served.values())
+
 
 def plan_for_tap(book: PolicyBook, engine: EngineInfo, hook_points: Sequence[str], version: int) -> TapPlan:
     """Fits the loaded policies to a tap. A policy that does not fit is left out with a reason, never in part."""

@@ -10,9 +10,10 @@ from monitor.audit import AuditWriter, RecentSummaries
 from monitor.audit.writer import BuildRecord
 from monitor.emit import Delivery, alert_event
 from monitor.sidecar.alert_hub import AlertHub
-from monitor.sidecar.judge import TapJudge, Verdicts
+from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.request import LiveRequest
+from monitor.sidecar.verdicts import Verdicts
 from monitor.v1.alerts_pb2 import Alert, Mode
 from monitor.v1.generations_pb2 import GenerationSummary
 

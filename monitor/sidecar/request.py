@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.audit import Transcript
-from monitor.policy import CompiledDetector, Phase
+from monitor.policy import CompiledDetector, Peaks, Phase, PolicyEngine
 from monitor.sidecar.coverage import CoverageBook
+from monitor.sidecar.request_prefix import RequestPrefix
 from monitor.sidecar.token_log import TokenLog
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.alerts_pb2 import Alert, DetectorState, Mode
@@ -40,13 +42,18 @@ class LiveRequest:
     """State of one request besides its slot's detector state, which the policy engine holds.
 
     Attributes:
+        engine, slot: where its detectors' state is, until `close`.
         prompt_classes_p: uint8, token classes of the prompt.
         class_state: where the template's state machine stands after the last response token seen.
         tail_ids: sampled tokens that were never fed back.
         content: "full", or "none" once a policy fired that forbids content in records.
+        prefix: its prefixes' names; None where no state of prefixes is kept.
+        told_unseen: policies that ask for it were told that positions stay unseen.
+        final_peaks: what its detectors reached, once it has ended; until then its slot knows.
     """
 
     identity: RequestIdentity
+    engine: PolicyEngine
     slot: int
     log: TokenLog
     prompt_classes_p: npt.NDArray[np.uint8]
@@ -58,6 +65,14 @@ class LiveRequest:
     alerts: list[Alert] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     content: str = "full"
+    prefix: RequestPrefix | None = None
+    told_unseen: bool = False
+    final_peaks: Peaks | None = None
+
+    def close(self) -> None:
+        """Gives the slot back; what the detectors reached stays known."""
+        self.final_peaks = self.engine.peaks(self.slot)
+        self.engine.close(self.slot)
 
     def classify(self, reader: TokenReader, first: int, token_ids_n: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
         """Token classes of rows from position `first` on; response rows advance the template's state."""
@@ -124,22 +139,23 @@ class LiveRequest:
         )
 
     def _peaks(self, detectors: Sequence[CompiledDetector]) -> list[DetectorPeak]:
-        size = min(self.coverage.next_position, self.log.observed_p.size)
-        scores_pd, states_pd = self.log.scores_pd[:size], self.log.states_pd[:size]
-        peaks = []
-        for d, detector in enumerate(detectors):
-            if np.isnan(scores_pd[:, d]).all():
-                continue
-            position = int(np.nanargmax(scores_pd[:, d]))
-            peaks.append(
-                DetectorPeak(
-                    policy=detector.policy,
-                    detector=detector.id,
-                    score=float(scores_pd[position, d]),
-                    position=position,
-                    state=DetectorState.ValueType(int(states_pd[:, d].max())),
-                    warn=detector.warn,
-                    fire=detector.fire,
-                )
+        found = self.engine.peaks(self.slot) if self.final_peaks is None else self.final_peaks
+        return [
+            DetectorPeak(
+                policy=detector.policy,
+                detector=detector.id,
+                score=score,
+                position=position,
+                state=DetectorState.ValueType(state),
+                warn=detector.warn,
+                fire=detector.fire,
             )
-        return peaks
+            for detector, score, position, state in zip(
+                detectors,
+                found.scores_d.tolist(),
+                found.positions_d.tolist(),
+                found.states_d.tolist(),
+                strict=True,
+            )
+            if not math.isnan(score)
+        ]

@@ -26,9 +26,10 @@ from monitor.sidecar.generation_service import GenerationService
 from monitor.sidecar.metrics_server import MetricsServer
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.policy_service import PolicyService
+from monitor.sidecar.prefix_states import PrefixStates
 from monitor.sidecar.publisher import Publisher
 from monitor.sidecar.snapshot import Snapshot, take_snapshot
-from monitor.sidecar.sockets import bind
+from monitor.sidecar.sockets import bind, check_tls
 from monitor.sidecar.tap_service import TapService
 from monitor.sidecar.taps import Taps
 from monitor.sidecar.tokenizer_cache import TokenizerCache
@@ -72,11 +73,12 @@ class Sidecar:
 
     async def start(self) -> None:
         """Listens and serves. Raises FeaturewatchError when an address or a spool file is in use."""
+        credentials = check_tls(self.config.listen, self.config.tls)
         self.deliveries = tuple(_deliveries(self.config))
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         listening = []
         for target in self.config.listen:
-            listening.append(bind(self._server, target, insecure_tcp=self.config.insecure_tcp))
+            listening.append(bind(self._server, target, insecure_tcp=self.config.insecure_tcp, credentials=credentials))
         self.listening = tuple(listening)
         recent = RecentSummaries()
         publisher = Publisher(self._hub, self.deliveries, self._writer, recent)
@@ -84,6 +86,7 @@ class Sidecar:
             self.book,
             publisher,
             self._tokenizers,
+            PrefixStates(self.config.prefix_state_mib << 20),
             session_id=self.session_id,
             grace_seconds=self.config.tap_grace_seconds,
         )

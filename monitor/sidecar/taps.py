@@ -18,6 +18,7 @@ from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan, model_name, plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
+from monitor.sidecar.prefix_states import PrefixStates
 from monitor.sidecar.publisher import Outcome, Publisher
 from monitor.sidecar.tap_health import TapHealth
 from monitor.sidecar.tokenizer_cache import TokenizerCache
@@ -81,12 +82,14 @@ class Taps:
         book: PolicyBook,
         publisher: Publisher,
         tokenizers: TokenizerCache,
+        prefix_states: PrefixStates,
         *,
         session_id: str,
         grace_seconds: float,
     ) -> None:
         self.captures = Captures()
         self.ledger = PolicyLedger()
+        self.prefix_states = prefix_states
         self.plan_version = 1
         self._book = book
         self._publisher = publisher
@@ -206,6 +209,7 @@ class Taps:
             plan=plan,
             reader=self._tokenizers.reader_for(hello.engine.tokenizer),
             ledger=self.ledger,
+            prefix_states=self.prefix_states,
             clock=time.time_ns,
         )
         return Tap(hello=hello, session_id=session_id, judge=judge)

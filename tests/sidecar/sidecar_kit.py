@@ -22,6 +22,7 @@ from monitor.sidecar.config import SidecarConfig
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan
+from monitor.sidecar.prefix_states import PrefixStates
 from monitor.sidecar.server import Sidecar
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.engine_pb2 import EngineInfo
@@ -164,11 +165,12 @@ def build_world(folder: Path, socket: Path) -> World:
     return world
 
 
-def new_judge(plan: TapPlan) -> TapJudge:
+def new_judge(plan: TapPlan, states: PrefixStates | None = None, engine: EngineInfo = ENGINE) -> TapJudge:
     return TapJudge(
         tap_id="tap",
         session_id="session",
-        engine_info=ENGINE,
+        engine_info=engine,
+        prefix_states=states or PrefixStates(0),
         plan=plan,
         reader=TokenReader.unknown(),
         ledger=PolicyLedger(),

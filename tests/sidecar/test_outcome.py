@@ -16,6 +16,7 @@ from monitor.sidecar.alert_hub import AlertHub
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.policy_book import PolicyBook
+from monitor.sidecar.prefix_states import PrefixStates
 from monitor.sidecar.publisher import Outcome, Publisher
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.request import LiveRequest
@@ -165,7 +166,7 @@ async def test_frames_on_their_way_to_the_judge_are_judged_before_the_end(world:
     writer = AuditWriter(store)
     book = PolicyBook.load([world.policies], Catalog([world.zoo]))
     cache = TokenizerCache(world.tokenizer)
-    taps = Taps(book, publisher(writer), cache, session_id="session", grace_seconds=60)
+    taps = Taps(book, publisher(writer), cache, PrefixStates(0), session_id="session", grace_seconds=60)
     tap = await taps.attach(hello())
     frame = FrameMaker(tap.plan.watch_plan)([Rows(1, 0, [0, 1], dense=[0, 9])], begins=[begin(1, [0, 1])])
     taps._start(taps._judge(tap, [frame]))

@@ -1,0 +1,73 @@
+"""Settles positions that came without activations: restored where their verdict is known, else dropped or unseen."""
+
+from __future__ import annotations
+
+from monitor.audit import gap_reason_text
+from monitor.policy import PolicyEngine
+from monitor.sidecar.alert_maker import AlertMaker
+from monitor.sidecar.plan import TapPlan
+from monitor.sidecar.prefix_book import PrefixBook
+from monitor.sidecar.prefix_states import PrefixFiring, PrefixState, firings_in_order
+from monitor.sidecar.request import LiveRequest
+from monitor.v1.alerts_pb2 import Alert, DetectorReading
+from monitor.v1.tap_pb2 import GapReason
+
+
+class GapJudge:
+    """Gives requests the detector state of prefixes that the engine took from its cache, and tells of blindness."""
+
+    def __init__(self, plan: TapPlan, engine: PolicyEngine, prefixes: PrefixBook, alerts: AlertMaker) -> None:
+        self._rules = plan.policies.rules
+        self._tell_unseen = [
+            name for name, served in plan.served.items() if served.policy.document.spec.on_unseen != "accept"
+        ]
+        self._engine = engine
+        self._prefixes = prefixes
+        self._alerts = alerts
+
+    def settle(
+        self, request: LiveRequest, count: int, reason: GapReason.ValueType, forward_end_unix_nanos: int
+    ) -> list[Alert]:
+        """Settles the next `count` positions of a request; returns what fires on them."""
+        coverage, alerts = request.coverage, list[Alert]()
+        until = coverage.next_position + count
+        if count and reason == GapReason.GAP_REASON_PREFIX_CACHE:
+            found = self._prefixes.find(request, until)
+            if found is not None:
+                alerts += self._restore(request, *found, forward_end_unix_nanos)
+        first, left = coverage.next_position, until - coverage.next_position
+        text = gap_reason_text(reason)
+        coverage.miss(left, text)
+        if left and text.startswith("unseen:") and not request.told_unseen:
+            request.told_unseen = True
+            alerts += [
+                self._alerts.unseen(request, first, left, policy, forward_end_unix_nanos)
+                for policy in self._tell_unseen
+            ]
+        return alerts
+
+    def _restore(self, request: LiveRequest, end: int, state: PrefixState, forward_end_unix_nanos: int) -> list[Alert]:
+        """The request stands at `end` as after a cold run, and what fired there and was not told yet is told now."""
+        self._engine.restore(request.slot, state.snapshot)
+        request.coverage.restore(end - request.coverage.next_position)
+        self._prefixes.restored(request, state)
+        told = {(alert.policy, alert.rule, alert.position) for alert in request.alerts}
+        alerts = []
+        for firing in firings_in_order(state.last_firing):
+            rule = self._rules[firing.rule]
+            if (rule.policy, rule.id, firing.position) in told:
+                continue
+            try:
+                alerts.append(
+                    self._alerts.fired(
+                        request, firing.position, rule, _readings(firing), forward_end_unix_nanos, restored=True
+                    )
+                )
+            except Exception:  # noqa: BLE001
+                # The other alerts must go out whatever is wrong with this one.
+                self._alerts.failed(request, firing.position, rule)
+        return alerts
+
+
+def _readings(firing: PrefixFiring) -> list[DetectorReading]:
+    return [DetectorReading.FromString(reading) for reading in firing.readings]

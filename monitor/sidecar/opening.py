@@ -1,0 +1,73 @@
+"""Opens the books of a request that a tap announces."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from monitor.policy import PolicyEngine
+from monitor.rpc import ints_from_bytes
+from monitor.sidecar.alerting import stable_id
+from monitor.sidecar.coverage import CoverageBook
+from monitor.sidecar.plan import TapPlan
+from monitor.sidecar.prefix_book import PrefixBook
+from monitor.sidecar.request import LiveRequest, RequestIdentity
+from monitor.sidecar.token_log import TokenLog
+from monitor.sidecar.tokenizer import TokenReader
+from monitor.sidecar.totals import Totals
+from monitor.v1.tap_pb2 import RequestBegin
+
+# The store keeps times as signed integers.
+LATEST_NANOS: Final = (1 << 63) - 1
+
+
+class RequestOpener:
+    """Makes the live requests of one tap."""
+
+    def __init__(
+        self,
+        *,
+        tap_id: str,
+        session_id: str,
+        model: str,
+        plan: TapPlan,
+        engine: PolicyEngine,
+        reader: TokenReader,
+        prefixes: PrefixBook,
+        totals: Totals,
+    ) -> None:
+        self._tap_id = tap_id
+        self._session_id = session_id
+        self._model = model
+        self._num_detectors = len(plan.policies.detectors)
+        self._engine = engine
+        self._reader = reader
+        self._prefixes = prefixes
+        self._totals = totals
+
+    def open(self, begin: RequestBegin) -> LiveRequest:
+        """A request that nothing is known of but its prompt; raises WireFormatError when that cannot be read."""
+        prompt_ids = ints_from_bytes(begin.prompt_token_ids, "prompt_token_ids")
+        classes, state = self._reader.classes.classify(prompt_ids.astype(np.int64), 0)
+        identity = RequestIdentity(
+            generation_id=stable_id("generation", self._session_id, self._tap_id, begin.handle, begin.request_id),
+            handle=begin.handle,
+            request_id=begin.request_id,
+            external_id=begin.external_id,
+            model=self._model,
+            adapter=begin.adapter,
+            start_unix_nanos=min(begin.start_unix_nanos, LATEST_NANOS),
+            prompt_tokens=len(prompt_ids),
+        )
+        return LiveRequest(
+            identity=identity,
+            engine=self._engine,
+            slot=self._engine.open(),
+            log=TokenLog(prompt_ids, self._num_detectors),
+            prompt_classes_p=classes,
+            class_state=state,
+            coverage=CoverageBook(totals=self._totals),
+            notes=["it began before this sidecar process"] if begin.resumed else [],
+            prefix=self._prefixes.open(begin),
+        )

@@ -1,0 +1,25 @@
+"""What a live request knows of its token prefixes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from monitor.rpc.prefix_chain import PrefixChain
+from monitor.sidecar.prefix_states import PrefixFiring, PrefixKey
+
+
+@dataclass(slots=True, eq=False)
+class RequestPrefix:
+    """A request's prefixes so far.
+
+    Attributes:
+        chain: hashes of its blocks, as far as they were needed.
+        key: of the longest prefix that was kept or found.
+        last_firing: of the rules that fired on it.
+        healed: positions not seen before the latest restored boundary; -1 when what fired is not known.
+    """
+
+    chain: PrefixChain
+    key: PrefixKey | None = None
+    last_firing: PrefixFiring | None = None
+    healed: int = 0
