@@ -1,5 +1,6 @@
 """Generation records: how they are built, the SQLite store of flagged ones, the ring of recent unflagged ones."""
 
+from monitor.audit.evidence import StoredEvidence, merge_evidence
 from monitor.audit.lookup import AmbiguousIdError, UnknownIdError, resolve
 from monitor.audit.paging import PageKey
 from monitor.audit.recent import RecentSummaries
@@ -14,9 +15,11 @@ __all__ = [
     "AuditWriter",
     "PageKey",
     "RecentSummaries",
+    "StoredEvidence",
     "Transcript",
     "UnknownIdError",
     "build_record",
     "gap_reason_text",
+    "merge_evidence",
     "resolve",
 ]

@@ -15,31 +15,16 @@ from google.protobuf.message import DecodeError
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
+from monitor.audit import schema
+from monitor.audit.evidence import StoredEvidence, merge_evidence
 from monitor.audit.paging import PageKey
+from monitor.audit.schema import EVIDENCE_SINCE, READABLE_VERSIONS, SCHEMA_VERSION
 from monitor.errors import FeaturewatchError
+from monitor.v1.evidence_pb2 import Evidence
 from monitor.v1.generations_pb2 import GenerationRecord, GenerationSummary
 
-SCHEMA_VERSION: Final = 1
 _MAX_CANDIDATES: Final = 100
 _SHOWN_TABLES: Final = 3
-
-_tables = sa.MetaData()
-_schema_version = sa.Table("schema_version", _tables, sa.Column("version", sa.Integer, nullable=False))
-# `summary` and `record` are protobuf messages of monitor.v1; the other columns are for searching, also by hand.
-_generations = sa.Table(
-    "generations",
-    _tables,
-    sa.Column("generation_id", sa.String, primary_key=True),
-    sa.Column("request_id", sa.String, nullable=False, index=True),
-    sa.Column("external_id", sa.String, nullable=False, index=True),
-    sa.Column("model", sa.String, nullable=False),
-    sa.Column("start_unix_nanos", sa.BigInteger, nullable=False, index=True),
-    sa.Column("end_unix_nanos", sa.BigInteger, nullable=False),
-    sa.Column("mode", sa.Integer, nullable=False),
-    sa.Column("fired", sa.String, nullable=False, comment="JSON list of policy/rule"),
-    sa.Column("summary", sa.LargeBinary, nullable=False),
-    sa.Column("record", sa.LargeBinary, nullable=False),
-)
 
 
 class AuditStore:
@@ -68,7 +53,7 @@ class AuditStore:
                 # It holds prompts: for its owner only. SQLite gives `-wal` and `-shm` the mode of this file.
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
                 self._create()
-            self._require_version()
+            self._has_evidence = self._require_version() >= EVIDENCE_SINCE
 
     @property
     def path(self) -> Path:
@@ -89,21 +74,47 @@ class AuditStore:
             "summary": summary.SerializeToString(),
             "record": record.SerializeToString(),
         }
-        statement = insert(_generations).values(values)
+        statement = insert(schema.generations).values(values)
         with self._engine.begin() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=["generation_id"], set_=values))
 
+    def add_evidence(self, stored: StoredEvidence) -> None:
+        """Adds evidence to a generation, whether its record is there yet or not. Raises SQLAlchemy's DatabaseError."""
+        table = schema.evidence
+        with self._engine.begin() as connection:
+            for later in stored.evidence:
+                key = {"generation_id": stored.generation_id, "hook_point": later.hook_point, "sae": later.sae}
+                query = sa.select(table.c.evidence).where(*(table.c[name] == value for name, value in key.items()))
+                earlier = connection.execute(query).scalar_one_or_none()
+                merged = later if earlier is None else merge_evidence(Evidence.FromString(earlier), later)
+                values = {**key, "evidence": merged.SerializeToString()}
+                statement = insert(table).values(values)
+                connection.execute(statement.on_conflict_do_update(index_elements=[*key], set_=values))
+
+    def evidence(self, generation_id: str) -> list[Evidence]:
+        """What captures gave of a generation, one per dictionary."""
+        if not self._has_evidence:
+            return []
+        table = schema.evidence
+        query = sa.select(table.c.evidence).where(table.c.generation_id == generation_id)
+        query = query.order_by(table.c.hook_point, table.c.sae)
+        with self._readable_errors(), self._engine.connect() as connection:
+            return [Evidence.FromString(row.evidence) for row in connection.execute(query)]
+
     def get(self, generation_id: str) -> GenerationRecord | None:
-        """The record of a generation, or None."""
-        query = sa.select(_generations.c.record).where(_generations.c.generation_id == generation_id)
+        """The record of a generation with its evidence, or None."""
+        query = sa.select(schema.generations.c.record).where(schema.generations.c.generation_id == generation_id)
         with self._readable_errors(), self._engine.connect() as connection:
             row = connection.execute(query).first()
-            return None if row is None else GenerationRecord.FromString(row.record)
+            record = None if row is None else GenerationRecord.FromString(row.record)
+        if record is not None:
+            record.evidence.extend(self.evidence(generation_id))
+        return record
 
     def page(self, limit: int, before: PageKey | None = None) -> list[GenerationSummary]:
         """Summaries, the newest first, only those after `before` in the listing."""
-        start, generation_id = _generations.c.start_unix_nanos, _generations.c.generation_id
-        query = sa.select(_generations.c.summary).order_by(start.desc(), generation_id.desc()).limit(limit)
+        start, generation_id = schema.generations.c.start_unix_nanos, schema.generations.c.generation_id
+        query = sa.select(schema.generations.c.summary).order_by(start.desc(), generation_id.desc()).limit(limit)
         if before is not None:
             query = query.where(sa.tuple_(start, generation_id) < sa.tuple_(*before))
         return self._summaries(query)
@@ -113,8 +124,12 @@ class AuditStore:
 
         One may come twice.
         """
-        columns = (_generations.c.generation_id, _generations.c.request_id, _generations.c.external_id)
-        query = sa.select(_generations.c.summary).limit(_MAX_CANDIDATES)
+        columns = (
+            schema.generations.c.generation_id,
+            schema.generations.c.request_id,
+            schema.generations.c.external_id,
+        )
+        query = sa.select(schema.generations.c.summary).limit(_MAX_CANDIDATES)
         # Whole ids apart, lest the limit on the many that begin so cut off the one that is meant.
         whole = self._summaries(query.where(sa.or_(*(c == id_ for c in columns))))
         beginning = self._summaries(query.where(sa.or_(*(c.startswith(id_, autoescape=True) for c in columns))))
@@ -122,7 +137,7 @@ class AuditStore:
 
     def count(self) -> int:
         with self._readable_errors(), self._engine.connect() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(_generations)).scalar_one())
+            return int(connection.execute(sa.select(sa.func.count()).select_from(schema.generations)).scalar_one())
 
     def close(self) -> None:
         self._engine.dispose()
@@ -138,7 +153,7 @@ class AuditStore:
         finally:
             # Connections that are made from now on are prepared.
             self._engine.dispose()
-        if names and _schema_version.name not in names:
+        if names and schema.schema_version.name not in names:
             raise FeaturewatchError(
                 f"audit store {self._path} with the tables {', '.join(names[:_SHOWN_TABLES])}",
                 "it must be an SQLite file that Featurewatch made",
@@ -147,19 +162,18 @@ class AuditStore:
 
     def _create(self) -> None:
         with self._engine.begin() as connection:
-            _tables.create_all(connection)
-            if connection.execute(sa.select(_schema_version)).first() is None:
-                connection.execute(_schema_version.insert().values(version=SCHEMA_VERSION))
+            schema.create(connection)
 
-    def _require_version(self) -> None:
+    def _require_version(self) -> int:
         with self._engine.connect() as connection:
-            version = connection.execute(sa.select(_schema_version.c.version)).scalar_one_or_none()
-        if version != SCHEMA_VERSION:
+            version = connection.execute(sa.select(schema.schema_version.c.version)).scalar_one_or_none()
+        if version not in READABLE_VERSIONS:
             raise FeaturewatchError(
                 f"audit store {self._path} of schema version {version}",
                 f"this version of Featurewatch reads and writes version {SCHEMA_VERSION}",
                 "use the Featurewatch that wrote it, or name another file with --store",
             )
+        return int(version)
 
     @contextmanager
     def _readable_errors(self) -> Iterator[None]:

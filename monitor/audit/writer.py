@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.exc import DatabaseError
 
+from monitor.audit.evidence import StoredEvidence
 from monitor.audit.store import AuditStore
 from monitor.v1.generations_pb2 import GenerationRecord
 
@@ -19,6 +20,7 @@ ATTEMPTS = 5
 PAUSE_SECONDS = 0.2
 
 BuildRecord = Callable[[], GenerationRecord]
+_Item = GenerationRecord | StoredEvidence
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,15 @@ class _Pending:
 
     generation_id: str
     ticket: int
-    build: BuildRecord
+    build: Callable[[], _Item]
 
 
 class AuditWriter:
     """A bounded queue in front of the store.
 
     What is queued is a function that builds the record: building is part of the work that is moved off the caller.
-    A generation waits at most once, with its latest record, so that many firings of one cost one write and one copy.
+    A generation waits at most once, with its latest record, so that many firings of one cost one write and one copy;
+    its evidence waits beside it, each capture's in its turn.
     A record that cannot be written after `ATTEMPTS` tries, finds the queue full or is left over at the end is counted
     in `lost` and logged with its generation.
     """
@@ -44,7 +47,7 @@ class AuditWriter:
         self._max_queued = max_queued
         self._pending: dict[str, _Pending] = {}
         self._writing: _Pending | None = None
-        self._last_ticket = self._done_ticket = 0
+        self._last_ticket = self._done_ticket = self._captures = 0
         self._closing = self._abandoned = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
@@ -54,18 +57,14 @@ class AuditWriter:
 
     def submit(self, build: BuildRecord, generation_id: str) -> None:
         """Queues a record in the place of the one of the same generation that still waits; never waits itself."""
+        self._submit(generation_id, generation_id, build)
+
+    def submit_evidence(self, stored: StoredEvidence) -> None:
+        """Queues evidence of a generation; never waits itself."""
         with self._changed:
-            earlier = self._pending.get(generation_id)
-            if self._closing:
-                self._lose(generation_id, "submitted after the end")
-            elif earlier is not None:
-                self._pending[generation_id] = replace(earlier, build=build)
-            elif len(self._pending) >= self._max_queued:
-                self._lose(generation_id, "queue full")
-            else:
-                self._last_ticket += 1
-                self._pending[generation_id] = _Pending(generation_id, self._last_ticket, build)
-                self._changed.notify_all()
+            self._captures += 1
+            key = f"{stored.generation_id} capture {self._captures}"
+        self._submit(key, stored.generation_id, lambda: stored)
 
     def flush(self, timeout_seconds: float = 5.0) -> bool:
         """Waits until everything queued before this call is written or given up; False after `timeout_seconds`."""
@@ -89,6 +88,20 @@ class AuditWriter:
                 self._changed.notify_all()
             for pending in left:
                 self._lose(pending.generation_id, "not written in time at the end")
+
+    def _submit(self, key: str, generation_id: str, build: Callable[[], _Item]) -> None:
+        with self._changed:
+            earlier = self._pending.get(key)
+            if self._closing:
+                self._lose(generation_id, "submitted after the end")
+            elif earlier is not None:
+                self._pending[key] = replace(earlier, build=build)
+            elif len(self._pending) >= self._max_queued:
+                self._lose(generation_id, "queue full")
+            else:
+                self._last_ticket += 1
+                self._pending[key] = _Pending(generation_id, self._last_ticket, build)
+                self._changed.notify_all()
 
     def _run(self) -> None:
         while True:
@@ -132,10 +145,13 @@ class AuditWriter:
             self.lost,
         )
 
-    def _write(self, record: GenerationRecord) -> None:
+    def _write(self, item: _Item) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._store.put(record)
+                if isinstance(item, StoredEvidence):
+                    self._store.add_evidence(item)
+                else:
+                    self._store.put(item)
             except DatabaseError as error:
                 if attempt == ATTEMPTS:
                     raise
