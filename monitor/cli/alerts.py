@@ -9,11 +9,20 @@ import grpc
 import typer
 from rich.markup import escape
 
-from monitor.cli.common import SIDECAR_HELP, console, default_socket, err_console
+from monitor.cli.common import (
+    SIDECAR_HELP,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+    client_tls,
+    console,
+    default_socket,
+    err_console,
+)
 from monitor.cli.render import alert_line
 from monitor.emit import alert_event
 from monitor.errors import FeaturewatchError
-from monitor.rpc import CHANNEL_OPTIONS, Target, call_error
+from monitor.rpc import ClientTls, Target, call_error, open_aio_channel
 from monitor.v1.alerts_pb2 import WatchAlertsRequest, WatchAlertsResponse
 from monitor.v1.alerts_pb2_grpc import AlertServiceStub
 
@@ -29,7 +38,7 @@ def _alerts() -> None:
 
 
 @app.command("watch")
-def watch(
+def watch(  # noqa: PLR0917 - one parameter per command-line option
     sidecar: Annotated[str, typer.Option(metavar="TARGET", help=SIDECAR_HELP, show_default=False)] = "",
     policy: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this policy; may be repeated.", show_default=False)
@@ -38,15 +47,18 @@ def watch(
         bool, typer.Option("--include-shadow", help="Also what policies in shadow mode would have alerted.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line, as in the alerts file.")] = False,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Print alerts as they happen, one line each, until Ctrl-C. Survives a restart of the sidecar."""
     target = Target.parse(sidecar or default_socket())
     request = WatchAlertsRequest(policies=policy or [], include_shadow=include_shadow)
-    asyncio.run(_watch(target, request, json))
+    asyncio.run(_watch(target, client_tls(target, tls_ca, tls_cert, tls_key), request, json))
 
 
-async def _watch(target: Target, request: WatchAlertsRequest, json: bool) -> None:
-    async with grpc.aio.insecure_channel(target.grpc, options=CHANNEL_OPTIONS) as channel:
+async def _watch(target: Target, tls: ClientTls, request: WatchAlertsRequest, json: bool) -> None:
+    async with open_aio_channel(target, tls) as channel:
         stub = AlertServiceStub(channel)
         connected = False
         while True:

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.audit_reader import open_reader
-from monitor.cli.common import SIDECAR_HELP, console
+from monitor.cli.common import SIDECAR_HELP, TlsCa, TlsCert, TlsKey, console
 from monitor.cli.printable import printable_line
 from monitor.cli.render import clock_time, coverage_cell, render_generation
+from monitor.rpc import ClientTls
 from monitor.v1.generations_pb2 import GenerationSummary
 
 app = typer.Typer(help="Look at judged generations.", no_args_is_help=True)
@@ -33,15 +34,18 @@ def _audit() -> None:
 
 
 @app.command("list")
-def list_(
+def list_(  # noqa: PLR0917 - one parameter per command-line option
     sidecar: _Sidecar = None,
     store: _Store = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     all_: Annotated[bool, typer.Option("--all", help="Also the latest that nothing flagged (from a sidecar).")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many, the newest.")] = 50,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List generations, the newest first."""
-    with open_reader(sidecar, store) as reader:
+    with open_reader(sidecar, store, ClientTls(tls_ca, tls_cert, tls_key)) as reader:
         summaries = reader.summaries(limit, unflagged=all_)
     if json:
         for summary in summaries:
@@ -57,16 +61,19 @@ def list_(
 
 
 @app.command("show")
-def show(
+def show(  # noqa: PLR0917 - one parameter per command-line option
     id_: Annotated[
         str, typer.Argument(metavar="ID", help="Generation, request or client id, or the beginning of one.")
     ],
     sidecar: _Sidecar = None,
     store: _Store = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON, with everything that is stored.")] = False,
 ) -> None:
     """Show one generation: tokens coloured by score, the rules that fired, the evidence, what was not seen."""
-    with open_reader(sidecar, store) as reader:
+    with open_reader(sidecar, store, ClientTls(tls_ca, tls_cert, tls_key)) as reader:
         record = reader.record(id_)
     if json:
         typer.echo(_json(record, indent=2))

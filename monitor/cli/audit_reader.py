@@ -12,9 +12,9 @@ import grpc
 from rich.markup import escape
 
 from monitor.audit import AuditStore, resolve
-from monitor.cli.common import default_socket, err_console, home
+from monitor.cli.common import client_tls, default_socket, err_console, home
 from monitor.errors import FeaturewatchError
-from monitor.rpc import CHANNEL_OPTIONS, Target, call_error
+from monitor.rpc import ClientTls, Target, call_error, open_channel
 from monitor.v1.generations_pb2 import (
     GenerationRecord,
     GenerationSummary,
@@ -39,8 +39,11 @@ class Reader(Protocol):
 
 
 @contextmanager
-def open_reader(sidecar: str | None, store: Path | None) -> Iterator[Reader]:
-    """The store if one is named, else the sidecar; without both the default sidecar, or its store when it is down."""
+def open_reader(sidecar: str | None, store: Path | None, tls: ClientTls) -> Iterator[Reader]:
+    """The store if one is named, else the sidecar; without both the default sidecar, or its store when it is down.
+
+    `tls` is what the options say.
+    """
     if store is None and sidecar is None:
         default = Target.parse(default_socket())
         if default.path is not None and default_store().is_file() and not _listens(default.path):
@@ -58,7 +61,7 @@ def open_reader(sidecar: str | None, store: Path | None) -> Iterator[Reader]:
             audit.close()
         return
     target = Target.parse(sidecar or default_socket())
-    with grpc.insecure_channel(target.grpc, options=CHANNEL_OPTIONS) as channel:
+    with open_channel(target, client_tls(target, tls.ca, tls.cert, tls.key)) as channel:
         yield SidecarReader(channel, target)
 
 

@@ -1,5 +1,6 @@
 """What both ends of a gRPC connection share: targets, channel options, tensors as bytes, enum names, errors."""
 
+from monitor.rpc.channels import open_aio_channel, open_channel
 from monitor.rpc.enums import from_name, name_of
 from monitor.rpc.errors import abort, call_error
 from monitor.rpc.options import CHANNEL_OPTIONS, MAX_MESSAGE_BYTES, SERVER_OPTIONS
@@ -12,6 +13,7 @@ from monitor.rpc.tensors import (
     ints_from_bytes,
     ints_to_bytes,
 )
+from monitor.rpc.tls import ClientTls, ServerTls
 
 PROTOCOL_VERSION = 1
 """Version of the tap's stream (`Hello.protocol_version`, `Welcome.protocol_version`)."""
@@ -21,6 +23,8 @@ __all__ = [
     "MAX_MESSAGE_BYTES",
     "PROTOCOL_VERSION",
     "SERVER_OPTIONS",
+    "ClientTls",
+    "ServerTls",
     "Target",
     "WireFormatError",
     "abort",
@@ -32,5 +36,7 @@ __all__ = [
     "ints_from_bytes",
     "ints_to_bytes",
     "name_of",
+    "open_aio_channel",
+    "open_channel",
     "residuals_from",
 ]

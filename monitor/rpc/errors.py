@@ -57,6 +57,13 @@ def call_error(error: grpc.RpcError, target: Target) -> FeaturewatchError:
     if info is not None and info.domain == ERROR_DOMAIN:
         return FeaturewatchError(info.metadata["subject"], info.metadata["rule"], info.metadata["remedy"])
     code: grpc.StatusCode = error.code()
+    if code is grpc.StatusCode.UNAVAILABLE and target.tls:
+        return FeaturewatchError(
+            f"sidecar at {target}",
+            f"nothing answers there that both sides accept ({error.details()})",
+            "check that it runs, that --tls-ca names who signed its certificate, that the certificate names this host, "
+            "and that --tls-cert and --tls-key are given if it asks clients for one; its log may say more",
+        )
     if code is grpc.StatusCode.UNAVAILABLE:
         return FeaturewatchError(
             f"sidecar at {target}",

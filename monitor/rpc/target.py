@@ -1,4 +1,4 @@
-"""Where a sidecar listens: `unix:<path>` or `host:port`."""
+"""Where a sidecar listens: `unix:<path>`, `host:port`, or `tls:host:port`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ class Target:
         path: absolute path of a Unix socket.
         host: name or address of a TCP listener; an IPv6 address in brackets.
         port: TCP port; 0 asks the system for a free one when listening.
+        tls: the TCP connection is encrypted.
     """
 
     path: Path | None = None
     host: str = ""
     port: int = 0
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Reads `unix:<path>` (relative paths are made absolute) or `host:port`; raises FeaturewatchError."""
+        """Reads `unix:<path>` (made absolute), `host:port` or `tls:host:port`; raises FeaturewatchError."""
         if text.startswith("unix:"):
             name = text.removeprefix("unix:").removeprefix("//")
             if not name:
@@ -44,13 +46,14 @@ class Target:
                     "use a shorter path, for example below /tmp or /run",
                 )
             return cls(path=path)
-        match = _HOST_PORT.fullmatch(text)
+        tls = text.startswith("tls:")
+        match = _HOST_PORT.fullmatch(text.removeprefix("tls:"))
         if match is None:
-            raise _bad(text, "an address is written unix:<path> or host:port")
+            raise _bad(text, "an address is written unix:<path>, host:port or tls:host:port")
         port = int(match.group(2))
         if port > 65535:
             raise _bad(text, f"port {port} is above 65535")
-        return cls(host=match.group(1), port=port)
+        return cls(host=match.group(1), port=port, tls=tls)
 
     @property
     def is_unix(self) -> bool:
@@ -64,10 +67,12 @@ class Target:
     @property
     def grpc(self) -> str:
         """The address as gRPC wants it."""
-        return str(self)
+        return str(self).removeprefix("tls:")
 
     def __str__(self) -> str:
-        return f"unix:{self.path}" if self.path is not None else f"{self.host}:{self.port}"
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"{'tls:' if self.tls else ''}{self.host}:{self.port}"
 
 
 def _bad(text: str, rule: str) -> FeaturewatchError:

@@ -134,10 +134,10 @@ class _Handler(WSGIRequestHandler):
 
 
 def _check(target: Target, insecure_tcp: bool) -> None:
-    if target.is_unix:
+    if target.is_unix or target.tls:
         raise FeaturewatchError(
             f"metrics address {target}",
-            "metrics are served over HTTP on a TCP port",
+            "metrics are served over plain HTTP on a TCP port",
             "write for example 127.0.0.1:9109",
         )
     if not target.is_loopback and not insecure_tcp:

@@ -2,44 +2,76 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 
 from monitor.errors import FeaturewatchError
-from monitor.rpc import Target
+from monitor.rpc import ServerTls, Target
+
+_log = logging.getLogger(__name__)
 
 _OWNER_ONLY = 0o177
 
 
-def bind(server: grpc.aio.Server, target: Target, *, insecure_tcp: bool) -> Target:
+def bind(
+    server: grpc.aio.Server, target: Target, *, insecure_tcp: bool, credentials: grpc.ServerCredentials | None = None
+) -> Target:
     """Makes `server` listen and returns the address with the port the system chose.
 
     A Unix socket is readable and writable by its owner only; gRPC removes its file when the server stops. Raises
-    FeaturewatchError when the address is in use, may not be used, or is reachable from other machines without
-    `insecure_tcp`.
+    FeaturewatchError when the address is in use, may not be used, or is reachable from other machines without TLS and
+    without `insecure_tcp`. `credentials` are of a `tls:` address.
     """
     if target.path is not None:
         _clear_stale(target.path)
         with _umask(_OWNER_ONLY):
             _add_port(server, target)
         return target
+    if target.tls:
+        assert credentials is not None  # `check_tls` has seen to it
+        return replace(target, port=_add_port(server, target, credentials))
     if not target.is_loopback and not insecure_tcp:
         raise FeaturewatchError(
             f"TCP address {target}",
-            "other machines can reach it, and this version has no TLS: anyone could read prompts and send frames",
-            "listen on 127.0.0.1 or a Unix socket, or pass --insecure-tcp where the network itself is trusted",
+            "other machines can reach it, and without TLS anyone could read prompts and send frames",
+            f"write tls:{target}, listen on 127.0.0.1 or a Unix socket, or pass --insecure-tcp in a trusted network",
         )
-    return Target(host=target.host, port=_add_port(server, target))
+    return replace(target, port=_add_port(server, target))
 
 
-def _add_port(server: grpc.aio.Server, target: Target) -> int:
+def check_tls(targets: Sequence[Target], tls: ServerTls | None) -> grpc.ServerCredentials | None:
+    """Credentials for the `tls:` addresses, None if there are none. Raises FeaturewatchError when they do not fit."""
+    wanted = [target for target in targets if target.tls]
+    if tls is None:
+        if wanted:
+            raise FeaturewatchError(
+                f"address {wanted[0]}", "TLS needs a certificate and its key", "add --tls-cert FILE and --tls-key FILE"
+            )
+        return None
+    if not wanted:
+        raise FeaturewatchError(
+            f"--tls-cert {tls.cert}",
+            "no address is served with TLS",
+            "write --listen tls:host:port, or leave the TLS options out",
+        )
+    credentials = tls.credentials()
+    if tls.client_ca is None and not all(target.is_loopback for target in wanted):
+        _log.warning("clients are not asked for certificates: whoever reaches %s can read prompts", wanted[0])
+    return credentials
+
+
+def _add_port(server: grpc.aio.Server, target: Target, credentials: grpc.ServerCredentials | None = None) -> int:
     try:
+        if credentials is not None:
+            return server.add_secure_port(target.grpc, credentials)
         return server.add_insecure_port(target.grpc)
     except RuntimeError as error:
         raise FeaturewatchError(

@@ -42,6 +42,11 @@ def test_targets(text: str, shown: str, loopback: bool) -> None:
     target = Target.parse(text)
     assert str(target) == target.grpc == shown
     assert target.is_loopback is loopback
+    assert not target.tls
+    if not target.is_unix:
+        encrypted = Target.parse(f"tls:{text}")
+        assert (str(encrypted), encrypted.grpc, encrypted.tls) == (f"tls:{shown}", shown, True)
+        assert encrypted.is_loopback is loopback
 
 
 def test_a_relative_socket_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,13 +57,15 @@ def test_a_relative_socket_path_becomes_absolute(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "unix:<path> or host:port"),
+        ("", "unix:<path>, host:port or tls:host:port"),
         ("unix:", "must be followed by a path"),
-        ("localhost", "unix:<path> or host:port"),
-        ("localhost:", "unix:<path> or host:port"),
+        ("localhost", "unix:<path>, host:port or tls:host:port"),
+        ("localhost:", "unix:<path>, host:port or tls:host:port"),
         ("localhost:70000", "port 70000 is above 65535"),
-        ("http://localhost:1", "unix:<path> or host:port"),
-        ("::1:80", "unix:<path> or host:port"),
+        ("http://localhost:1", "unix:<path>, host:port or tls:host:port"),
+        ("tls:unix:/run/fw.sock", "unix:<path>, host:port or tls:host:port"),
+        ("tls:7710", "unix:<path>, host:port or tls:host:port"),
+        ("::1:80", "unix:<path>, host:port or tls:host:port"),
         ("unix:/" + "x" * 107, "of 108 bytes"),
     ],
 )

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from monitor.cli.demo.processes import Child
 from monitor.errors import FeaturewatchError
-from monitor.rpc import CHANNEL_OPTIONS
+from monitor.rpc import Target, open_channel
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def start_vllm(setting: Setting) -> Child:
 
 def sidecar_ready(target: str) -> bool:
     """True when the sidecar's health service says SERVING."""
-    with grpc.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+    with open_channel(Target.parse(target)) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
         except grpc.RpcError:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 import grpc
 
-from monitor.rpc import CHANNEL_OPTIONS
+from monitor.rpc import Target, open_channel
 from monitor.v1 import (
     alerts_pb2,
     alerts_pb2_grpc,
@@ -24,7 +24,7 @@ class SidecarView:
 
     def __init__(self, target: str, on_alert: Callable[[alerts_pb2.Alert], None]) -> None:
         self.alerts: list[alerts_pb2.Alert] = []
-        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._channel = open_channel(Target.parse(target))
         self._generations = generations_pb2_grpc.GenerationServiceStub(self._channel)
         self._policies = policies_pb2_grpc.PolicyServiceStub(self._channel)
         self._stream = alerts_pb2_grpc.AlertServiceStub(self._channel).WatchAlerts(alerts_pb2.WatchAlertsRequest())

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.common import SIDECAR_HELP, console, default_socket, err_console, resolve_model
+from monitor.cli.common import (
+    SIDECAR_HELP,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+    client_tls,
+    console,
+    default_socket,
+    err_console,
+    resolve_model,
+)
 from monitor.cli.verify import canaries
 from monitor.cli.verify.checks import (
     TOLERANCES,
@@ -22,7 +32,7 @@ from monitor.cli.verify.report import as_json, table
 from monitor.cli.verify.sidecar_side import Rows, SidecarSide
 from monitor.cli.verify.truth import Truth
 from monitor.errors import FeaturewatchError
-from monitor.rpc import CHANNEL_OPTIONS, Target
+from monitor.rpc import Target, open_channel
 from monitor.v1.policies_pb2 import TapStatus
 
 
@@ -42,6 +52,9 @@ def verify(  # noqa: PLR0917 -- typer: one parameter an option
     device: Annotated[str, typer.Option(help="Where the reference runs: cpu, cuda, ...")] = "cpu",
     api_key: Annotated[str, typer.Option(envvar="OPENAI_API_KEY", help="Of the model server.")] = "",
     json: Annotated[bool, typer.Option("--json", help="One line of JSON instead of the table.")] = False,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Check a running deployment: does the monitor see what the model computes, all of it, at what cost?
 
@@ -49,10 +62,8 @@ def verify(  # noqa: PLR0917 -- typer: one parameter an option
     Hugging Face, sends them again to meet the prefix cache, and looks at coverage, self-test and overhead. Exits with
     1 if anything is wrong.
     """
-    import grpc
-
     target = Target.parse(sidecar or default_socket())
-    with grpc.insecure_channel(target.grpc, options=CHANNEL_OPTIONS) as channel:
+    with open_channel(target, client_tls(target, tls_ca, tls_cert, tls_key)) as channel:
         checks = _run(
             canaries.Server(server, api_key),
             SidecarSide(channel, target),
