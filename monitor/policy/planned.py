@@ -21,7 +21,7 @@ VALUES: dict[str, frozenset[str]] = {
     "spec.match.phases[]": frozenset({"reasoning"}),
     "spec.detectors[].source.saeLatents.combine": frozenset({"any", "all", "k_of_n"}),
     "spec.detectors[].aggregate.kind": frozenset({"count_over", "cusum", "mean"}),
-    "spec.rules[].actions[]": frozenset({"trace", "capture", "annotate", "escalate", "steer", "stop"}),
+    "spec.rules[].actions[]": frozenset({"trace", "annotate", "escalate", "steer", "stop"}),
     "spec.record.content": frozenset({"hash", "redacted"}),
 }
 

@@ -162,7 +162,15 @@ class Rule(_Fields):
     )
     hold: str = Field("1 token", alias="for", strict=True, pattern=r"^[1-9][0-9]{0,5} tokens?$")
     severity: Literal["informational", "low", "medium", "high", "critical"]
-    actions: tuple[Literal["alert"], ...] = Field(("alert",), min_length=1)
+    actions: tuple[Literal["alert", "capture"], ...] = Field(
+        ("alert",), min_length=1, description="capture: what the whole SAEs say of the generation goes into its record."
+    )
+
+    @model_validator(mode="after")
+    def _actions_fit(self) -> Self:
+        rules.each_once("actions", self.actions)
+        rules.alert_among(self.actions)
+        return self
 
     @property
     def hold_tokens(self) -> int:
@@ -184,6 +192,11 @@ class Spec(_Fields):
     on_unseen: Literal["accept", "alert", "reread"] = Field(
         "accept", description="What to do about tokens that the tap cannot see and whose verdicts are not known."
     )
+
+    @model_validator(mode="after")
+    def _captures_are_kept(self) -> Self:
+        rules.content_for_captures([rule.actions for rule in self.rules], self.record.content)
+        return self
 
 
 class PolicyDocument(_Fields):

@@ -56,6 +56,23 @@ def hits_of_n(hits: int, n: int) -> None:
         refuse(f"there are {n} benign generations, so at most {n} hits", "correct hits or n", "hits", hits)
 
 
+def alert_among(actions: Sequence[str]) -> None:
+    if "alert" not in actions:
+        refuse("a rule that fires alerts", "add alert to the actions", "actions", list(actions))
+
+
+def content_for_captures(actions_of_rules: Sequence[Sequence[str]], content: str) -> None:
+    """Text can be guessed from the latents of its tokens."""
+    for index, actions in enumerate(actions_of_rules):
+        if "capture" in actions and content != "full":
+            refuse(
+                f"captures go into records with content, record.content is {content}",
+                "remove capture, or set record.content to full",
+                f"rules[{index}].actions",
+                list(actions),
+            )
+
+
 def below_policy(file: str) -> str:
     """Probe files lie beside the policy or below: a policy text must not reach for other files."""
     path = PurePosixPath(file)

@@ -158,6 +158,10 @@ def test_all_problems_are_told_at_once_in_order_of_lines() -> None:
         ("owner: oncall@example.org", "owner:", "metadata.owner", "no value"),
         ("owner: oncall@example.org", "owner: 3", "metadata.owner", "must be text"),
         ("revision: 3", "revision: 3, revision: 4", "metadata.revision", "already given in line 3"),
+        ("actions: [alert]", "actions: [alert, alert]", "spec.rules[1].actions[1]", "given once"),
+        ("actions: [alert]", "actions: [capture]", "spec.rules[1].actions", "a rule that fires alerts"),
+        ("actions: [alert]", "actions: [alert, capture]", "spec.rules[1].actions", "record.content is none"),
+        ("actions: [alert]", "actions: [alert, capt]", "spec.rules[1].actions[1]", "'alert' or 'capture'"),
         ("record: {content: none}", "record: none", "spec.record", "block of fields"),
     ],
 )

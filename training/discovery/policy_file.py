@@ -111,7 +111,7 @@ def policy_text(
                     "when": choice.when,
                     "for": "1 token",
                     "severity": "high",
-                    "actions": ["alert"],
+                    "actions": ["alert", "capture"],
                 }
             ],
             "record": {"content": "full"},
