@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from monitor.rpc import ints_from_bytes
+from monitor.tap.record import PREFIX_CACHE
 from support.recording_sidecar import RecordedRequest, RecordingSidecar
 from support.reference import Reference, relative_error
+from support.stepped_engine import Played, Traced
 
 TOLERANCE = 1e-4
 
@@ -35,6 +37,41 @@ def check_request(
         assert recorded.end.positions == len(answered) - 1, name
         assert tail == output[-1:], name
     assert [recorded.token_ids[position] for position in observed] == [answered[position] for position in observed]
+    return _check_rows(recorded, answered, reference)
+
+
+def check_played(recorder: RecordingSidecar, played: Played, reference: Reference) -> float:
+    """Asserts of every request that vLLM's scheduler ran that the sidecar was told exactly what was computed, with the
+    right tokens and residuals, and nothing else; returns the largest relative error."""
+    recorder.wait_for(
+        lambda seen: (
+            played.requests.keys() <= {request.begin.request_id for request in seen.requests.values() if request.end}
+        ),
+        "ends",
+    )
+    assert recorder.breaches == []
+    by_id = {recorded.begin.request_id: recorded for recorded in recorder.requests.values()}
+    return max((check_traced(by_id[name], traced, reference) for name, traced in played.requests.items()), default=0.0)
+
+
+def check_traced(recorded: RecordedRequest, traced: Traced, reference: Reference) -> float:
+    """Asserts that a request was reported as the scheduler ran it: a row for each position that was computed, with the
+    token that was accepted there; a prefix cache gap for each that was not; returns the largest relative error."""
+    name, passed = recorded.begin.request_id, traced.passed
+    assert recorded.end is not None, name
+    assert recorded.prompt == traced.prompt, name
+    assert recorded.token_ids == {at: traced.sequence[at] for at, computed in enumerate(passed) if computed}, name
+    gaps = [(first + offset, reason) for first, count, reason in recorded.gaps for offset in range(count)]
+    assert gaps == [(at, PREFIX_CACHE) for at, computed in enumerate(passed) if not computed], name
+    assert recorded.end.positions == len(passed), name
+    tail = ints_from_bytes(recorded.end.tail_token_ids, "tail").tolist()
+    assert tail == traced.sampled[max(len(passed) - len(traced.prompt), 0) :], name
+    return _check_rows(recorded, traced.sequence, reference)
+
+
+def _check_rows(recorded: RecordedRequest, answered: list[int], reference: Reference) -> float:
+    """Compares a request's residuals, if any, with those of its tokens; returns the largest relative error."""
+    name, observed = recorded.begin.request_id, sorted(recorded.token_ids)
     if not observed:
         return 0.0
     expected_lnd = reference.residuals(answered[: max(observed) + 1])

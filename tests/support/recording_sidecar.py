@@ -61,7 +61,11 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
     """
 
     def __init__(
-        self, target: str, plan: tap_pb2.WatchPlan, acknowledge: Callable[[int], bool] = lambda seq: True
+        self,
+        target: str,
+        plan: tap_pb2.WatchPlan,
+        acknowledge: Callable[[int], bool] = lambda seq: True,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.session_id = uuid.uuid4().hex
         self._target = target
@@ -77,7 +81,11 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
         self._changed = threading.Condition()
         self._server = grpc.server(futures.ThreadPoolExecutor(4), options=SERVER_OPTIONS)
         tap_pb2_grpc.add_TapServiceServicer_to_server(self, self._server)
-        assert self._server.add_insecure_port(target), target
+        if credentials is None:
+            self.port = self._server.add_insecure_port(target)
+        else:
+            self.port = self._server.add_secure_port(target, credentials)
+        assert self.port, target
         self._server.start()
 
     def Stream(  # noqa: N802 -- gRPC's name
@@ -134,6 +142,12 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
         """Requests with this external id, in the order of their internal ids."""
         found = [request for request in self.requests.values() if request.begin.external_id == external_id]
         return sorted(found, key=lambda request: request.begin.request_id)
+
+    def forget(self) -> None:
+        """Forgets all requests and breaches. Call it while the tap has nothing to say."""
+        with self._changed:
+            self.requests.clear()
+            self.breaches.clear()
 
     def ended(self, external_ids: list[str]) -> bool:
         """True when each of them is known and everything under its name has ended."""
