@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 from monitor.tap.book import RequestBook
 from monitor.tap.config import TapConfig, read_config
 from monitor.tap.connection import Link
 from monitor.tap.encode import make_encoder
-from monitor.tap.engine import check_engine, describe_engine, num_layers, salt_compile_cache
+from monitor.tap.engine import check_engine, describe_engine, num_layers, prefix_block_size, salt_compile_cache
 from monitor.tap.external_id import external_id
 from monitor.tap.log import logger
 from monitor.tap.op import OP_REVISION
@@ -52,10 +53,35 @@ def attach(worker: Any, vllm_config: Any) -> None:
     salt_compile_cache(vllm_config, config, OP_REVISION)
     adapter = RunnerV1(worker.model_runner)
     engine = describe_engine(vllm_config, vllm.__version__, adapter.device.type, rank)
-    adapter.on_model_loaded(lambda: _start(adapter, config, engine))
+
+    def on_model_loaded() -> None:
+        publisher = _start(adapter, config, engine)
+
+        def on_kv_cache(kv_cache_config: Any) -> None:
+            # Not before: Hello tells the block size.
+            engine.prefix_block_size = prefix_block_size(vllm_config, kv_cache_config)
+            publisher.start()
+
+        _once_kv_cache_is_made(worker, on_kv_cache)
+
+    adapter.on_model_loaded(on_model_loaded)
 
 
-def _start(adapter: RunnerAdapter, config: TapConfig, engine: Any) -> None:
+def _once_kv_cache_is_made(worker: Any, callback: Callable[[Any], None]) -> None:
+    original = worker.initialize_from_config
+
+    def initialize_from_config(kv_cache_config: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(kv_cache_config, *args, **kwargs)
+        # The class's method shows again.
+        del worker.initialize_from_config
+        callback(kv_cache_config)
+        return result
+
+    worker.initialize_from_config = initialize_from_config
+
+
+def _start(adapter: RunnerAdapter, config: TapConfig, engine: Any) -> Publisher:
+    """Everything but the publisher's thread."""
     sites = install_sites(
         adapter.model,
         config.hook_points,
@@ -103,7 +129,6 @@ def _start(adapter: RunnerAdapter, config: TapConfig, engine: Any) -> None:
     )
     tap = Tap(make_encoder(sites), book, publisher, stats, leave)
     adapter.attach(tap, shut_down)
-    publisher.start()
     for site in sites:
         logger.info("featurewatch: tapping %s at the %s", site.hook_point, site.where)
     logger.info(
@@ -113,3 +138,4 @@ def _start(adapter: RunnerAdapter, config: TapConfig, engine: Any) -> None:
         config.queue_frames,
         config.queue_mib,
     )
+    return publisher

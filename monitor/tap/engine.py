@@ -108,7 +108,7 @@ def describe_engine(vllm_config: Any, version: str, device: str, tensor_parallel
         revision=str(model.revision or ""),
         dtype=str(model.dtype).removeprefix("torch."),
         quantization=str(model.quantization or "none"),
-        kv_cache_dtype=str(vllm_config.cache_config.cache_dtype),
+        kv_cache_dtype=_kv_cache_dtype(vllm_config.cache_config),
         tokenizer="" if model.skip_tokenizer_init else str(model.tokenizer or ""),
         execution="eager" if int(vllm_config.compilation_config.mode or 0) == 0 else "compiled",
         runner="v1",
@@ -121,6 +121,26 @@ def describe_engine(vllm_config: Any, version: str, device: str, tensor_parallel
         data_parallel_rank=int(getattr(parallel, "data_parallel_index", parallel.data_parallel_rank)),
         device=device,
     )
+
+
+def prefix_block_size(vllm_config: Any, kv_cache_config: Any) -> int:
+    """Tokens to a multiple of which prefix-cache hits come; 0 when there are none.
+
+    Args:
+        kv_cache_config: what the engine core hands to the scheduler and to every worker. Only there it is final: cache
+            groups of different block sizes, and platforms, decide after the weights are loaded.
+    """
+    if not vllm_config.cache_config.enable_prefix_caching:
+        return 0
+    return int(kv_cache_config.cache_hit_alignment_tokens or kv_cache_config.hash_block_size or 0)
+
+
+def _kv_cache_dtype(cache_config: Any) -> str:
+    """As it was when first asked. Layers of some models change it while they are made; the scheduler asks after that,
+    the worker before, and both must name prefixes alike. In one process they share the object, in two each asks its own
+    unchanged copy."""
+    kept: str = vars(cache_config).setdefault("_featurewatch_kv_cache_dtype", str(cache_config.cache_dtype))
+    return kept
 
 
 def num_layers(vllm_config: Any) -> int:

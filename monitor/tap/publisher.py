@@ -43,6 +43,9 @@ class Publisher:
 
     def close(self, timeout: float) -> None:
         """Sends what is waiting if the sidecar is there, for at most `timeout` seconds in all, and ends the threads."""
+        if self._thread.ident is None:
+            # The engine ended before its KV cache was made.
+            return
         link, deadline = self._link, time.monotonic() + timeout
         with link.changed:
             while (
