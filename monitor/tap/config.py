@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from monitor.errors import FeaturewatchError
-from monitor.rpc import Target
+from monitor.rpc import ClientTls, Target
 from monitor.sae import HookPoint
 
 ADDITIONAL_CONFIG_KEY: Final = "featurewatch"
@@ -19,7 +20,16 @@ ENV_ALLOW_UNPROVEN: Final = "FEATUREWATCH_ALLOW_UNPROVEN_ENGINE"
 _EXAMPLE: Final = (
     'write --additional-config \'{"featurewatch": {"sidecar": "unix:/run/fw.sock", "hook_points": ["resid_post.14"]}}\''
 )
-_KNOWN: Final = ("sidecar", "hook_points", "allow_unproven_engine", "queue_frames", "queue_mib")
+_TLS: Final = ("tls_ca", "tls_cert", "tls_key")
+_KNOWN: Final = (
+    "sidecar",
+    "hook_points",
+    *_TLS,
+    "allow_unproven_engine",
+    "queue_frames",
+    "queue_mib",
+    "recorder_mib",
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class TapConfig:
         allow_unproven_engine: attach to a vLLM version that this tap was not proven on.
         queue_frames: most frames that wait for the sidecar, sent and unacknowledged ones included.
         queue_mib: most MiB that these frames hold.
+        tls: for a `tls:` sidecar: whom the tap trusts and what it shows.
+        recorder_mib: most MiB that the flight recorder holds over all hook points, on the engine's device; 0: none.
     """
 
     sidecar: Target
@@ -39,6 +51,8 @@ class TapConfig:
     allow_unproven_engine: bool = False
     queue_frames: int = 1024
     queue_mib: int = 64
+    recorder_mib: int = 64
+    tls: ClientTls = field(default_factory=ClientTls)
 
 
 def read_config(additional_config: Any, environ: Mapping[str, str]) -> TapConfig | None:
@@ -47,13 +61,14 @@ def read_config(additional_config: Any, environ: Mapping[str, str]) -> TapConfig
     Args:
         additional_config: vLLM's `additional_config`; its key ``featurewatch`` goes before the environment.
         environ: `FEATUREWATCH_SIDECAR`, `FEATUREWATCH_HOOK_POINTS` (comma separated),
-            `FEATUREWATCH_ALLOW_UNPROVEN_ENGINE` (``1``).
+            `FEATUREWATCH_ALLOW_UNPROVEN_ENGINE` (``1``). Files of TLS that the key does not name are taken from
+            `FEATUREWATCH_TLS_CA`, `FEATUREWATCH_TLS_CERT` and `FEATUREWATCH_TLS_KEY`.
 
     Raises:
         FeaturewatchError: a setting is missing, unknown or malformed.
     """
     if isinstance(additional_config, Mapping) and ADDITIONAL_CONFIG_KEY in additional_config:
-        return _from_mapping(additional_config[ADDITIONAL_CONFIG_KEY])
+        return _from_mapping(additional_config[ADDITIONAL_CONFIG_KEY], environ)
     settings: dict[str, Any] = {}
     if environ.get(ENV_SIDECAR):
         settings["sidecar"] = environ[ENV_SIDECAR]
@@ -62,10 +77,12 @@ def read_config(additional_config: Any, environ: Mapping[str, str]) -> TapConfig
     if not settings:
         return None
     settings["allow_unproven_engine"] = environ.get(ENV_ALLOW_UNPROVEN, "0") in ("1", "true")
-    return _from_mapping(settings, source=f"environment ({ENV_SIDECAR}, {ENV_HOOK_POINTS})")
+    return _from_mapping(settings, environ, source=f"environment ({ENV_SIDECAR}, {ENV_HOOK_POINTS})")
 
 
-def _from_mapping(settings: Any, source: str = "additional_config.featurewatch") -> TapConfig:
+def _from_mapping(
+    settings: Any, environ: Mapping[str, str], source: str = "additional_config.featurewatch"
+) -> TapConfig:
     if not isinstance(settings, Mapping):
         raise FeaturewatchError(f"{source} of type {type(settings).__name__}", "it must be a JSON object", _EXAMPLE)
     for key in settings:
@@ -89,13 +106,39 @@ def _from_mapping(settings: Any, source: str = "additional_config.featurewatch")
         raise FeaturewatchError(
             f"allow_unproven_engine {allow!r} in {source}", "it is true or false", "write true without quotes"
         )
+    sidecar = Target.parse(settings["sidecar"])
     return TapConfig(
-        sidecar=Target.parse(settings["sidecar"]),
+        sidecar=sidecar,
         hook_points=tuple(sorted({HookPoint.parse(name) for name in names})),
         allow_unproven_engine=allow,
         queue_frames=_whole(settings, "queue_frames", source, low=8, high=1_000_000),
         queue_mib=_whole(settings, "queue_mib", source, low=1, high=65_536),
+        recorder_mib=_whole(settings, "recorder_mib", source, low=0, high=65_536),
+        tls=_tls(settings, sidecar, environ, source),
     )
+
+
+def _tls(settings: Mapping[str, Any], sidecar: Target, environ: Mapping[str, str], source: str) -> ClientTls:
+    given = {key: settings[key] for key in _TLS if key in settings}
+    for key, value in given.items():
+        if not isinstance(value, str) or not value:
+            raise FeaturewatchError(f"{key} {value!r} in {source}", "it is the path of a PEM file", "name the file")
+        if not sidecar.tls:
+            raise FeaturewatchError(
+                f"{key} {value!r} in {source} with sidecar {sidecar}",
+                "that address is reached without TLS",
+                'write "sidecar": "tls:host:port", or leave the TLS settings out',
+            )
+    if not sidecar.tls:
+        return ClientTls()
+    found = ClientTls.from_environ(environ)
+    own = found if "tls_cert" not in given and "tls_key" not in given else _own(given)
+    return ClientTls(Path(given["tls_ca"]) if "tls_ca" in given else found.ca, own.cert, own.key)
+
+
+def _own(given: Mapping[str, str]) -> ClientTls:
+    cert, key = (Path(given[name]) if name in given else None for name in ("tls_cert", "tls_key"))
+    return ClientTls(cert=cert, key=key)
 
 
 def _whole(settings: Mapping[str, Any], key: str, source: str, *, low: int, high: int) -> int:

@@ -8,8 +8,9 @@ from typing import Final
 
 import grpc
 
-from monitor.tap.connection import Connection, Link
+from monitor.tap.connection import Connection
 from monitor.tap.cores import allow_cores, cores_of_parent
+from monitor.tap.link import Link
 from monitor.tap.record import Step
 
 BACKOFF_SECONDS: Final = (0.05, 1.0)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.certificates import Authority
 from support.recording_sidecar import RecordingSidecar, identity_plan
 
-from monitor.rpc import MAX_MESSAGE_BYTES, Target
+from monitor.rpc import MAX_MESSAGE_BYTES, ClientTls, ServerTls, Target
 from monitor.sae import HookPoint
-from monitor.tap.connection import Link
+from monitor.tap.link import Link
 from monitor.tap.outbox import Outbox
 from monitor.tap.plan import ActivePlan, prepare_plan
 from monitor.tap.publisher import Publisher
@@ -40,7 +41,9 @@ class _Rows:
 class Harness:
     """A publisher whose engine is the test."""
 
-    def __init__(self, target: str, *, max_frames: int = 64, max_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, target: str, *, max_frames: int = 64, max_bytes: int = 1 << 20, tls: ClientTls | None = None
+    ) -> None:
         self.target = target
         self.site = Site(HookPoint(1), torch.zeros(8, WIDTH), torch.zeros(1, dtype=torch.int64), "", None)
         self.plan: ActivePlan | None = None
@@ -49,6 +52,7 @@ class Harness:
         self.publisher = Publisher(
             Link(
                 target=Target.parse(target),
+                tls=tls or ClientTls(),
                 tap_id="tap",
                 engine=engine_pb2.EngineInfo(name="vllm"),
                 hook_points=[HOOK_POINT],
@@ -250,3 +254,44 @@ def _eventually(condition: object, seconds: float = 60.0) -> bool:
             return True
         waited.wait(0.01)
     return False
+
+
+def test_a_tap_speaks_through_mutual_tls_and_takes_a_renewed_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server, client = authority.issue("server"), authority.issue("client", expired=True)
+    credentials = ServerTls(server.cert, server.key, authority.ca).credentials()
+    sidecar = RecordingSidecar("127.0.0.1:0", identity_plan([HOOK_POINT], WIDTH), credentials=credentials)
+    tls = ClientTls(authority.ca, client.cert, client.key)
+    harness = Harness(f"tls:127.0.0.1:{sidecar.port}", tls=tls)
+    try:
+        harness.begin(1)
+        # The sidecar does not let in who shows an expired certificate; it is read again at each attempt.
+        authority.issue("client")
+        harness.wait_plan()
+        harness.rows(1, 5)
+        harness.end(1)
+        sidecar.wait_for(lambda seen: seen.ended(["r1"]), "end")
+        assert sidecar.named("r1")[0].observed == 5
+        assert sidecar.breaches == []
+    finally:
+        harness.publisher.close(1.0)
+        sidecar.stop()
+
+
+def test_a_tap_sends_nothing_to_a_sidecar_that_it_does_not_trust(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Authority(tmp_path, "theirs").issue("server")
+    credentials = ServerTls(server.cert, server.key).credentials()
+    sidecar = RecordingSidecar("127.0.0.1:0", identity_plan([HOOK_POINT], WIDTH), credentials=credentials)
+    harness = Harness(f"tls:127.0.0.1:{sidecar.port}", tls=ClientTls(ca=Authority(tmp_path, "ours").ca))
+    try:
+        harness.begin(1)
+        deadline = threading.Event()
+        while "CERTIFICATE_VERIFY_FAILED" not in caplog.text:
+            assert not deadline.wait(0.05)
+        assert sidecar.hellos == []
+        assert harness.plan is None
+    finally:
+        harness.publisher.close(1.0)
+        sidecar.stop()
