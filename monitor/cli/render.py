@@ -41,6 +41,10 @@ def alert_line(alert: Alert) -> Text:
         line.append(" (shadow)", style="dim")
     line.append(f"  {printable_line(alert.external_id or alert.request_id)}", style="cyan")
     line.append(f"  token {alert.position} {_quoted(alert)} in {name_of(Phase, alert.phase)}")
+    if alert.restored:
+        line.append(" (restored)", style="dim")
+    if alert.unseen_positions:
+        line.append(f"  {alert.unseen_positions} positions unseen", style="red")
     reading = leading_reading(alert)
     if reading is not None:
         line.append(f"  {printable_line(reading.detector)} {reading.score:.3g}", style="red")
@@ -61,7 +65,9 @@ def render_generation(record: GenerationRecord) -> RenderableType:
             fired.setdefault(alert.position, []).append(alert.rule)
         parts += [Text(), Transcript(record, _scale(record), fired)]
     for alert in record.alerts[:_SHOWN_ALERTS]:
-        parts += [_rule(alert), Padding(_readings(alert.readings), (0, 0, 1, 2), expand=False)]
+        parts.append(_rule(alert))
+        if alert.readings:
+            parts.append(Padding(_readings(alert.readings), (0, 0, 1, 2), expand=False))
         if any(reading.contributions for reading in alert.readings):
             parts.append(Padding(_evidence(alert.readings), (0, 0, 0, 2), expand=False))
         parts.append(Text())
@@ -137,7 +143,12 @@ def _rule(alert: Alert) -> Text:
     text = Text()
     text.append(printable_line(f"{alert.policy}/{alert.rule}"), style="bold red")
     text.append(f" fired at token {alert.position} {_quoted(alert)} in the {name_of(Phase, alert.phase)}")
-    text.append(f", {alert.latency_nanos / 1e6:.1f} ms after its forward pass")
+    if alert.restored:
+        text.append(", known from an earlier request with the same prefix")
+    elif alert.unseen_positions:
+        text.append(f", {alert.unseen_positions} positions from there on were not seen")
+    else:
+        text.append(f", {alert.latency_nanos / 1e6:.1f} ms after its forward pass")
     if alert.runbook:
         text.append(f"\n  runbook {printable_line(alert.runbook)}")
     return text

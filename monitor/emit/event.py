@@ -63,6 +63,10 @@ def alert_event(alert: Alert) -> Event:
         "latency_ms": round(alert.latency_nanos / 1e6, 3),
         "runbook": alert.runbook,
     }
+    if alert.restored:
+        fields["restored"] = 1
+    if alert.unseen_positions:
+        fields["unseen_positions"] = alert.unseen_positions
     reading = leading_reading(alert)
     if reading is not None:
         fields |= {

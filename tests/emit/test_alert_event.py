@@ -46,6 +46,14 @@ def test_an_event_is_one_line_of_flat_json() -> None:
     assert Event.from_line(event.line) == event
 
 
+def test_what_was_restored_or_not_seen_says_so() -> None:
+    restored, unseen = make_alert(), Alert(alert_id="u", rule="on-unseen", unseen_positions=64)
+    restored.restored = True
+    assert alert_event(restored).fields["restored"] == 1
+    assert alert_event(unseen).fields["unseen_positions"] == 64
+    assert {"restored", "unseen_positions"}.isdisjoint(alert_event(make_alert()).fields)
+
+
 def test_the_leading_reading_is_in_the_highest_state() -> None:
     reading = leading_reading(make_alert())
     assert reading is not None
