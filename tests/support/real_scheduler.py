@@ -17,7 +17,7 @@ class RealScheduler:
     Args:
         featurewatch: the tap's configuration, or None for none.
         blocks: of the KV cache.
-        config: more fields of vLLM's `SchedulerConfig` and `CacheConfig`, by name.
+        budget: tokens a step.
     """
 
     def __init__(
@@ -26,7 +26,6 @@ class RealScheduler:
         *,
         blocks: int = 100,
         prefix_caching: bool = True,
-        kv_transfer: Any = None,
         budget: int = 512,
         sequences: int = 16,
     ) -> None:
@@ -54,7 +53,6 @@ class RealScheduler:
             ),
             cache_config=cache,
             device_config=DeviceConfig("cpu"),
-            kv_transfer_config=kv_transfer,
             additional_config={"featurewatch": featurewatch} if featurewatch else {},
         )
         cache.block_size = BLOCK
@@ -62,6 +60,8 @@ class RealScheduler:
         groups = [KVCacheGroupSpec(["layer"], spec)]
         layout = KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=groups)
         layout.hash_block_size = layout.cache_hit_alignment_tokens = BLOCK
+        # As vLLM's metrics show the prefix cache.
+        self.lookups_counted = self.tokens_hit = 0
         init_none_hash(sha256)
         self._hasher = get_request_block_hasher(BLOCK, sha256)
         self.scheduler = Scheduler(
@@ -104,7 +104,9 @@ class RealScheduler:
             req_id_to_index={name: index for index, name in enumerate(names)},
             sampled_token_ids=sampled,
         )
-        self.scheduler.update_from_output(output, answer)
+        stats = next(iter(self.scheduler.update_from_output(output, answer).values())).scheduler_stats
+        self.lookups_counted += stats.prefix_cache_stats.requests
+        self.tokens_hit += stats.prefix_cache_stats.hits
         return output
 
     def run(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The entry point: one wrapped method, and nothing at all without configuration."""
+"""The entry point: two wrapped methods, and nothing at all without configuration."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ class Wrapper:
         self.worker.model_runner = "made"
 
 
+class Scheduler:
+    """As vLLM's."""
+
+    def __init__(self, vllm_config: Any, kv_cache_config: Any) -> None:
+        self.vllm_config, self.kv_cache_config = vllm_config, kv_cache_config
+
+
+class AsyncScheduler(Scheduler):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
 @pytest.fixture
 def wrapper_class(monkeypatch: pytest.MonkeyPatch) -> type[Wrapper]:
     """vLLM's module, replaced, with the plugin registered twice as vLLM may do."""
@@ -33,15 +45,19 @@ def wrapper_class(monkeypatch: pytest.MonkeyPatch) -> type[Wrapper]:
 
     module: Any = ModuleType("vllm.v1.worker.worker_base")
     module.WorkerWrapperBase = Fresh
-    for name in ("vllm", "vllm.v1", "vllm.v1.worker"):
+    scheduler: Any = ModuleType("vllm.v1.core.sched.scheduler")
+    scheduler.Scheduler = Scheduler
+    monkeypatch.setattr(Scheduler, "__init__", Scheduler.__init__)
+    for name in ("vllm", "vllm.v1", "vllm.v1.worker", "vllm.v1.core", "vllm.v1.core.sched"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, scheduler.__name__, scheduler)
     for name in ("FEATUREWATCH_SIDECAR", "FEATUREWATCH_HOOK_POINTS"):
         monkeypatch.delenv(name, raising=False)
     plugin.register()
-    once = Fresh.init_device
+    once = Fresh.init_device, Scheduler.__init__
     plugin.register()
-    assert Fresh.init_device is once
+    assert (Fresh.init_device, Scheduler.__init__) == once
     return Fresh
 
 
@@ -51,6 +67,9 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     module: Any = ModuleType("monitor.tap.attach")
     module.attach = lambda worker, vllm_config: calls.append(worker.model_runner)
     monkeypatch.setitem(sys.modules, "monitor.tap.attach", module)
+    beside: Any = ModuleType("monitor.tap.scheduler_side")
+    beside.attach_scheduler = lambda scheduler, vllm_config: calls.append((scheduler.kv_cache_config, vllm_config))
+    monkeypatch.setitem(sys.modules, "monitor.tap.scheduler_side", beside)
     return calls
 
 
@@ -61,12 +80,21 @@ def test_without_configuration_nothing_is_attached(
     wrapper = wrapper_class(additional)
     wrapper.init_device()
     assert wrapper.worker.model_runner == "made"
+    Scheduler(wrapper.vllm_config, kv_cache_config="layout")
     assert attached == []
 
 
 def test_the_tap_is_attached_after_the_runner_was_made(wrapper_class: type[Wrapper], attached: list[Any]) -> None:
     wrapper_class({"featurewatch": {}}).init_device()
     assert attached == ["made"]
+
+
+@pytest.mark.usefixtures("wrapper_class")
+@pytest.mark.parametrize("kind", [Scheduler, AsyncScheduler])
+def test_a_scheduler_is_attended_once_it_is_made_also_a_subclass(kind: type[Scheduler], attached: list[Any]) -> None:
+    config = SimpleNamespace(additional_config={"featurewatch": {}})
+    kind(vllm_config=config, kv_cache_config="layout")
+    assert attached == [("layout", config)]
 
 
 def test_the_environment_configures_too(

@@ -1,0 +1,145 @@
+"""Whether a request may use what the engine's prefix cache holds of it.
+
+Where a policy says `onUnseen: reread`, a cached prefix is used only if the sidecar holds detector state for its end.
+Otherwise the request reads nothing from the cache, as with `SamplingParams.skip_reading_prefix_cache`, and all of its
+positions are observed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from monitor.rpc.prefix_chain import PrefixChain, prefix_root
+from monitor.tap.log import RateLimitedLog
+from monitor.tap.request_labels import labels_of
+from monitor.v1 import engine_pb2
+
+_MEMORY: Final = "_featurewatch_prefix"
+
+
+class KnownPrefixes(Protocol):
+    """`monitor.tap.prefix_watch.PrefixWatch`, as the gate reads it."""
+
+    @property
+    def active(self) -> bool: ...
+
+    @property
+    def lost(self) -> bool: ...
+
+    def __contains__(self, prefix_hash: bytes) -> bool: ...
+
+
+@dataclass
+class GateStats:
+    """Requests by what became of their first hit; a request whose prefix is refused and later found known is in both.
+
+    Attributes:
+        known: used, with detector state in the sidecar.
+        reread: refused; the request was computed in full.
+        reread_tokens: tokens of the refused hits.
+        unchecked: used while the sidecar was away: not observed.
+    """
+
+    known: int = 0
+    reread: int = 0
+    reread_tokens: int = 0
+    unchecked: int = 0
+
+    def summary(self) -> str:
+        return (
+            f"prefix hits: {self.known} with known state, {self.reread} computed again ({self.reread_tokens} tokens), "
+            f"{self.unchecked} unchecked"
+        )
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is kept with a request.
+
+    Attributes:
+        hashes: of its full blocks, as far as they were needed.
+        asked_to_skip: the request's own wish to skip the cache, while the gate's is in its place.
+        counted: verdicts that are in the statistics.
+    """
+
+    chain: PrefixChain
+    hashes: list[bytes] = field(default_factory=list)
+    asked_to_skip: bool | None = None
+    counted: set[str] = field(default_factory=set)
+
+
+class PrefixGate:
+    """Decides; used by the scheduler's thread only.
+
+    Args:
+        block_size: tokens between boundaries at which state may be known; 0: there are none.
+    """
+
+    def __init__(self, watch: KnownPrefixes, engine: engine_pb2.EngineInfo, block_size: int) -> None:
+        self._watch, self._engine, self._block_size = watch, engine, block_size
+        self._log = RateLimitedLog()
+        self.stats = GateStats()
+
+    def permits(self, request: Any, tokens: int) -> bool:
+        """Whether `request` (vLLM's) may take its first `tokens` tokens from the cache."""
+        if not tokens or request.num_output_tokens:
+            # What it has sampled from was reported when it was computed first, before its preemption.
+            return True
+        if self._watch.active:
+            known = self._is_known(request, tokens)
+            self._count(request, "known" if known else "reread", tokens)
+            return known
+        if self._watch.lost:
+            self._count(request, "unchecked", tokens)
+        return True
+
+    def refuse(self, request: Any) -> None:
+        """Makes the request skip the cache until `reconsider`."""
+        memory = self._memory(request)
+        if memory.asked_to_skip is None:
+            memory.asked_to_skip = bool(request.skip_reading_prefix_cache)
+        request.skip_reading_prefix_cache = True
+
+    def reconsider(self, request: Any) -> None:
+        """Gives the request its own wish back: it waited since the last look-up, or was preempted."""
+        memory: _Memory | None = getattr(request, _MEMORY, None)
+        if memory is not None and memory.asked_to_skip is not None:
+            request.skip_reading_prefix_cache, memory.asked_to_skip = memory.asked_to_skip, None
+
+    def refused(self, request: Any) -> bool:
+        memory: _Memory | None = getattr(request, _MEMORY, None)
+        return memory is not None and memory.asked_to_skip is not None
+
+    def _is_known(self, request: Any, tokens: int) -> bool:
+        if not self._block_size or tokens % self._block_size:
+            return False
+        memory = self._memory(request)
+        if memory.chain.position < tokens:
+            missing = request.all_token_ids[memory.chain.position : tokens]
+            memory.hashes += memory.chain.extend(np.asarray(missing, np.int64))
+        return memory.hashes[tokens // self._block_size - 1] in self._watch
+
+    def _memory(self, request: Any) -> _Memory:
+        memory: _Memory | None = getattr(request, _MEMORY, None)
+        if memory is None:
+            salt_sha256, keys = labels_of(request)
+            lora = request.lora_request
+            root = prefix_root(self._engine, lora.lora_name if lora is not None else "", salt_sha256)
+            memory = _Memory(PrefixChain(root, max(self._block_size, 1), keys))
+            setattr(request, _MEMORY, memory)
+        return memory
+
+    def _count(self, request: Any, verdict: str, tokens: int) -> None:
+        """Once per request and verdict: a request that waits is looked up in every step."""
+        counted = self._memory(request).counted
+        if verdict in counted:
+            return
+        counted.add(verdict)
+        setattr(self.stats, verdict, getattr(self.stats, verdict) + 1)
+        if verdict == "reread":
+            self.stats.reread_tokens += tokens
+        elif verdict == "unchecked":
+            self._log.warn_about("unchecked", "the sidecar is away; cached prefixes are used without being observed")
