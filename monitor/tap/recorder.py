@@ -142,7 +142,7 @@ class FlightRecorder:
         """The request's first run of rows with numbers in [start, stop) that are still there, of at most `most` rows;
         None when there is none."""
         number = max(start, self._reserved - self.rows)
-        while number < stop:
+        while number < stop and handle != _NOBODY:
             slot = number % self.rows
             count = min(stop - number, self.rows - slot, _SCAN_ROWS)
             run = self._run_in(handle, number, slot, count)
