@@ -115,6 +115,9 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
     insecure_tcp: Annotated[
         bool, typer.Option("--insecure-tcp", help="Allow TCP addresses that other machines can reach, without TLS.")
     ] = False,
+    history_mib: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="Memory for token ids and scores of live requests.")
+    ] = 64,
     prefix_state_mib: Annotated[
         int,
         typer.Option(min=0, metavar="MIB", help="Memory for detector state of cached prefixes; 0 keeps none."),
@@ -147,6 +150,7 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         metrics=None if metrics is None else Target.parse(metrics),
         tls=_server_tls(tls_cert, tls_key, tls_client_ca),
         insecure_tcp=insecure_tcp,
+        history_mib=history_mib,
         prefix_state_mib=prefix_state_mib,
         drain_seconds=drain_seconds,
     )
@@ -212,5 +216,7 @@ def _startup(server: Sidecar) -> Table:
         table.add_row("  alerts to", escape(f"{delivery.name}{waiting}"))
     if not server.deliveries:
         table.add_row("  alerts to", "gRPC watchers only")
+    pool = server.history
+    table.add_row("  histories", f"at most {pool.arena.nbytes >> 20} MiB of token ids and scores of live requests")
     table.add_row("  store", escape(f"{server.store.path} ({server.store.count()} flagged generations)"))
     return table

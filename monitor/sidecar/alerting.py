@@ -46,7 +46,7 @@ def build_alert(
     A policy with `record.content: none` sends neither the token nor its id.
     """
     policy, identity = served.policy, request.identity
-    ids = request.log.token_ids_p[max(0, position - _CONTEXT_TOKENS) : position + 1].tolist()
+    ids = request.log.ids(max(0, position - _CONTEXT_TOKENS), position + 1).tolist()
     withheld = policy.document.spec.record.content == "none"
     return Alert(
         alert_id=stable_id("alert", tap_id, identity.handle, identity.request_id, policy.sha256, rule_id, position),

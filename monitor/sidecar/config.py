@@ -33,6 +33,7 @@ class SidecarConfig:
     store: SQLite file of flagged generations.
     tokenizer: folder that overrides the one the tap names.
     alerts_jsonl: file that alerts are appended to.
+    history_mib: memory for token ids and scores of live requests.
     prefix_state_mib: memory for detector state of token prefixes; 0 keeps none.
     metrics: TCP address of /metrics and /healthz; None serves neither.
     tls: certificate and key for `tls:` addresses.
@@ -48,6 +49,7 @@ class SidecarConfig:
     tokenizer: Path | None = None
     alerts_jsonl: Path | None = None
     redis: RedisConfig | None = None
+    history_mib: int = 64
     prefix_state_mib: int = 64
     metrics: Target | None = None
     tls: ServerTls | None = None

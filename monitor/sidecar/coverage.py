@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from monitor.sidecar.totals import Totals
 from monitor.v1.coverage_pb2 import Coverage
 from monitor.v1.generations_pb2 import CoverageGap
@@ -89,6 +92,13 @@ class CoverageBook:
         if faults:
             self.totals.broken += 1
         return faults
+
+    def observed_p(self) -> npt.NDArray[np.bool_]:
+        """Bool [next_position]: where the detectors saw a row."""
+        observed_p = np.ones(self.next_position, np.bool_)
+        for gap in self.gaps:
+            observed_p[gap.first_position : gap.first_position + gap.count] = False
+        return observed_p
 
     def message(self, positions: int | None = None) -> Coverage:
         """As protobuf; `positions` is the total the tap reported, by default what is settled so far."""

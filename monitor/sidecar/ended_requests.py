@@ -32,10 +32,7 @@ def subject_of(request: LiveRequest, *, live: bool) -> Subject:
 
 def observed_positions(request: LiveRequest) -> npt.NDArray[np.bool_]:
     """Bool [positions]: where the detectors saw a row that this request computed."""
-    observed_p = np.zeros(request.coverage.next_position, np.bool_)
-    known_p = request.log.observed_p[: observed_p.size]
-    observed_p[: known_p.size] = known_p
-    return observed_p
+    return request.coverage.observed_p()
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ class Runs:
         """Counts the rows of a frame that could not be judged as dropped, those that were settled included."""
         for run in self.runs:
             run.request.coverage.lose(run.first, run.count, reason)
-            run.request.log.observed_p[run.first : run.first + run.count] = False
         for segment in segments:
             coverage = live[segment.handle].coverage
             _, count = coverage.fresh(segment.first, segment.count)

@@ -17,6 +17,7 @@ from monitor.sidecar.capture import Subject
 from monitor.sidecar.ended_requests import EndedRequests, observed_positions, subject_of
 from monitor.sidecar.frame_rows import Segment, read_activations, read_segments, read_token_ids
 from monitor.sidecar.gap_judge import GapJudge
+from monitor.sidecar.history import HistoryPool, HistoryView
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.opening import LATEST_NANOS, RequestOpener
 from monitor.sidecar.plan import TapPlan, model_name
@@ -59,6 +60,7 @@ class TapJudge:
         reader: TokenReader,
         ledger: PolicyLedger,
         prefix_states: PrefixStates,
+        history: HistoryPool,
         clock: Callable[[], int],
     ) -> None:
         """`clock` gives the wall clock in nanoseconds since the Unix epoch."""
@@ -78,15 +80,16 @@ class TapJudge:
             tells_phases_apart=tells_phases_apart(plan.policies),
         )
         alerts = AlertMaker(tap_id=tap_id, plan=plan, reader=reader, ledger=ledger, problems=self.problems, clock=clock)
+        view = HistoryView(history, len(plan.policies.detectors))
         self._opener = RequestOpener(
             tap_id=tap_id,
             session_id=session_id,
             model=model_name(engine_info),
-            plan=plan,
             engine=self._engine,
             reader=reader,
             prefixes=self.prefixes,
             totals=self.totals,
+            history=view,
         )
         self._gaps = GapJudge(plan, self._engine, self.prefixes, alerts)
         self._rows = RowJudge(
@@ -98,6 +101,7 @@ class TapJudge:
             alerts=alerts,
             ledger=ledger,
             problems=self.problems,
+            history=view,
         )
         self._clock = clock
         self._ledger = ledger

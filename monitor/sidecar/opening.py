@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from monitor.policy import PolicyEngine
 from monitor.rpc import ints_from_bytes
 from monitor.sidecar.alerting import stable_id
 from monitor.sidecar.coverage import CoverageBook
-from monitor.sidecar.plan import TapPlan
+from monitor.sidecar.history import HistoryView
 from monitor.sidecar.prefix_book import PrefixBook
 from monitor.sidecar.request import LiveRequest, RequestIdentity
 from monitor.sidecar.token_log import TokenLog
@@ -31,16 +29,16 @@ class RequestOpener:
         tap_id: str,
         session_id: str,
         model: str,
-        plan: TapPlan,
         engine: PolicyEngine,
         reader: TokenReader,
         prefixes: PrefixBook,
         totals: Totals,
+        history: HistoryView,
     ) -> None:
         self._tap_id = tap_id
         self._session_id = session_id
         self._model = model
-        self._num_detectors = len(plan.policies.detectors)
+        self._history = history
         self._engine = engine
         self._reader = reader
         self._prefixes = prefixes
@@ -49,7 +47,7 @@ class RequestOpener:
     def open(self, begin: RequestBegin) -> LiveRequest:
         """A request that nothing is known of but its prompt; raises WireFormatError when that cannot be read."""
         prompt_ids = ints_from_bytes(begin.prompt_token_ids, "prompt_token_ids")
-        classes, state = self._reader.classes.classify(prompt_ids.astype(np.int64), 0)
+        _, state = self._reader.classes.classify(prompt_ids, 0)
         identity = RequestIdentity(
             generation_id=stable_id("generation", self._session_id, self._tap_id, begin.handle, begin.request_id),
             handle=begin.handle,
@@ -64,8 +62,7 @@ class RequestOpener:
             identity=identity,
             engine=self._engine,
             slot=self._engine.open(),
-            log=TokenLog(prompt_ids, self._num_detectors),
-            prompt_classes_p=classes,
+            log=TokenLog(self._history, prompt_ids),
             class_state=state,
             coverage=CoverageBook(totals=self._totals),
             notes=["it began before this sidecar process"] if begin.resumed else [],

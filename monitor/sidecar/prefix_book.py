@@ -105,7 +105,7 @@ class PrefixBook:
     def _extend(self, request: LiveRequest, prefix: RequestPrefix, until: int) -> list[tuple[int, PrefixKey]]:
         """(end, key) of the blocks up to `until` that were not hashed yet, as far as their tokens are known."""
         start, size = prefix.chain.position, self._block_size
-        ids_n = request.log.token_ids_p[start:until]
+        ids_n = request.log.ids(start, until)
         unknown = np.flatnonzero(ids_n < 0)
         hashes = prefix.chain.extend(ids_n[: unknown[0]] if unknown.size else ids_n)
         ends = range((start // size + 1) * size, until + 1, size)

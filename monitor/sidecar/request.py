@@ -19,7 +19,7 @@ from monitor.v1.alerts_pb2 import Alert, DetectorState, Mode
 from monitor.v1.generations_pb2 import DetectorPeak, GenerationSummary
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RequestIdentity:
     """Who a request is; `generation_id` is made by this sidecar.
 
@@ -37,14 +37,14 @@ class RequestIdentity:
     prompt_tokens: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class LiveRequest:
     """State of one request besides its slot's detector state, which the policy engine holds.
 
     Attributes:
         engine, slot: where its detectors' state is, until `close`.
-        prompt_classes_p: uint8, token classes of the prompt.
         class_state: where the template's state machine stands after the last response token seen.
+        prompt_position, prompt_state: where it stands within the prompt, as far as rows have come.
         tail_ids: sampled tokens that were never fed back.
         content: "full", or "none" once a policy fired that forbids content in records.
         prefix: its prefixes' names; None where no state of prefixes is kept.
@@ -56,8 +56,9 @@ class LiveRequest:
     engine: PolicyEngine
     slot: int
     log: TokenLog
-    prompt_classes_p: npt.NDArray[np.uint8]
     class_state: int
+    prompt_position: int = 0
+    prompt_state: int = 0
     coverage: CoverageBook = field(default_factory=CoverageBook)
     positions: int | None = None
     end_unix_nanos: int = 0
@@ -75,15 +76,29 @@ class LiveRequest:
         self.engine.close(self.slot)
 
     def classify(self, reader: TokenReader, first: int, token_ids_n: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-        """Token classes of rows from position `first` on; response rows advance the template's state."""
-        num_prompt = self.identity.prompt_tokens
-        if first + len(token_ids_n) <= num_prompt:
-            return self.prompt_classes_p[first : first + len(token_ids_n)]
-        cut = max(num_prompt - first, 0)
-        response, self.class_state = reader.classes.classify(
-            token_ids_n[cut:].astype(np.int64), max(first, num_prompt), self.class_state
-        )
-        return np.concatenate([self.prompt_classes_p[first:num_prompt], response]) if cut else response
+        """Token classes of rows from position `first` on, in order of positions; advances the template's state."""
+        cut = min(max(self.identity.prompt_tokens - first, 0), len(token_ids_n))
+        prompt = self._classify_prompt(reader, first, token_ids_n[:cut]) if cut else None
+        if cut == len(token_ids_n) and prompt is not None:
+            return prompt
+        response, self.class_state = reader.classes.classify(token_ids_n[cut:], first + cut, self.class_state)
+        return response if prompt is None else np.concatenate([prompt, response])
+
+    def _classify_prompt(
+        self, reader: TokenReader, first: int, token_ids_n: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.uint8]:
+        if first > self.prompt_position:
+            skipped = self.log.prompt_ids(self.prompt_position, first)
+            if skipped is None:
+                self.prompt_state = 0
+                self.notes.append(
+                    f"token classes of the prompt from position {first} on are guessed: its tokens were given up"
+                )
+            else:
+                _, self.prompt_state = reader.classes.classify(skipped, self.prompt_position, self.prompt_state)
+        classes, self.prompt_state = reader.classes.classify(token_ids_n, first, self.prompt_state)
+        self.prompt_position = first + len(token_ids_n)
+        return classes
 
     def phase_codes(self, first: int, count: int) -> npt.NDArray[np.uint8] | int:
         """Codes of `Phase` of positions from `first` on: prompt before the prompt's end, response from there on.
@@ -98,6 +113,7 @@ class LiveRequest:
 
     def add_alert(self, alert: Alert, content: str) -> None:
         self.alerts.append(alert)
+        self.log.flag()
         if content == "none":
             self.content = "none"
 
@@ -125,16 +141,17 @@ class LiveRequest:
         """Copies of the arrays over all positions known, the unfed tail last; texts are left to the caller (None)."""
         log, num_prompt = self.log, self.identity.prompt_tokens
         size = max(self.coverage.next_position, num_prompt)
-        log.reserve(size)
         tail = np.array(self.tail_ids, np.int32)
         total = size + tail.size
-        blank_td = np.full((tail.size, log.scores_pd.shape[1]), np.nan, np.float32)
+        observed_p = np.zeros(total, np.bool_)
+        observed_p[: self.coverage.next_position] = self.coverage.observed_p()
+        scores_pd, token_scores_pd = log.scores(total)
         return Transcript(
-            token_ids_p=np.concatenate([log.token_ids_p[:size], tail]),
+            token_ids_p=np.concatenate([log.ids(0, size), tail]),
             phases_p=np.broadcast_to(np.asarray(self.phase_codes(0, total), np.uint8), total),
-            observed_p=np.concatenate([log.observed_p[:size], np.zeros(tail.size, np.bool_)]),
-            scores_pd=np.concatenate([log.scores_pd[:size], blank_td]),
-            token_scores_pd=np.concatenate([log.token_scores_pd[:size], blank_td]),
+            observed_p=observed_p,
+            scores_pd=scores_pd,
+            token_scores_pd=token_scores_pd,
             texts=None,
         )
 

@@ -15,6 +15,7 @@ from monitor.sidecar.alert_maker import AlertMaker
 from monitor.sidecar.alerting import readings_of
 from monitor.sidecar.frame_rows import Segment
 from monitor.sidecar.frame_runs import Runs
+from monitor.sidecar.history import HistoryView
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix_book import PrefixBook
@@ -43,6 +44,7 @@ class RowJudge:
         alerts: AlertMaker,
         ledger: PolicyLedger,
         problems: ProblemLog,
+        history: HistoryView,
     ) -> None:
         self._tap_id = tap_id
         self._plan = plan
@@ -52,6 +54,7 @@ class RowJudge:
         self._alerts = alerts
         self._ledger = ledger
         self._problems = problems
+        self._history = history
         self._columns = {
             policy.name: [d for d, detector in enumerate(plan.policies.detectors) if detector.policy == policy.name]
             for policy in plan.policies.policies
@@ -130,6 +133,7 @@ class RowJudge:
         num_rows = len(token_ids_n)
         slots_n, positions_n = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
         classes_n, phases_n = np.zeros(num_rows, np.uint8), np.zeros(num_rows, np.uint8)
+        places_n, given_up = np.empty(num_rows, np.int64), self._history.pool.given_up
         finite_n = np.asarray(np.isfinite(acts_nk).all(axis=1))
         all_finite = bool(finite_n.all())
         for segment in segments:
@@ -143,6 +147,7 @@ class RowJudge:
                 continue
             slots_n[span] = request.slot
             positions_n[span] = np.arange(first, first + count)
+            places_n[span] = request.log.write_ids(first, token_ids_n[span])
             classes_n[span] = self._read_tokens(request, first, token_ids_n[span])
             phases_n[span] = request.phase_codes(first, count)
             if all_finite:
@@ -158,18 +163,22 @@ class RowJudge:
             positions_n=positions_n[rows],
             save_n=_lines(runs),
         )
-        self._write(runs, judgement)
+        if self._history.pool.given_up != given_up:
+            # The pages of some rows may be another request's by now.
+            for run in runs.runs:
+                places_n[run.row : run.row + run.count] = run.request.log.places(run.first, run.count)
+        self._history.write_scores(places_n[rows], judgement.scores_nd, judgement.token_scores_nd)
+        self._count(judgement)
         return rows, judgement
 
     def _read_tokens(
         self, request: LiveRequest, first: int, token_ids_n: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.uint8]:
-        """Writes the tokens of rows into the transcript and returns their classes."""
-        in_prompt = request.identity.prompt_tokens - first
-        prompt = request.log.token_ids_p[first : first + min(len(token_ids_n), in_prompt)] if in_prompt > 0 else ()
-        if len(prompt) and not np.array_equal(prompt, token_ids_n[: len(prompt)]):
+        """Token classes of rows."""
+        until = min(first + len(token_ids_n), request.identity.prompt_tokens)
+        prompt = request.log.prompt_ids(first, until) if first < until else None
+        if prompt is not None and not np.array_equal(prompt, token_ids_n[: len(prompt)]):
             self._problems.note("tokens differ from the prompt", f"{request.identity.request_id} from position {first}")
-        request.log.write_ids(first, token_ids_n)
         return request.classify(self._reader, first, token_ids_n)
 
     def _observe(self, runs: Runs, request: LiveRequest, first: int, row: int, count: int) -> None:
@@ -189,12 +198,7 @@ class RowJudge:
             else:
                 request.coverage.miss(len(part), NOT_FINITE)
 
-    def _write(self, runs: Runs, judgement: Judgement) -> None:
-        for run in runs.runs:
-            part = slice(run.start, run.start + run.count)
-            run.request.log.write_scores(
-                run.first, judgement.scores_nd[part], judgement.token_scores_nd[part], judgement.states_nd[part]
-            )
+    def _count(self, judgement: Judgement) -> None:
         judged_nd = ~np.isnan(judgement.token_scores_nd)
         for policy, columns in self._columns.items():
             self._ledger.judged(policy, int(judged_nd[:, columns].any(axis=1).sum()))

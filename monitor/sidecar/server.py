@@ -23,6 +23,7 @@ from monitor.sidecar.alert_hub import AlertHub
 from monitor.sidecar.alert_service import AlertService
 from monitor.sidecar.config import SidecarConfig
 from monitor.sidecar.generation_service import GenerationService
+from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.metrics_server import MetricsServer
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.policy_service import PolicyService
@@ -61,6 +62,7 @@ class Sidecar:
         self.session_id = str(uuid.uuid4())
         self.listening: tuple[Target, ...] = ()
         self.deliveries: tuple[Delivery, ...] = ()
+        self.history = HistoryPool(config.history_mib << 20, len(self.book.compiled.detectors))
         self.metrics: MetricsServer | None = None
         self._tokenizers = TokenizerCache(config.tokenizer)
         self.store = AuditStore(config.store)
@@ -87,6 +89,7 @@ class Sidecar:
             publisher,
             self._tokenizers,
             PrefixStates(self.config.prefix_state_mib << 20),
+            history=self.history,
             session_id=self.session_id,
             grace_seconds=self.config.tap_grace_seconds,
         )

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from monitor.sidecar.capture import Subject
 from monitor.sidecar.captures import Captures
 from monitor.sidecar.downlink import Downlink
+from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan, model_name, plan_for_tap
@@ -23,6 +24,7 @@ from monitor.sidecar.publisher import Outcome, Publisher
 from monitor.sidecar.tap_health import TapHealth
 from monitor.sidecar.tokenizer_cache import TokenizerCache
 from monitor.sidecar.totals import Totals
+from monitor.sidecar.verdicts import Verdicts
 from monitor.v1.policies_pb2 import TapStatus
 from monitor.v1.tap_pb2 import Hello, StepFrame
 
@@ -84,12 +86,14 @@ class Taps:
         tokenizers: TokenizerCache,
         prefix_states: PrefixStates,
         *,
+        history: HistoryPool,
         session_id: str,
         grace_seconds: float,
     ) -> None:
         self.captures = Captures()
         self.ledger = PolicyLedger()
         self.prefix_states = prefix_states
+        self.history = history
         self.plan_version = 1
         self._book = book
         self._publisher = publisher
@@ -210,13 +214,14 @@ class Taps:
             reader=self._tokenizers.reader_for(hello.engine.tokenizer),
             ledger=self.ledger,
             prefix_states=self.prefix_states,
+            history=self.history,
             clock=time.time_ns,
         )
         return Tap(hello=hello, session_id=session_id, judge=judge)
 
     async def _judge(self, tap: Tap, frames: Sequence[StepFrame]) -> None:
         def work() -> list[Outcome]:
-            return [Outcome.of(tap.judge.apply(frame), tap.judge) for frame in frames]
+            return [_outcome(tap.judge.apply(frame), tap.judge) for frame in frames]
 
         for outcome in await self.in_judge_thread(work):
             self._publisher.publish(outcome)
@@ -244,7 +249,7 @@ class Taps:
 
     async def _finish(self, tap: Tap, note: str) -> None:
         def work() -> Outcome:
-            return Outcome.of_requests(tap.judge.finish_all(note), tap.judge)
+            return _outcome(Verdicts(ended=tap.judge.finish_all(note)), tap.judge)
 
         self._publisher.publish(await self.in_judge_thread(work))
 
@@ -258,6 +263,14 @@ class Taps:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background work failed", exc_info=error)
+
+
+def _outcome(verdicts: Verdicts, judge: TapJudge) -> Outcome:
+    outcome = Outcome.of(verdicts, judge)
+    for request in verdicts.ended:
+        # Its record has copies.
+        request.log.release()
+    return outcome
 
 
 def _same_tap(one: Hello, other: Hello) -> bool:

@@ -19,6 +19,7 @@ from tokenizers.models import WordLevel
 from monitor.rpc import CHANNEL_OPTIONS, PROTOCOL_VERSION, Target, floats_to_bytes, ints_to_bytes
 from monitor.sae import DenseProbe, Dictionary, HookPoint, JumpRelu, save_dense_probe, save_saelens
 from monitor.sidecar.config import SidecarConfig
+from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan
@@ -165,7 +166,12 @@ def build_world(folder: Path, socket: Path) -> World:
     return world
 
 
-def new_judge(plan: TapPlan, states: PrefixStates | None = None, engine: EngineInfo = ENGINE) -> TapJudge:
+def new_judge(
+    plan: TapPlan,
+    states: PrefixStates | None = None,
+    engine: EngineInfo = ENGINE,
+    history: HistoryPool | None = None,
+) -> TapJudge:
     return TapJudge(
         tap_id="tap",
         session_id="session",
@@ -174,6 +180,7 @@ def new_judge(plan: TapPlan, states: PrefixStates | None = None, engine: EngineI
         plan=plan,
         reader=TokenReader.unknown(),
         ledger=PolicyLedger(),
+        history=history or HistoryPool(1 << 20, len(plan.policies.detectors)),
         clock=lambda: 1,
     )
 

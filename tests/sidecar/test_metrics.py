@@ -160,7 +160,7 @@ async def test_other_paths_are_not_found(world: World) -> None:
     ("target", "says"),
     [
         (Target(host="0.0.0.0", port=0), "pass --insecure-tcp"),
-        (Target.parse("unix:/tmp/m.sock"), "served over HTTP on a TCP port"),
+        (Target.parse("unix:/tmp/m.sock"), "served over plain HTTP on a TCP port"),
     ],
 )
 async def test_addresses_that_are_refused(world: World, target: Target, says: str) -> None:

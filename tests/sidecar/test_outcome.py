@@ -13,6 +13,7 @@ from monitor.audit import AuditStore, AuditWriter, RecentSummaries
 from monitor.sae import Catalog
 from monitor.sidecar import publisher as publisher_module
 from monitor.sidecar.alert_hub import AlertHub
+from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.policy_book import PolicyBook
@@ -166,7 +167,15 @@ async def test_frames_on_their_way_to_the_judge_are_judged_before_the_end(world:
     writer = AuditWriter(store)
     book = PolicyBook.load([world.policies], Catalog([world.zoo]))
     cache = TokenizerCache(world.tokenizer)
-    taps = Taps(book, publisher(writer), cache, PrefixStates(0), session_id="session", grace_seconds=60)
+    taps = Taps(
+        book,
+        publisher(writer),
+        cache,
+        PrefixStates(0),
+        history=HistoryPool(1 << 20, 3),
+        session_id="session",
+        grace_seconds=60,
+    )
     tap = await taps.attach(hello())
     frame = FrameMaker(tap.plan.watch_plan)([Rows(1, 0, [0, 1], dense=[0, 9])], begins=[begin(1, [0, 1])])
     taps._start(taps._judge(tap, [frame]))
