@@ -12,6 +12,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from monitor.tap.host_copy import HostCopier, HostCopy
 
 
 class Verdict(NamedTuple):
@@ -74,3 +77,40 @@ class SampledDrafts:
             self.judge({})
         assert self._verdict is not None
         return self._verdict
+
+
+class DeviceDrafts:
+    """Drafts whose fate, and so the positions of later rows too, stay on the engine's device.
+
+    Args:
+        first_positions: [requests or more] on the device; its own memory.
+        drafts: [requests]; how many of a request's last rows are drafts.
+        copier: brings them to the host.
+    """
+
+    def __init__(self, first_positions: torch.Tensor, drafts: npt.NDArray[np.int32], copier: HostCopier) -> None:
+        self._drafts, self._copier = drafts, copier
+        self._first_positions = copier.copy([first_positions])
+        self._rejected: HostCopy | None = None
+        self._given_up = False
+
+    def known(self) -> bool:
+        judged = self._given_up or (self._rejected is not None and self._rejected.done())
+        return judged and self._first_positions.done()
+
+    def judge(self, rejected: torch.Tensor) -> None:
+        """Takes how many of each request's rows do not count: [requests or more] on the device; its own memory."""
+        self._rejected = self._copier.copy([rejected])
+
+    def give_up(self) -> None:
+        """Nothing was sampled: what became of the drafts stays open."""
+        self._given_up = True
+
+    def read(self) -> Verdict:
+        requests = len(self._drafts)
+        (firsts,) = self._first_positions.read()
+        first_positions = firsts[:requests].numpy().astype(np.int32)
+        if self._rejected is None:
+            return Verdict(first_positions, self._drafts, self._drafts > 0)
+        (rejected,) = self._rejected.read()
+        return Verdict(first_positions, rejected[:requests].numpy().astype(np.int32), np.zeros(requests, np.bool_))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from monitor.tap.blas import use_one_blas_thread
+from monitor.tap.host_copy import CudaCopier, HostCopy
 from monitor.tap.plan import ActivePlan, HookWeights
 from monitor.tap.record import HostRows, Payload
 from monitor.tap.sites import Site
@@ -102,32 +103,23 @@ class CpuEncoder:
 
 
 class _CudaPayload:
-    """Rows in pinned memory, valid once `copied` has passed."""
+    """Rows in pinned memory, once `copy` is done."""
 
-    def __init__(
-        self,
-        copied: torch.cuda.Event,
-        ids_n: torch.Tensor,
-        activations: list[tuple[str, torch.Tensor]],
-        fired_2h: torch.Tensor,
-        names: Sequence[str],
-    ) -> None:
-        self._copied, self._ids_n, self._activations = copied, ids_n, activations
-        self._fired_2h, self._names = fired_2h, names
+    def __init__(self, copy: HostCopy, nbytes: int, hooks: Sequence[str], sites: Sequence[str]) -> None:
+        self._copy, self._nbytes, self._hooks, self._sites = copy, nbytes, hooks, sites
 
     @property
     def nbytes(self) -> int:
-        return self._ids_n.nbytes + sum(acts.nbytes for _, acts in self._activations)
+        return self._nbytes
 
     def read(self) -> HostRows:
-        self._copied.synchronize()
-        before_h, now_h = self._fired_2h.tolist()
-        silent = [name for name, before, now in zip(self._names, before_h, now_h, strict=True) if now <= before]
+        ids_n, fired_2h, *acts = self._copy.read()
+        before_h, now_h = fired_2h.tolist()
+        silent = [name for name, before, now in zip(self._sites, before_h, now_h, strict=True) if now <= before]
         if silent:
             raise HooksSilentError(f"hook points {', '.join(silent)} did not run")
-        return HostRows(
-            self._ids_n.numpy().astype(np.int32), [(name, acts_nk.numpy()) for name, acts_nk in self._activations]
-        )
+        activations = [(name, acts_nk.numpy()) for name, acts_nk in zip(self._hooks, acts, strict=True)]
+        return HostRows(ids_n.numpy().astype(np.int32), activations)
 
 
 class CudaEncoder:
@@ -137,7 +129,7 @@ class CudaEncoder:
     def __init__(self, sites: Sequence[Site]) -> None:
         self._sites = sites
         self._names = [str(site.hook_point) for site in sites]
-        self._stream = torch.cuda.Stream(device=sites[0].fired.device)  # type: ignore[no-untyped-call]
+        self._copier = CudaCopier(sites[0].fired.device)
         self._before_h = self._read()
 
     def adopt(self, plan: ActivePlan) -> ActivePlan:
@@ -158,23 +150,14 @@ class CudaEncoder:
         if plan is None:
             return None
         ids_n = token_ids[:rows].clone()
-        acts = [(hook.name, hook.encode(hook.site.buffer_nd[:rows])) for hook in plan.hooks]
+        acts = [hook.encode(hook.site.buffer_nd[:rows]) for hook in plan.hooks]
         fired_2h = torch.stack([self._before_h, self._read()])
-        self._stream.wait_stream(torch.cuda.current_stream(ids_n.device))
-        with torch.cuda.stream(self._stream):
-            ids_host = self._to_host(ids_n)
-            acts_host = [(name, self._to_host(values)) for name, values in acts]
-            fired_host = self._to_host(fired_2h)
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(self._stream)
-        return _CudaPayload(copied, ids_host, acts_host, fired_host, self._names)
-
-    def _to_host(self, source: torch.Tensor) -> torch.Tensor:
-        """An asynchronous copy; the source's memory is not reused before it is done."""
-        target = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
-        target.copy_(source, non_blocking=True)
-        source.record_stream(self._stream)
-        return target
+        return _CudaPayload(
+            copy=self._copier.copy([ids_n, fired_2h, *acts]),
+            nbytes=ids_n.nbytes + sum(acts_nk.nbytes for acts_nk in acts),
+            hooks=[hook.name for hook in plan.hooks],
+            sites=self._names,
+        )
 
 
 def make_encoder(sites: Sequence[Site]) -> Encoder:

@@ -15,7 +15,17 @@ class RunnerAdapter(Protocol):
     """One model runner instance. Only this instance is changed, never its class."""
 
     @property
+    def name(self) -> str:
+        """ "v1" or "v2"."""
+        ...
+
+    @property
     def model(self) -> nn.Module: ...
+
+    @property
+    def drafter(self) -> nn.Module | None:
+        """The model that drafts tokens, if one does."""
+        ...
 
     @property
     def max_rows(self) -> int:
@@ -41,5 +51,5 @@ class RunnerAdapter(Protocol):
         ...
 
     def outputs(self, request_id: str) -> Sequence[int]:
-        """All tokens sampled for a live request."""
+        """All tokens sampled for a live request; empty where that is not known."""
         ...

@@ -17,6 +17,7 @@ from torch import nn
 
 from monitor.errors import FeaturewatchError
 from monitor.tap.drafts import SampledDrafts
+from monitor.tap.instance_methods import InstanceMethods
 from monitor.tap.record import RowTable
 from monitor.tap.request_labels import new_request
 from monitor.tap.tap import Tap
@@ -28,9 +29,15 @@ _NEEDED: Final = (
 
 
 class RunnerV1:
-    """Adapter of one `GPUModelRunner`. See `monitor.tap.runner.RunnerAdapter`."""
+    """Adapter of one `GPUModelRunner`. See `monitor.tap.runner.RunnerAdapter`.
 
-    def __init__(self, runner: Any) -> None:
+    Args:
+        knows_outputs: False on a pipeline rank that does not sample; the last token of a request never gets there.
+    """
+
+    name: Final = "v1"
+
+    def __init__(self, runner: Any, *, knows_outputs: bool = True) -> None:
         missing = [name for name in _NEEDED if not hasattr(runner, name)]
         if missing:
             raise FeaturewatchError(
@@ -39,16 +46,22 @@ class RunnerV1:
                 "serve with a vLLM version that the tap was proven on (see docs/tap.md)",
             )
         self._runner = runner
+        self._knows_outputs = knows_outputs
+        self._methods = InstanceMethods(runner)
         self._tap: Tap | None = None
         self._scheduled: Any = None
         # Of the last forward pass, until `sample_tokens` has judged them.
         self._drafts: SampledDrafts | None = None
-        self._wrapped: list[str] = []
 
     @property
     def model(self) -> nn.Module:
         model: nn.Module = self._runner.model
         return model
+
+    @property
+    def drafter(self) -> nn.Module | None:
+        model = getattr(getattr(self._runner, "drafter", None), "model", None)
+        return model if isinstance(model, nn.Module) else None
 
     @property
     def max_rows(self) -> int:
@@ -65,15 +78,7 @@ class RunnerV1:
         return device
 
     def on_model_loaded(self, callback: Callable[[], None]) -> None:
-        original = self._runner.load_model
-
-        def load_model(*args: Any, **kwargs: Any) -> Any:
-            result = original(*args, **kwargs)
-            self._restore("load_model")
-            callback()
-            return result
-
-        self._wrap("load_model", load_model)
+        self._methods.run_after("load_model", lambda *args, **kwargs: callback())
 
     def attach(self, tap: Tap, on_shutdown: Callable[[], None]) -> None:
         runner = self._runner
@@ -106,19 +111,17 @@ class RunnerV1:
             on_shutdown()
             return shutdown(*args, **kwargs)
 
-        self._wrap("execute_model", wrapped_execute_model)
-        self._wrap("_model_forward", wrapped_model_forward)
-        self._wrap("sample_tokens", wrapped_sample_tokens)
-        self._wrap("shutdown", wrapped_shutdown)
+        self._methods.wrap("execute_model", wrapped_execute_model)
+        self._methods.wrap("_model_forward", wrapped_model_forward)
+        self._methods.wrap("sample_tokens", wrapped_sample_tokens)
+        self._methods.wrap("shutdown", wrapped_shutdown)
 
     def detach(self) -> None:
         self._tap = None
-        for name in list(self._wrapped):
-            if name != "shutdown":
-                self._restore(name)
+        self._methods.restore_all(but="shutdown")
 
     def outputs(self, request_id: str) -> Sequence[int]:
-        state = self._runner.requests.get(request_id)
+        state = self._runner.requests.get(request_id) if self._knows_outputs else None
         return state.output_token_ids if state is not None else ()
 
     def _before_step(self, scheduler_output: Any) -> None:
@@ -182,12 +185,3 @@ class RunnerV1:
             request_id: int(self._runner.requests[request_id].num_computed_tokens) + count
             for request_id, count in scheduler_output.num_scheduled_tokens.items()
         }
-
-    def _wrap(self, name: str, wrapper: Callable[..., Any]) -> None:
-        setattr(self._runner, name, wrapper)
-        self._wrapped.append(name)
-
-    def _restore(self, name: str) -> None:
-        """The class's method shows again."""
-        delattr(self._runner, name)
-        self._wrapped.remove(name)

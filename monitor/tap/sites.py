@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from monitor.tap.op import register_ops
-from monitor.tap.structure import hands_on_pair, norm_at_end, norm_at_start
+from monitor.tap.structure import hands_on_pair, is_missing, norm_at_end, norm_at_start
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,21 @@ def install_sites(
     dtype: torch.dtype,
     device: torch.device,
     model_name: str,
+    drafter: nn.Module | None = None,
 ) -> list[Site]:
-    """Adds one operation per hook point. Call it after the weights are loaded and before profiling and compilation.
+    """Adds one operation per hook point that this worker holds. Call it after the weights are loaded and before
+    profiling and compilation.
 
     Where layers hand on a pair (hidden states, residual), the point is the next layer's input norm (the last layer: the
     final norm), which returns their sum, already computed. Layers that hand on a single tensor are read themselves.
+    Under pipeline parallelism the rank that holds this module taps the point, and no other does.
+
+    Args:
+        drafter: the model that drafts tokens for this one, if one does.
 
     Raises:
-        FeaturewatchError: the model lacks a hook point, has no list of decoder layers, or hands on pairs that no norm
-            of vLLM's adds up.
+        FeaturewatchError: the model lacks a hook point, has no list of decoder layers, hands on pairs that no norm
+            of vLLM's adds up, or shares a module at a hook point with the drafter.
     """
     for hook_point in hook_points:
         hook_point.require_in(num_layers, model_name)
@@ -63,7 +69,10 @@ def install_sites(
         rows_nd = torch.zeros(max_rows, width, dtype=dtype, device=device)
         return rows_nd, torch.zeros(1, dtype=torch.int64, device=device)
 
-    return [_install(owner, layers, point, *buffers()) for point in hook_points]
+    # All are found before anything is changed.
+    places = [(point, place) for point in hook_points if (place := _place(owner, layers, point)) is not None]
+    _refuse_shared(places, drafter)
+    return [_install(point, place, *buffers()) for point, place in places]
 
 
 def _decoder(model: nn.Module, num_layers: int, model_name: str) -> tuple[nn.Module, nn.ModuleList]:
@@ -75,46 +84,73 @@ def _decoder(model: nn.Module, num_layers: int, model_name: str) -> tuple[nn.Mod
     raise FeaturewatchError(
         f"model {model_name}",
         f"the tap needs a list of {num_layers} decoder layers, and this model has none",
-        "serve a decoder-only model without pipeline parallelism or remove the featurewatch configuration",
+        "serve a decoder-only model or remove the featurewatch configuration",
     )
 
 
-def _install(
-    owner: nn.Module, layers: nn.ModuleList, hook_point: HookPoint, rows_nd: torch.Tensor, fired: torch.Tensor
-) -> Site:
+class _Place(NamedTuple):
+    """A module behind which the residual stream is finished.
+
+    Attributes:
+        adds: True for a norm that adds a pair up and returns the sum as its second output.
+        name: for the log.
+    """
+
+    module: nn.Module
+    adds: bool
+    name: str
+
+
+def _place(owner: nn.Module, layers: nn.ModuleList, hook_point: HookPoint) -> _Place | None:
+    """Where exactly this layer's output is whole; None when another pipeline rank holds that module.
+
+    Neighbours are of one kind, pair or not, and so the ranks on both sides of a border decide alike.
+    """
     layer = layers[hook_point.layer]
-    norm, where = _adding_norm(owner, layers, hook_point)
-    module = layer if norm is None else norm
+    behind = layers[hook_point.layer + 1] if hook_point.layer + 1 < len(layers) else None
+    known = layer if not is_missing(layer) else behind
+    if known is None or is_missing(known):
+        return None
+    if not hands_on_pair(known):
+        return None if is_missing(layer) else _Place(layer, adds=False, name="output of the layer")
+    if behind is not None:
+        if is_missing(behind):
+            return None
+        norm, name = norm_at_start(behind), "input norm of the next layer"
+    else:
+        norm, name = norm_at_end(owner), "final norm"
+    if norm is None:
+        raise FeaturewatchError(
+            f"{hook_point} of a model with layers {type(known).__name__}",
+            "they hand on two tensors and no norm of vLLM's adds these up, so the tap cannot tell the residual stream",
+            "remove the featurewatch configuration; docs/tap.md says which models can be tapped",
+        )
+    return _Place(norm, adds=True, name=name)
+
+
+def _refuse_shared(places: Sequence[tuple[HookPoint, _Place]], drafter: nn.Module | None) -> None:
+    drafting = set(drafter.modules()) if drafter is not None else set()
+    for hook_point, place in places:
+        if place.module in drafting:
+            raise FeaturewatchError(
+                f"{hook_point} at the {place.name}",
+                "the drafting model runs this module too, and its passes would overwrite the rows",
+                "tap another layer or start the engine without --speculative-config",
+            )
+
+
+def _install(hook_point: HookPoint, place: _Place, rows_nd: torch.Tensor, fired: torch.Tensor) -> Site:
     name = f"featurewatch_{hook_point.layer}"
     # As buffers of the module they are inputs of the compiled graph, not constants in it.
-    module.register_buffer(f"{name}_rows", rows_nd, persistent=False)
-    module.register_buffer(f"{name}_fired", fired, persistent=False)
-    hook = _layer_hook(name) if norm is None else _norm_hook(name)
+    place.module.register_buffer(f"{name}_rows", rows_nd, persistent=False)
+    place.module.register_buffer(f"{name}_fired", fired, persistent=False)
     return Site(
         hook_point=hook_point,
         buffer_nd=rows_nd,
         fired=fired,
-        where=f"{where} ({type(module).__name__})",
-        handle=module.register_forward_hook(hook),
+        where=f"{place.name} ({type(place.module).__name__})",
+        handle=place.module.register_forward_hook(_norm_hook(name) if place.adds else _layer_hook(name)),
     )
-
-
-def _adding_norm(owner: nn.Module, layers: nn.ModuleList, hook_point: HookPoint) -> tuple[nn.Module | None, str]:
-    """The norm that receives exactly this layer's pair, or None for a layer that hands on one tensor."""
-    index = hook_point.layer
-    if not hands_on_pair(layers[index]):
-        return None, "output of the layer"
-    if index + 1 < len(layers):
-        norm, where = norm_at_start(layers[index + 1]), "input norm of the next layer"
-    else:
-        norm, where = norm_at_end(owner), "final norm"
-    if norm is None:
-        raise FeaturewatchError(
-            f"{hook_point} of a model with layers {type(layers[index]).__name__}",
-            "they hand on two tensors and no norm of vLLM's adds these up, so the tap cannot tell the residual stream",
-            "remove the featurewatch configuration; docs/tap.md says which models can be tapped",
-        )
-    return norm, where
 
 
 # A hook that meets something else than expected copies nothing: the hook point then counts as silent, and the rows as

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from monitor.tap.self_test import STARTING, SelfTest
+
 _BUCKETS_PER_OCTAVE: Final = 8
 
 
@@ -54,6 +56,7 @@ class TapStats:
     engine_errors: int = 0
     on_step: Duration = field(default_factory=Duration)
     encode: Duration = field(default_factory=Duration)
+    self_test: SelfTest = STARTING
     recorder_errors: int = 0
     record: Duration = field(default_factory=Duration)
 
@@ -78,5 +81,6 @@ class TapStats:
             f"rejected draft rows {self.rejected_draft_rows}, "
             f"frames {self.frames}, errors {self.errors}, "
             f"time in the engine's thread {self.on_step}, of it encode {self.encode} and record {self.record}, "
-            f"publish thread {self.publish}, captures {self.captures} with {self.captured_rows} rows"
+            f"publish thread {self.publish}, captures {self.captures} with {self.captured_rows} rows, "
+            f"self-test {self.self_test}"
         )

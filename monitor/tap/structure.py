@@ -18,6 +18,11 @@ from torch import nn
 _RESIDUAL = "residual"
 
 
+def is_missing(module: nn.Module | None) -> bool:
+    """True for the placeholder of a module that another pipeline rank holds."""
+    return module is None or any(kind.__name__ == "PPMissingLayer" for kind in type(module).__mro__)
+
+
 def hands_on_pair(layer: nn.Module) -> bool:
     """True when the layer returns, or may return, more than the hidden states. One that takes a residual as others do
     and returns None in its place (Gemma 4, MiniCPM) does not."""
@@ -38,7 +43,7 @@ def norm_at_start(layer: nn.Module) -> nn.Module | None:
 
 
 def norm_at_end(decoder: nn.Module) -> nn.Module | None:
-    """The norm behind a decoder's last layer, if it adds the pair up; else None."""
+    """The norm behind a decoder's last layer, if it is here and adds the pair up; else None."""
     return _adding(decoder, [name for name, pair in reversed(list(_child_calls(decoder))) if pair])
 
 
@@ -70,12 +75,37 @@ def _child_calls(module: nn.Module) -> Iterator[tuple[str, bool]]:
 
 
 def _forward(module: nn.Module) -> ast.AST:
-    """The source of `forward`; nothing when there is none to read."""
+    """The source of `forward`; nothing when there is none to read. One that only hands its arguments to the class
+    above, as Mistral's does, stands for that class's."""
+    tree: ast.AST = ast.Module(body=[], type_ignores=[])
+    for kind in type(module).__mro__:
+        if "forward" in vars(kind):
+            tree = _source(vars(kind)["forward"])
+            if not _hands_up(tree):
+                break
+    return tree
+
+
+def _source(function: Callable[..., Any]) -> ast.AST:
     try:
-        source = inspect.getsource(inspect.unwrap(type(module).forward))
+        source = inspect.getsource(inspect.unwrap(function))
     except (OSError, TypeError):
         return ast.Module(body=[], type_ignores=[])
     return ast.parse(textwrap.dedent(source))
+
+
+def _hands_up(tree: ast.AST) -> bool:
+    """True for a function that is ``return super().forward(...)`` and nothing else, besides a docstring."""
+    functions = [node for node in ast.iter_child_nodes(tree) if isinstance(node, ast.FunctionDef)]
+    if len(functions) != 1:
+        return False
+    rest = [
+        node for node in functions[0].body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+    ]
+    if len(rest) != 1 or not isinstance(rest[0], ast.Return):
+        return False
+    call = rest[0].value
+    return isinstance(call, ast.Call) and ast.unparse(call.func) == "super().forward"
 
 
 def _holds_one(value: ast.Tuple) -> bool:

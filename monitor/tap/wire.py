@@ -74,5 +74,6 @@ def heartbeat(stats: TapStats, outbox: Outbox) -> tap_pb2.StreamRequest:
             encode_nanos=stats.encode.total_nanos,
             publish_nanos=stats.publish.total_nanos,
             rejected_draft_rows=stats.rejected_draft_rows,
+            self_test=tap_pb2.SelfTest(outcome=stats.self_test.outcome, detail=stats.self_test.detail),  # type: ignore[arg-type]
         )
     )

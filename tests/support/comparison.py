@@ -40,9 +40,10 @@ def check_request(
     return _check_rows(recorded, answered, reference)
 
 
-def check_played(recorder: RecordingSidecar, played: Played, reference: Reference) -> float:
+def check_played(recorder: RecordingSidecar, played: Played, reference: Reference, *, tails: bool = True) -> float:
     """Asserts of every request that vLLM's scheduler ran that the sidecar was told exactly what was computed, with the
-    right tokens and residuals, and nothing else; returns the largest relative error."""
+    right tokens and residuals, and nothing else; returns the largest relative error. Without `tails` the tap does not
+    know the tokens that were sampled and never fed back."""
     recorder.wait_for(
         lambda seen: (
             played.requests.keys() <= {request.begin.request_id for request in seen.requests.values() if request.end}
@@ -51,10 +52,13 @@ def check_played(recorder: RecordingSidecar, played: Played, reference: Referenc
     )
     assert recorder.breaches == []
     by_id = {recorded.begin.request_id: recorded for recorded in recorder.requests.values()}
-    return max((check_traced(by_id[name], traced, reference) for name, traced in played.requests.items()), default=0.0)
+    return max(
+        (check_traced(by_id[name], traced, reference, tails=tails) for name, traced in played.requests.items()),
+        default=0.0,
+    )
 
 
-def check_traced(recorded: RecordedRequest, traced: Traced, reference: Reference) -> float:
+def check_traced(recorded: RecordedRequest, traced: Traced, reference: Reference, *, tails: bool = True) -> float:
     """Asserts that a request was reported as the scheduler ran it: a row for each position that was computed, with the
     token that was accepted there; a prefix cache gap for each that was not; returns the largest relative error."""
     name, passed = recorded.begin.request_id, traced.passed
@@ -65,8 +69,20 @@ def check_traced(recorded: RecordedRequest, traced: Traced, reference: Reference
     assert gaps == [(at, PREFIX_CACHE) for at, computed in enumerate(passed) if not computed], name
     assert recorded.end.positions == len(passed), name
     tail = ints_from_bytes(recorded.end.tail_token_ids, "tail").tolist()
-    assert tail == traced.sampled[max(len(passed) - len(traced.prompt), 0) :], name
+    assert tail == (traced.sampled[max(len(passed) - len(traced.prompt), 0) :] if tails else []), name
     return _check_rows(recorded, traced.sequence, reference)
+
+
+def check_no_other_layer(recorded: RecordedRequest, sequence: list[int], reference: Reference) -> None:
+    """Asserts that no row could be that of another layer, of the embedding or of the final norm, not even roughly."""
+    for hook_point in recorded.rows:
+        positions, residuals_nd = recorded.stack(hook_point)
+        around_lnd = reference.surroundings(sequence[: max(positions) + 1])[:, positions]
+        mine = int(hook_point.removeprefix("resid_post.")) + 1
+        for other in set(range(len(around_lnd))) - {mine}:
+            distance_n = np.linalg.norm(residuals_nd - around_lnd[other], axis=-1)
+            share_n = distance_n / np.linalg.norm(around_lnd[other], axis=-1)
+            assert share_n.min() > 1000 * TOLERANCE, f"{hook_point} is near site {other}: {share_n.min():.1e}"
 
 
 def _check_rows(recorded: RecordedRequest, answered: list[int], reference: Reference) -> float:

@@ -38,12 +38,16 @@ class ScheduleTrace:
     def _decided(self, output: Any) -> None:
         first = {}
         for new in output.scheduled_new_reqs:
-            self.requests[new.req_id] = {
-                "prompt": list(new.prompt_token_ids),
-                "steps": [],
-                "sampled": [],
-                "resumed": 0,
-            }
+            if new.req_id in self.requests:
+                # For the V2 model runner, a request that goes on after a preemption is a new one.
+                self.requests[new.req_id]["resumed"] += 1
+            else:
+                self.requests[new.req_id] = {
+                    "prompt": list(new.prompt_token_ids),
+                    "steps": [],
+                    "sampled": [],
+                    "resumed": 0,
+                }
             first[new.req_id] = new.num_computed_tokens
         cached = output.scheduled_cached_reqs
         first |= dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))

@@ -17,8 +17,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from support import interpreted_triton
 from support.engine_driver import changes_on_runner
 from support.schedule_trace import ScheduleTrace
 
@@ -94,10 +96,20 @@ class SteppedEngine:
                 self._outputs[result.request_id][completion.index] = list(completion.token_ids)
 
 
+def _know_model(folder: Path) -> None:
+    """Tells vLLM what its class for this model can do; it would start a process to find out."""
+    from vllm import ModelRegistry
+
+    for name in json.loads((folder / "config.json").read_text())["architectures"]:
+        if name in ModelRegistry.models:
+            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
+
+
 def _open(command: dict[str, Any]) -> tuple[SteppedEngine | None, str | None]:
     from vllm.distributed import cleanup_dist_env_and_memory
 
     os.environ.update(command["environment"])
+    _know_model(Path(command["open"]["model"]))
     try:
         return SteppedEngine(command["open"]), None
     except Exception as error:  # noqa: BLE001 -- whatever refuses the start is the answer
@@ -136,6 +148,8 @@ def main() -> None:
     os.dup2(2, 1)
     # Read when vLLM is imported.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if "TRITON_INTERPRET" in os.environ:
+        interpreted_triton.install()
 
     def answer(message: dict[str, Any]) -> None:
         print(json.dumps(message), file=answers, flush=True)

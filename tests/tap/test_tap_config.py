@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from monitor.errors import FeaturewatchError
-from monitor.rpc import Target
+from monitor.rpc import ClientTls, Target
 from monitor.sae import HookPoint
 from monitor.tap.config import read_config
 from monitor.tap.engine import check_engine, salt_compile_cache
+from monitor.tap.proven import PROVEN
 
 GOOD: dict[str, Any] = {"sidecar": "127.0.0.1:7710", "hook_points": ["resid_post.14", "resid_post.10"]}
 
@@ -39,7 +41,7 @@ def test_additional_config_and_environment_say_the_same() -> None:
         ({"sidecar": "unix:/run/fw.sock"}, ["without hook_points", "needs sidecar and hook_points"]),
         ({"hook_points": ["resid_post.1"]}, ["without sidecar"]),
         (GOOD | {"hookpoints": []}, ["'hookpoints'", "Did you mean 'hook_points'"]),
-        (GOOD | {"sidecar": "http://localhost:1"}, ["'http://localhost:1'", "unix:<path> or host:port"]),
+        (GOOD | {"sidecar": "http://localhost:1"}, ["'http://localhost:1'", "unix:<path>, host:port or tls:host:port"]),
         (GOOD | {"sidecar": 7710}, ["sidecar 7710", "must be a string"]),
         (GOOD | {"hook_points": ["resid_pre.3"]}, ["'resid_pre.3'", "resid_post.<layer>"]),
         (GOOD | {"hook_points": "resid_post.3"}, ["must be a list of strings"]),
@@ -74,10 +76,12 @@ def _engine(**changes: Any) -> SimpleNamespace:
         speculative_config=changes.get("speculative_config"),
         scheduler_config=SimpleNamespace(async_scheduling=changes.get("async_scheduling", False)),
         use_v2_model_runner=changes.get("use_v2_model_runner", False),
+        device_config=SimpleNamespace(device_type=changes.get("device_type", "cpu")),
         cache_config=SimpleNamespace(kv_sharing_fast_prefill=changes.get("kv_sharing_fast_prefill", False)),
         model_config=SimpleNamespace(
             model="some/model",
             is_encoder_decoder=changes.get("is_encoder_decoder", False),
+            is_diffusion=changes.get("is_diffusion", False),
             enable_prompt_embeds=changes.get("enable_prompt_embeds", False),
         ),
         additional_config={},
@@ -87,12 +91,23 @@ def _engine(**changes: Any) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"use_v2_model_runner": True}, ["V2 model runner", "VLLM_USE_V2_MODEL_RUNNER=0"]),
         (
             {"speculative_config": SimpleNamespace(method="eagle"), "async_scheduling": True},
             ["speculative decoding (eagle) with asynchronous scheduling", "--no-async-scheduling"],
         ),
-        ({"pipeline_parallel_size": 2}, ["pipeline_parallel_size 2"]),
+        (
+            {"speculative_config": SimpleNamespace(method="ngram"), "pipeline_parallel_size": 2},
+            ["speculative decoding (ngram) with pipeline parallelism"],
+        ),
+        ({"speculative_config": SimpleNamespace(method="ngram_gpu")}, ["(ngram_gpu) on the V1", "the method ngram"]),
+        (
+            {
+                "speculative_config": SimpleNamespace(method="dspark", enable_adaptive_verification=True),
+                "use_v2_model_runner": True,
+            },
+            ["adaptive verification"],
+        ),
+        ({"speculative_config": SimpleNamespace(method="extract_hidden_states")}, ["(extract_hidden_states)"]),
         ({"enable_sp": True}, ["sequence parallelism"]),
         ({"use_sequence_parallel_moe": True}, ["sequence parallelism"]),
         ({"use_ubatching": True}, ["dual batch overlap"]),
@@ -100,6 +115,7 @@ def _engine(**changes: Any) -> SimpleNamespace:
         ({"enable_prompt_embeds": True}, ["enable_prompt_embeds"]),
         ({"kv_sharing_fast_prefill": True}, ["kv_sharing_fast_prefill", "upper layers"]),
         ({"is_encoder_decoder": True}, ["encoder-decoder model some/model"]),
+        ({"is_diffusion": True}, ["diffusion model some/model"]),
     ],
 )
 def test_engine_set_ups_that_would_be_observed_wrongly_are_refused(changes: dict[str, Any], parts: list[str]) -> None:
@@ -112,14 +128,44 @@ def test_engine_set_ups_that_would_be_observed_wrongly_are_refused(changes: dict
         assert part in str(caught.value)
 
 
-def test_an_unproven_version_needs_an_explicit_setting() -> None:
+@pytest.mark.parametrize(
+    ("version", "changes", "says"),
+    [
+        (
+            "0.33.0",
+            {},
+            r"vLLM 0\.33\.0, V1 model runner, cpu: the tap was proven on vLLM 0\.32\.0, V1 model runner, cpu;",
+        ),
+        ("0.32.0", {"device_type": "cuda"}, r"V1 model runner, cuda: .* no GPU could be had"),
+        (
+            "0.32.0",
+            {"device_type": "cuda", "use_v2_model_runner": True},
+            r"V2 model runner, cuda: .* no GPU could be had",
+        ),
+        (
+            "0.32.0",
+            {"speculative_config": SimpleNamespace(method="eagle")},
+            "cpu with eagle .* nobody has compared them",
+        ),
+    ],
+)
+def test_an_unproven_engine_needs_an_explicit_setting(version: str, changes: dict[str, Any], says: str) -> None:
     config = read_config({"featurewatch": GOOD}, {})
     daring = read_config({"featurewatch": GOOD | {"allow_unproven_engine": True}}, {})
     assert config is not None
     assert daring is not None
-    with pytest.raises(FeaturewatchError, match=r"vLLM 0\.33\.0: the tap was proven on 0\.32\.0"):
-        check_engine(_engine(), "0.33.0", config)
-    check_engine(_engine(), "0.33.0", daring)
+    with pytest.raises(FeaturewatchError, match=says):
+        check_engine(_engine(**changes), version, config)
+    check_engine(_engine(**changes), version, daring)
+
+
+def test_proven_engines_need_no_setting() -> None:
+    config = read_config({"featurewatch": GOOD}, {})
+    assert config is not None
+    for cell in PROVEN:
+        drafting = SimpleNamespace(method=cell.drafting) if cell.drafting else None
+        engine = _engine(speculative_config=drafting, use_v2_model_runner=cell.runner == "v2", device_type=cell.device)
+        check_engine(engine, f"{cell.version}+local", config)
 
 
 def test_the_compile_caches_key_holds_the_tapped_graph() -> None:
@@ -133,3 +179,39 @@ def test_the_compile_caches_key_holds_the_tapped_graph() -> None:
     engine.additional_config = SimpleNamespace()
     with pytest.raises(FeaturewatchError, match="JSON object"):
         salt_compile_cache(engine, config, op_revision=1)
+
+
+def test_files_of_tls_come_from_the_key_or_the_environment() -> None:
+    environ = {"FEATUREWATCH_TLS_CA": "/e/ca", "FEATUREWATCH_TLS_CERT": "/e/cert", "FEATUREWATCH_TLS_KEY": "/e/key"}
+    secure = GOOD | {"sidecar": "tls:monitor.example:7710"}
+
+    def tls_of(settings: dict[str, Any], environ: dict[str, str] = environ) -> ClientTls:
+        config = read_config({"featurewatch": settings}, environ)
+        assert config is not None
+        return config.tls
+
+    from_environment = ClientTls(Path("/e/ca"), Path("/e/cert"), Path("/e/key"))
+    assert tls_of(secure) == from_environment
+    assert tls_of(secure | {"tls_ca": "/k/ca"}) == ClientTls(Path("/k/ca"), Path("/e/cert"), Path("/e/key"))
+    own = {"tls_cert": "/k/cert", "tls_key": "/k/key"}
+    assert tls_of(secure | own) == ClientTls(Path("/e/ca"), Path("/k/cert"), Path("/k/key"))
+    assert tls_of(secure, {}) == ClientTls()
+    # Without TLS the environment, which may be meant for others, says nothing.
+    assert tls_of(GOOD) == ClientTls()
+    named = {"FEATUREWATCH_SIDECAR": "tls:monitor.example:7710", "FEATUREWATCH_HOOK_POINTS": "resid_post.1"}
+    by_environment = read_config({}, environ | named)
+    assert by_environment is not None
+    assert by_environment.tls == from_environment
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (GOOD | {"tls_ca": "/k/ca"}, "that address is reached without TLS"),
+        (GOOD | {"sidecar": "tls:a:1", "tls_key": 3}, "tls_key 3"),
+        (GOOD | {"sidecar": "tls:a:1", "tls_ca": ""}, "path of a PEM file"),
+    ],
+)
+def test_tls_settings_that_do_not_fit(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(FeaturewatchError, match=says):
+        read_config({"featurewatch": settings}, {})
