@@ -9,6 +9,7 @@ from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix_book import PrefixBook
 from monitor.sidecar.prefix_states import PrefixFiring, PrefixState, firings_in_order
 from monitor.sidecar.request import LiveRequest
+from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.alerts_pb2 import Alert, DetectorReading
 from monitor.v1.tap_pb2 import GapReason
 
@@ -16,12 +17,15 @@ from monitor.v1.tap_pb2 import GapReason
 class GapJudge:
     """Gives requests the detector state of prefixes that the engine took from its cache, and tells of blindness."""
 
-    def __init__(self, plan: TapPlan, engine: PolicyEngine, prefixes: PrefixBook, alerts: AlertMaker) -> None:
+    def __init__(
+        self, plan: TapPlan, engine: PolicyEngine, reader: TokenReader, prefixes: PrefixBook, alerts: AlertMaker
+    ) -> None:
         self._rules = plan.policies.rules
         self._tell_unseen = [
             name for name, served in plan.served.items() if served.policy.document.spec.on_unseen != "accept"
         ]
         self._engine = engine
+        self._reader = reader
         self._prefixes = prefixes
         self._alerts = alerts
 
@@ -50,7 +54,11 @@ class GapJudge:
         """The request stands at `end` as after a cold run, and what fired there and was not told yet is told now."""
         self._engine.restore(request.slot, state.snapshot)
         request.coverage.restore(end - request.coverage.next_position)
+        # Now, while the tokens are at hand: pages of the history may be given up before the next rows come.
+        classes_known = request.pass_prompt(self._reader, end)
         self._prefixes.restored(request, state)
+        if not classes_known:
+            self._prefixes.spoil(request)
         told = {(alert.policy, alert.rule, alert.position) for alert in request.alerts}
         alerts = []
         for firing in firings_in_order(state.last_firing):

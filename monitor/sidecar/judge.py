@@ -91,7 +91,7 @@ class TapJudge:
             totals=self.totals,
             history=view,
         )
-        self._gaps = GapJudge(plan, self._engine, self.prefixes, alerts)
+        self._gaps = GapJudge(plan, self._engine, reader, self.prefixes, alerts)
         self._rows = RowJudge(
             tap_id=tap_id,
             plan=plan,
@@ -125,6 +125,19 @@ class TapJudge:
         """Bool [positions]: which rows of a generation were judged; None when it is not known here any more."""
         request = self._request(generation_id)
         return self._ended.observed(generation_id) if request is None else observed_positions(request)
+
+    def note(self, generation_id: str, text: str) -> None:
+        """Adds a line to the record of a live generation; of one that has ended nothing is left to add it to."""
+        request = self._request(generation_id)
+        if request is not None:
+            request.notes.append(text)
+
+    def keep(self, generation_id: str) -> LiveRequest | None:
+        """Has a live generation recorded at its end although nothing flags it; None when it is not live."""
+        request = self._request(generation_id)
+        if request is not None:
+            request.kept = True
+        return request
 
     def apply(self, frame: StepFrame) -> Verdicts:
         """Judges a frame. One taken before has no effect; what is malformed is counted, logged and left out."""

@@ -73,8 +73,8 @@ class PrefixBook:
             stored = tuple(reading.SerializeToString() for reading in readings)
             prefix.last_firing = PrefixFiring(position, rule, stored, prefix.last_firing)
 
-    def lose_firing(self, request: LiveRequest) -> None:
-        """A rule fired and how is not known: nothing of this request is kept any more."""
+    def spoil(self, request: LiveRequest) -> None:
+        """What fired, or how tokens are classed, is not known: nothing is kept until it is restored once more."""
         if request.prefix is not None:
             request.prefix.healed = -1
 

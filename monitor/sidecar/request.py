@@ -49,6 +49,8 @@ class LiveRequest:
         content: "full", or "none" once a policy fired that forbids content in records.
         prefix: its prefixes' names; None where no state of prefixes is kept.
         told_unseen: policies that ask for it were told that positions stay unseen.
+        followed: a rule has asked for its residual rows until its end.
+        kept: a client captured it; it gets a record although nothing flags it.
         final_peaks: what its detectors reached, once it has ended; until then its slot knows.
     """
 
@@ -68,6 +70,8 @@ class LiveRequest:
     content: str = "full"
     prefix: RequestPrefix | None = None
     told_unseen: bool = False
+    followed: bool = False
+    kept: bool = False
     final_peaks: Peaks | None = None
 
     def close(self) -> None:
@@ -87,18 +91,27 @@ class LiveRequest:
     def _classify_prompt(
         self, reader: TokenReader, first: int, token_ids_n: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.uint8]:
-        if first > self.prompt_position:
-            skipped = self.log.prompt_ids(self.prompt_position, first)
-            if skipped is None:
-                self.prompt_state = 0
-                self.notes.append(
-                    f"token classes of the prompt from position {first} on are guessed: its tokens were given up"
-                )
-            else:
-                _, self.prompt_state = reader.classes.classify(skipped, self.prompt_position, self.prompt_state)
+        self.pass_prompt(reader, first)
         classes, self.prompt_state = reader.classes.classify(token_ids_n, first, self.prompt_state)
         self.prompt_position = first + len(token_ids_n)
         return classes
+
+    def pass_prompt(self, reader: TokenReader, until: int) -> bool:
+        """Takes the prompt's tokens before `until` into the template's state: their rows do not come. False when they
+        are not known any more."""
+        until = min(until, self.identity.prompt_tokens)
+        if until <= self.prompt_position:
+            return True
+        skipped = self.log.prompt_ids(self.prompt_position, until)
+        if skipped is None:
+            self.prompt_state = 0
+            self.notes.append(
+                f"token classes of the prompt from position {until} on are guessed: its tokens were given up"
+            )
+        else:
+            _, self.prompt_state = reader.classes.classify(skipped, self.prompt_position, self.prompt_state)
+        self.prompt_position = until
+        return skipped is not None
 
     def phase_codes(self, first: int, count: int) -> npt.NDArray[np.uint8] | int:
         """Codes of `Phase` of positions from `first` on: prompt before the prompt's end, response from there on.

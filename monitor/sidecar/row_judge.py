@@ -113,7 +113,7 @@ class RowJudge:
             except Exception:  # noqa: BLE001
                 # The other alerts of the frame must go out whatever is wrong with this one.
                 self._alerts.failed(run.request, position, rule)
-                self._prefixes.lose_firing(run.request)
+                self._prefixes.spoil(run.request)
                 continue
             self._prefixes.add_firing(run.request, position, firing.rule, readings)
             fired.append((run.request, alert))
