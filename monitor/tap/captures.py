@@ -45,8 +45,8 @@ class Captures:
         self._active: deque[_Capture] = deque()
         # Nothing to send at the moment.
         self._following: list[_Capture] = []
-        self._next_look = 0.0
-        self._looked_at = 0
+        # When, and from which row on, the first of them looks again.
+        self._next_look, self._looked_at = 0.0, 0
         # Answered with nothing: capture and handle. The oldest go unanswered when a flood outruns the stream.
         self._nothing: deque[tuple[int, int]] = deque(maxlen=4 * MAX_CAPTURES)
 
@@ -84,9 +84,8 @@ class Captures:
         while self._asked:
             self._active.append(self._asked.popleft())
         if self._following and self.due(now) <= now:
-            self._next_look, self._looked_at = now + FOLLOW_SECONDS, recorder.settled
             for capture in self._following:
-                capture.stop = self._looked_at
+                capture.stop = recorder.settled
             self._active.extend(self._following)
             self._following = []
         while self._active:
@@ -106,6 +105,8 @@ class Captures:
                 return tap_pb2.StreamRequest(residual_rows=rows)
             if not goes_on:
                 return _closing(capture.capture_id, capture.handle)
+            if not self._following:
+                self._next_look, self._looked_at = now + FOLLOW_SECONDS, capture.stop
             self._following.append(capture)
         return None
 

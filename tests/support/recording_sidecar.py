@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Queue
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 
-from monitor.rpc import SERVER_OPTIONS, floats_from_bytes, floats_to_bytes, ints_from_bytes
+from monitor.rpc import SERVER_OPTIONS, floats_from_bytes, floats_to_bytes, ints_from_bytes, residuals_from
 from monitor.v1 import tap_pb2, tap_pb2_grpc
 
 
@@ -51,6 +52,28 @@ class RecordedRequest:
         return positions, np.stack([self.rows[hook_point][position] for position in positions])
 
 
+@dataclass
+class RecordedCapture:
+    """What a tap sent for one capture."""
+
+    handle: int
+    messages: list[tap_pb2.ResidualRows] = field(default_factory=list)
+    # By hook point and position.
+    rows: dict[str, dict[int, npt.NDArray[np.float32]]] = field(default_factory=dict)
+    done: bool = False
+
+    def take(self, message: tap_pb2.ResidualRows) -> None:
+        assert not self.done, "rows behind the last"
+        assert message.handle == self.handle
+        self.messages.append(message)
+        self.done = message.last
+        known = self.rows.setdefault(message.hook_point, {}) if message.row_count else {}
+        for offset, row_d in enumerate(residuals_from(message) if message.row_count else ()):
+            position = message.first_position + offset
+            assert position > max(known, default=-1), f"position {position} comes late"
+            known[position] = row_d
+
+
 class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
     """Serves any number of taps on `target` until `stop`. One instance is one sidecar process with its own
     `session_id`.
@@ -76,6 +99,9 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
         self.requests: dict[tuple[str, int], RecordedRequest] = {}
         self.breaches: list[str] = []
         self.frames = 0
+        # By id; by tap.
+        self.captures: dict[int, RecordedCapture] = {}
+        self._streams: dict[str, Queue[tap_pb2.StreamResponse | None]] = {}
         self._last_seq: dict[str, int] = {}
         self._acknowledge = acknowledge
         self._changed = threading.Condition()
@@ -91,30 +117,60 @@ class RecordingSidecar(tap_pb2_grpc.TapServiceServicer):
     def Stream(  # noqa: N802 -- gRPC's name
         self, request_iterator: Iterator[tap_pb2.StreamRequest], context: grpc.ServicerContext
     ) -> Iterator[tap_pb2.StreamResponse]:
+        responses: Queue[tap_pb2.StreamResponse | None] = Queue()
+
+        def read() -> None:
+            try:
+                self._read(request_iterator, responses)
+            except Exception as error:  # noqa: BLE001 -- gRPC's iterator raises nothing narrower when a call ends
+                if context.is_active():
+                    self.breaches.append(repr(error))
+            finally:
+                responses.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
+        while (response := responses.get()) is not None:
+            yield response
+
+    def _read(self, requests: Iterator[tap_pb2.StreamRequest], responses: Queue[tap_pb2.StreamResponse | None]) -> None:
         tap = ""
-        for request in request_iterator:
+        for request in requests:
             kind = request.WhichOneof("message")
             with self._changed:
                 if kind == "hello":
                     tap = request.hello.tap_id
                     self.hellos.append(request.hello)
+                    self._streams[tap] = responses
                 elif kind == "heartbeat":
                     self.heartbeats.append(request.heartbeat)
+                elif kind == "residual_rows":
+                    self.captures[request.residual_rows.capture_id].take(request.residual_rows)
                 else:
                     self._take(tap, request.step)
                 self._changed.notify_all()
             if kind == "hello":
-                yield tap_pb2.StreamResponse(
-                    welcome=tap_pb2.Welcome(
-                        protocol_version=1,
-                        session_id=self.session_id,
-                        sidecar_version="recording",
-                        last_seq=self._last_seq.get(tap, 0),
-                    )
+                welcome = tap_pb2.Welcome(
+                    protocol_version=1,
+                    session_id=self.session_id,
+                    sidecar_version="recording",
+                    last_seq=self._last_seq.get(tap, 0),
                 )
-                yield tap_pb2.StreamResponse(watch_plan=self.plan)
+                responses.put(tap_pb2.StreamResponse(welcome=welcome))
+                responses.put(tap_pb2.StreamResponse(watch_plan=self.plan))
             elif kind == "step" and self._acknowledge(request.step.seq):
-                yield tap_pb2.StreamResponse(ack=tap_pb2.Ack(seq=request.step.seq))
+                responses.put(tap_pb2.StreamResponse(ack=tap_pb2.Ack(seq=request.step.seq)))
+
+    def capture(
+        self, handle: int, *, tap: str | None = None, follow: bool = False, hook_points: tuple[str, ...] = ()
+    ) -> RecordedCapture:
+        """Asks a tap (the only one, unless it is named) for a request's residual rows."""
+        with self._changed:
+            (responses,) = [stream for name, stream in self._streams.items() if tap in (None, name)]
+            capture_id = len(self.captures) + 1
+            recorded = self.captures[capture_id] = RecordedCapture(handle)
+        rows = tap_pb2.CaptureRows(capture_id=capture_id, follow=follow, hook_points=hook_points)
+        responses.put(tap_pb2.StreamResponse(directive=tap_pb2.Directive(handle=handle, capture=rows)))
+        return recorded
 
     def stop(self) -> None:
         """At once, as a killed process would: streams break, nothing is said.

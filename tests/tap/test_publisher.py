@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.certificates import Authority
-from support.recording_sidecar import RecordingSidecar, identity_plan
+from support.recording_sidecar import RecordedCapture, RecordingSidecar, identity_plan
 
 from monitor.rpc import MAX_MESSAGE_BYTES, ClientTls, ServerTls, Target
 from monitor.sae import HookPoint
@@ -19,6 +19,8 @@ from monitor.tap.outbox import Outbox
 from monitor.tap.plan import ActivePlan, prepare_plan
 from monitor.tap.publisher import Publisher
 from monitor.tap.record import QUEUE_FULL, SIDECAR_LOST, TAP_ERROR, Begin, End, HostRows, Segment, Step
+from monitor.tap.recorder import FlightRecorder
+from monitor.tap.ring import HostRing
 from monitor.tap.sites import Site
 from monitor.tap.stats import TapStats
 from monitor.v1 import engine_pb2, tap_pb2
@@ -49,6 +51,7 @@ class Harness:
         self.plan: ActivePlan | None = None
         self._planned = threading.Condition()
         self.outbox, self.stats = Outbox(max_frames, max_bytes), TapStats()
+        self.recorder = FlightRecorder(HostRing([self.site], 64), [HOOK_POINT], WIDTH, "float32")
         self.publisher = Publisher(
             Link(
                 target=Target.parse(target),
@@ -60,6 +63,8 @@ class Harness:
                 stats=self.stats,
                 prepare=self._prepare,
                 on_plan=self._on_plan,
+                recorder=self.recorder,
+                memory=tap_pb2.TapMemory(recorder_rows=self.recorder.rows),
             )
         )
         self.positions: dict[int, int] = {}
@@ -224,6 +229,47 @@ def test_what_is_larger_than_a_message_arrives_whole(target: str) -> None:
     assert (recorded.observed, recorded.gaps) == (count, [])
     assert harness.stats.connections == 1
     harness.publisher.close(1.0)
+
+
+def test_captured_rows_arrive_behind_the_frames_and_end_with_the_request(target: str) -> None:
+    harness = Harness(target)
+    recorder, site = harness.recorder, harness.site
+    sidecar = _sidecar(target)
+    harness.wait_plan()
+    harness.begin(1)
+    recorder.begin(1)
+    expected: dict[int, list[float]] = {}
+
+    def step(count: int) -> None:
+        first = harness.positions[1]
+        for row in range(count):
+            site.buffer_nd[row] = torch.arange(WIDTH) + 100.0 * (first + row)
+            expected[first + row] = site.buffer_nd[row].tolist()
+        recorder.settle(recorder.place(count), count, [Segment(1, first, count)], None)
+        harness.rows(1, count)
+
+    step(5)
+    sidecar.wait_for(lambda seen: bool(seen.named("r1")) and seen.named("r1")[0].observed == 5, "rows")
+    held, followed, unknown = sidecar.capture(1), sidecar.capture(1, follow=True), sidecar.capture(4711)
+    sidecar.wait_for(lambda seen: held.done and unknown.done and len(followed.messages) >= 1, "captures")
+    for _ in range(6):
+        step(2)
+    harness.end(1)
+    recorder.end(1)
+    sidecar.wait_for(lambda seen: followed.done, "end of the followed request")
+    late = sidecar.capture(1, hook_points=(HOOK_POINT,))
+    sidecar.wait_for(lambda seen: late.done, "rows of the finished request")
+    sidecar.stop()
+    assert sidecar.breaches == []
+    assert sidecar.hellos[0].memory.recorder_rows == recorder.rows
+    assert _rows(held) == {position: expected[position] for position in range(5)}
+    assert _rows(followed) == _rows(late) == expected
+    assert unknown.rows == {}
+    harness.publisher.close(1.0)
+
+
+def _rows(capture: RecordedCapture) -> dict[int, list[float]]:
+    return {position: row_d.tolist() for position, row_d in capture.rows[HOOK_POINT].items()}
 
 
 def test_close_sends_what_is_left_and_tells_the_counters(target: str) -> None:
