@@ -42,6 +42,15 @@ class Reference:
             self._model(torch.tensor([list(token_ids)]), use_cache=False)
         return torch.stack([output[0] for output in self._outputs]).numpy()
 
+    def surroundings(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """[layers + 2, n, d]: what goes into the first layer, the stream after each layer, and what comes out of the
+        final norm. The stream after layer i is at i + 1."""
+        layers_lnd = self.residuals(token_ids)
+        with torch.inference_mode():
+            answer = self._model(torch.tensor([list(token_ids)]), use_cache=False, output_hidden_states=True)
+        first, last = answer.hidden_states[0][0], answer.hidden_states[-1][0]
+        return np.concatenate([first[None].numpy(), layers_lnd, last[None].numpy()])
+
 
 def relative_error(observed: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
     """Largest row-wise ``|observed - expected| / |expected|`` (2-norms) of [n, d] arrays."""

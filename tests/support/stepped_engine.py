@@ -34,9 +34,9 @@ class Traced:
 
     @property
     def passed(self) -> list[bool]:
-        """For each position, whether a forward pass went over it when the request came to it (else vLLM took it from
-        its prefix cache). Rejected drafts are no positions. What is computed again later, as after a preemption, changes
-        nothing: a detector has gone on by then."""
+        """For each position, whether a forward pass went over it when the request came to it; else vLLM took it from
+        its prefix cache. Rejected drafts are no positions. What is computed again later, as after a preemption,
+        changes nothing: a detector has gone on by then."""
         passed: list[bool] = []
         for first, rows, rejected in self.steps:
             passed += [False] * (first - len(passed))

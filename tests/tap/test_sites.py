@@ -78,6 +78,14 @@ class Model(nn.Module):
         return self.norm(x)
 
 
+class DerivedModel(Model):
+    """Leaves the work to the class above, as Mistral does in vLLM."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Nothing of its own."""
+        return super().forward(x)
+
+
 class OutdatedPairLayer(nn.Module):
     """Returns the finished stream beside a residual that is part of it already, as Command R does in vLLM."""
 
@@ -170,10 +178,14 @@ def _install(model: nn.Module, *layers: int) -> list[Site]:
     ("model", "where"),
     [
         (_pair(), ["input norm of the next layer", "input norm of the next layer", "final norm"]),
+        (
+            DerivedModel([PairLayer(FusedNorm()) for _ in range(3)], FusedNorm()),
+            ["input norm of the next layer", "input norm of the next layer", "final norm"],
+        ),
         (Model([PlainLayer() for _ in range(3)], FusedNorm()), ["output of the layer"] * 3),
         (Chain([NoResidualLayer() for _ in range(3)]), ["output of the layer"] * 3),
     ],
-    ids=["pairs", "single stream", "single stream in pairs"],
+    ids=["pairs", "pairs, forward of the class above", "single stream", "single stream in pairs"],
 )
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_buffers_hold_each_layers_output(model: Model | Chain, where: list[str], compiled: bool) -> None:
@@ -201,6 +213,15 @@ def test_buffers_hold_each_layers_output(model: Model | Chain, where: list[str],
 def test_a_stream_that_cannot_be_told_is_refused(layer: type[nn.Module], index: int) -> None:
     with pytest.raises(FeaturewatchError, match=f"resid_post.{index} of a model with layers {layer.__name__}: .* two"):
         _install(Chain([layer() for _ in range(3)]), index)
+
+
+def test_a_forward_that_adds_something_to_the_one_above_is_not_taken_for_it() -> None:
+    class Wrapped(Model):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 2
+
+    with pytest.raises(FeaturewatchError, match=r"resid_post\.2 of a model with layers PairLayer: .* two"):
+        _install(Wrapped([PairLayer(FusedNorm()) for _ in range(3)], FusedNorm()), 2)
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
