@@ -16,7 +16,8 @@ class RequestPrefix:
         chain: hashes of its blocks, as far as they were needed.
         key: of the longest prefix that was kept or found.
         last_firing: of the rules that fired on it.
-        healed: positions not seen before the latest restored boundary; -1 when it is not as a cold run for another reason.
+        healed: positions not seen before the latest restored boundary; -1 when something else keeps it from being as
+            a cold run.
     """
 
     chain: PrefixChain
