@@ -13,8 +13,9 @@ from monitor.errors import FeaturewatchError
 from monitor.rpc import PROTOCOL_VERSION, abort
 from monitor.sidecar.downlink import Downlink
 from monitor.sidecar.plan import model_name
+from monitor.sidecar.prefix_service import PrefixService
 from monitor.sidecar.taps import Tap, Taps
-from monitor.v1.tap_pb2 import Hello, StepFrame, StreamRequest, StreamResponse, WatchPrefixesResponse, Welcome
+from monitor.v1.tap_pb2 import Hello, StepFrame, StreamRequest, StreamResponse, WatchPrefixesRequest, Welcome
 from monitor.v1.tap_pb2_grpc import TapServiceServicer
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ _Inbox = asyncio.Queue[StreamRequest]
 class TapService(TapServiceServicer):
     def __init__(self, taps: Taps) -> None:
         self._taps = taps
+        self._prefixes = PrefixService(taps)
         self._readers: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -78,13 +80,13 @@ class TapService(TapServiceServicer):
                 self._idle.set()
             self._taps.detach(tap, reader)
 
-    async def WatchPrefixes(self, _request: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
-        """No policy can ask for a second reading yet; the engine takes its hits as they come."""
-        await context.write(WatchPrefixesResponse(reread=False, reset=True))
+    async def WatchPrefixes(self, request: WatchPrefixesRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        await self._prefixes.watch(request, context)
 
     async def close(self, timeout_seconds: float) -> None:
         """Ends all streams after the frames that have been read are judged; waits for that, but no longer."""
         self._closing = True
+        self._prefixes.close()
         for reader in self._readers:
             reader.cancel()
         try:

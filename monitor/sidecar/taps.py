@@ -93,6 +93,8 @@ class Taps:
         self.captures = Captures()
         self.ledger = PolicyLedger()
         self.prefix_states = prefix_states
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a tap with a new plan has come, or one is gone for good."""
         self.history = history
         self.plan_version = 1
         self._book = book
@@ -164,6 +166,7 @@ class Taps:
             if tap is None:
                 tap = await self.in_judge_thread(lambda: self._new_tap(hello))
                 self._taps[hello.tap_id] = tap
+                self.on_change()
         if tap.expiry is not None:
             tap.expiry.cancel()
             tap.expiry = None
@@ -240,6 +243,7 @@ class Taps:
     async def _expire(self, tap: Tap) -> None:
         if self._taps.get(tap.hello.tap_id) is tap:
             del self._taps[tap.hello.tap_id]
+            self.on_change()
             self._leaving.append(tap)
         await self._finish(tap, "the tap went away before it ended")
         if tap in self._leaving:

@@ -1,0 +1,88 @@
+"""What one engine's scheduler is still to be told of known prefixes. Bounded: a change replaces the one before it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Final
+
+from monitor.sidecar.prefix_states import PrefixKey, PrefixStates
+
+MOST_WAITING: Final = 65_536
+"""Changes that wait for a reader; beyond them it is told everything anew."""
+
+
+class PrefixFeed:
+    """Gathers changes in the judging thread; the event loop takes them.
+
+    A prefix counts as known when all of `namespaces` know it: the ranks of a pipeline each judge a part of the model.
+    """
+
+    def __init__(self, states: PrefixStates, most_waiting: int = MOST_WAITING) -> None:
+        self.changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._states = states
+        self._most_waiting = most_waiting
+        self._namespaces: frozenset[bytes] = frozenset()
+        # True: added. Guards `_waiting` and the two flags.
+        self._lock = threading.Lock()
+        self._waiting: dict[bytes, bool] = {}
+        self._outdated = True
+        self._woken = False
+
+    def outdate(self) -> None:
+        """Everything is to be told anew; from any thread."""
+        with self._lock:
+            self._outdated = True
+            self._waiting.clear()
+            self._wake()
+
+    def begin(self, namespaces: frozenset[bytes]) -> list[bytes]:
+        """All that is known, after which changes gather. In the judging thread."""
+        with self._lock:
+            self._namespaces = namespaces
+            self._waiting.clear()
+        if not namespaces:
+            return []
+        first, *others = namespaces
+        return [prefix_hash for prefix_hash in self._states.known(first) if self._all_know(others, prefix_hash)]
+
+    def take(self) -> tuple[list[bytes], list[bytes]] | None:
+        """What was added and what removed since the last time; None when `begin` is due. In the event loop."""
+        with self._lock:
+            self._woken = False
+            self.changed.clear()
+            outdated, self._outdated = self._outdated, False
+            if outdated:
+                return None
+            waiting, self._waiting = self._waiting, {}
+        added = [prefix_hash for prefix_hash, known in waiting.items() if known]
+        return added, [prefix_hash for prefix_hash, known in waiting.items() if not known]
+
+    def on_added(self, namespace: bytes, prefix_hash: bytes) -> None:
+        """In the judging thread, as `on_removed`."""
+        if namespace in self._namespaces and self._all_know(self._namespaces - {namespace}, prefix_hash):
+            self._note(prefix_hash, known=True)
+
+    def on_removed(self, namespace: bytes, prefix_hash: bytes) -> None:
+        if namespace in self._namespaces:
+            self._note(prefix_hash, known=False)
+
+    def _note(self, prefix_hash: bytes, *, known: bool) -> None:
+        with self._lock:
+            if self._outdated:
+                return
+            self._waiting[prefix_hash] = known
+            if len(self._waiting) > self._most_waiting:
+                self._outdated = True
+                self._waiting.clear()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Holds the lock."""
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self.changed.set)
+
+    def _all_know(self, namespaces: frozenset[bytes] | list[bytes], prefix_hash: bytes) -> bool:
+        return all(PrefixKey(namespace, prefix_hash, 0) in self._states for namespace in namespaces)
