@@ -107,16 +107,12 @@ class Capture:
             raise WireFormatError("the capture has ended")
         if rows.handle != self.subject.handle:
             raise WireFormatError(f"handle {rows.handle}, the capture is of {self.subject.handle}")
-        if rows.hook_point not in self._seen:
-            raise WireFormatError(f"hook point {rows.hook_point!r}, asked for {', '.join(self._seen)}")
-        if rows.hook_point not in self._open:
-            raise WireFormatError(f"rows of {rows.hook_point} after its last message")
         try:
             if rows.row_count:
                 self._take_rows(rows)
         finally:
             if rows.last:
-                self._open.discard(rows.hook_point)
+                self._open -= {rows.hook_point} if rows.hook_point else self._open
                 if not self._open:
                     self.end(Outcome.COMPLETE)
 
@@ -146,6 +142,10 @@ class Capture:
         return rows
 
     def _take_rows(self, rows: ResidualRows) -> None:
+        if rows.hook_point not in self._seen:
+            raise WireFormatError(f"hook point {rows.hook_point!r}, asked for {', '.join(self._seen)}")
+        if rows.hook_point not in self._open:
+            raise WireFormatError(f"rows of {rows.hook_point} after its last message")
         check_residual_rows(rows)
         self._width, self._dtype = self._width or rows.width, self._dtype or rows.dtype
         if (rows.width, rows.dtype) != (self._width, self._dtype):

@@ -45,7 +45,7 @@ class _Running:
 class Captures:
     """Used on the event loop only; nothing here waits, and judging never waits for it.
 
-    A capture ends when the tap has said `last` for every hook point, when the tap goes away, or when the tap has been
+    A capture ends when the tap has said `last` for all hook points, when the tap goes away, or when the tap has been
     silent for `idle_seconds`, for one that follows its request counted from the request's end on.
     """
 

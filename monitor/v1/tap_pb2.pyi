@@ -777,7 +777,7 @@ class ResidualRows(_message.Message):
     values: _builtins.bytes
     """Little-endian, row-major [row_count, width]."""
     last: _builtins.bool
-    """Nothing more comes for this capture (row_count may be 0)."""
+    """Nothing more comes for this capture at this hook point; where none is named, at any. May come without rows."""
     def __init__(
         self,
         *,
