@@ -51,6 +51,7 @@ def check_played(recorder: RecordingSidecar, played: Played, reference: Referenc
         "ends",
     )
     assert recorder.breaches == []
+    check_recorder(recorder)
     by_id = {recorded.begin.request_id: recorded for recorded in recorder.requests.values()}
     return max(
         (check_traced(by_id[name], traced, reference, tails=tails) for name, traced in played.requests.items()),
@@ -71,6 +72,24 @@ def check_traced(recorded: RecordedRequest, traced: Traced, reference: Reference
     tail = ints_from_bytes(recorded.end.tail_token_ids, "tail").tolist()
     assert tail == (traced.sampled[max(len(passed) - len(traced.prompt), 0) :] if tails else []), name
     return _check_rows(recorded, traced.sequence, reference)
+
+
+def check_recorder(recorder: RecordingSidecar) -> int:
+    """Asserts that the taps' flight recorders still hold the rows of every request, all of them observed under a plan
+    that gives the rows themselves, and that they are the same bit for bit; returns how many."""
+    captures = [(request, recorder.capture(handle, tap=tap)) for (tap, handle), request in recorder.requests.items()]
+    recorder.wait_for(lambda seen: all(capture.done for _, capture in captures), "captures")
+    rows = 0
+    for request, capture in captures:
+        name = request.begin.request_id
+        assert capture.rows.keys() == request.rows.keys(), name
+        for hook_point, observed in request.rows.items():
+            held = capture.rows[hook_point]
+            assert held.keys() == observed.keys(), f"{name} at {hook_point}"
+            assert all(np.array_equal(held[position], row_d) for position, row_d in observed.items()), name
+            rows += len(held)
+    assert recorder.breaches == []
+    return rows
 
 
 def check_no_other_layer(recorded: RecordedRequest, sequence: list[int], reference: Reference) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
-from support.comparison import check_all, check_request, mixed_requests
+from support.comparison import TOLERANCE, check_all, check_request, mixed_requests
 from support.engine import EngineProcess
 from support.glassllm import WIDTH, glassllm_folder
 from support.recording_sidecar import RecordingSidecar, identity_plan
-from support.reference import Reference
+from support.reference import Reference, relative_error
 
 from monitor.tap.record import PREFIX_CACHE, SIDECAR_LOST
 
@@ -96,6 +97,30 @@ def test_every_row_of_a_mixed_batch_equals_hugging_face(
     assert {reason for recorded in sidecar.requests.values() for _, _, reason in recorded.gaps} <= {PREFIX_CACHE}
     rows = sum(recorded.observed for recorded in sidecar.requests.values())
     assert rows > 24 * 10
+
+
+def test_the_flight_recorder_holds_a_request_while_it_runs_and_after_its_end(
+    engine: EngineProcess, sidecar: RecordingSidecar, reference: Reference
+) -> None:
+    prompt = list(range(300, 400))
+    engine.start(
+        [{"id": "watched", "prompt": prompt, "max_tokens": 60}, {"id": "other", "prompt": [7], "max_tokens": 90}]
+    )
+    sidecar.wait_for(lambda seen: any(r.observed > 70 for r in seen.named("watched")), "traffic")
+    handle = sidecar.named("watched")[0].begin.handle
+    followed = sidecar.capture(handle, follow=True)
+    outputs = engine.results()
+    sidecar.wait_for(lambda seen: followed.done and seen.ended(["watched", "other"]), "ends")
+    finished = sidecar.capture(handle)
+    sidecar.wait_for(lambda seen: finished.done, "the finished request's rows")
+    expected_lnd = reference.residuals([*prompt, *outputs["watched"][0][:-1]])
+    for capture in (followed, finished):
+        assert sorted(capture.rows) == HOOK_POINTS
+        for hook_point, rows in capture.rows.items():
+            assert list(rows) == list(range(159)), "not every position from the first on"
+            layer = int(hook_point.removeprefix("resid_post."))
+            assert relative_error(np.stack(list(rows.values())), expected_lnd[layer]) <= TOLERANCE
+    assert sidecar.breaches == []
 
 
 def test_a_repeated_prompt_has_a_prefix_cache_gap(
