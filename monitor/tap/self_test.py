@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-import torch
-
 from monitor.tap.log import logger
 from monitor.tap.sites import Site
 from monitor.v1 import tap_pb2
@@ -64,7 +62,7 @@ def judge(sites: Sequence[Site], no_pass: str) -> SelfTest:
     findings = [finding for site in sites if (finding := _fault(site))]
     if not findings:
         passes = min(int(site.fired) for site in sites)
-        return SelfTest(_PASSED, f"{len(sites)} hook points fired in {passes} passes or more, with finite rows")
+        return SelfTest(_PASSED, f"{len(sites)} hook points fired in {passes} passes or more")
     if no_pass and not any(int(site.fired) for site in sites):
         return SelfTest(_NOT_RUN, no_pass)
     return SelfTest(_FAILED, "; ".join(findings))
@@ -73,10 +71,6 @@ def judge(sites: Sequence[Site], no_pass: str) -> SelfTest:
 def _fault(site: Site) -> str:
     if not int(site.fired):
         return f"{site.hook_point} did not fire"
-    first_rows = site.buffer_nd[:_ROWS]
-    rows = first_rows[first_rows.ne(0).any(dim=-1)]
-    if not len(rows):
-        return f"{site.hook_point} fired, but its rows are all zero"
-    if not bool(torch.isfinite(rows).all()):
-        return f"{site.hook_point} fired, but its rows are not finite"
-    return ""
+    # Whether the rows are finite tells nothing: passes without requests skip attention, whose output is then whatever
+    # the memory held.
+    return "" if bool(site.buffer_nd[:_ROWS].ne(0).any()) else f"{site.hook_point} fired, but its rows are all zero"

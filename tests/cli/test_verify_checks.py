@@ -96,13 +96,13 @@ def test_rows_must_be_all_there_and_right(difference: Difference, ok: bool) -> N
 
 
 def test_overhead_is_the_share_between_two_heartbeats() -> None:
-    before = tap(steps=10, engine_thread_nanos=1_000, attached_nanos=100_000)
-    after = tap(steps=20, engine_thread_nanos=5_000, attached_nanos=200_000)
-    (check,) = check_overhead([before], [after], 0.05)
+    before = tap(steps=10, engine_thread_nanos=1_000_000)
+    after = tap(steps=20, engine_thread_nanos=5_000_000)
+    (check,) = check_overhead([before], [after], 0.1, 0.05)
     assert check.ok
-    assert check.found.startswith("4.00 % of the engine's thread, 0 us a step, 10 steps")
-    assert failed(check_overhead([before], [after], 0.03)) == ["overhead of t"]
-    assert failed(check_overhead([before], [before], 0.05)) == ["overhead of t"]
+    assert check.found.startswith("4.00 % of the engine's thread, 400 us a step, 10 steps")
+    assert failed(check_overhead([before], [after], 0.1, 0.03)) == ["overhead of t"]
+    assert failed(check_overhead([before], [before], 0.1, 0.05)) == ["overhead of t"]
 
 
 def test_prompts_differ_from_run_to_run_and_in_length() -> None:

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import grpc
 import pytest
+from support.deployment import connected
 
 from monitor.cli.common import default_policies, default_zoo, resolve_model
 from monitor.cli.demo.processes import running
 from monitor.cli.demo.prompts import PROMPTS
-from monitor.cli.demo.servers import Setting, free_port, sidecar_ready, start_sidecar, start_vllm, vllm_ready
+from monitor.cli.demo.servers import Setting, free_port, start_sidecar, start_vllm, vllm_ready
 from monitor.cli.demo.traffic import Answer, send_all
 from monitor.cli.demo.watch import SidecarView
 from monitor.v1 import generations_pb2
@@ -59,16 +59,6 @@ class Traffic:
     def end(self) -> None:
         self._end.set()
         self._thread.join()
-
-
-def connected(setting: Setting) -> bool:
-    if not sidecar_ready(setting.target):
-        return False
-    with SidecarView(setting.target, lambda _: None) as view:
-        try:
-            return view.tap_connected()
-        except grpc.RpcError:
-            return False
 
 
 def total(summary: generations_pb2.GenerationSummary) -> int:

@@ -17,8 +17,8 @@ TEXT: Final = (
     "The ferry left the harbour before sunrise, and the baker was the only one who saw it go. On the hill the old mill "
     "turned slowly; its owner counted sacks of flour and wrote the numbers into a book with a green cover. "
 )
-LENGTHS: Final = (8, 40, 120, 400)
-"""Characters of the canaries' prompts; the longest is made of several copies of the text."""
+LENGTHS: Final = (8, 60, 300, 2000)
+"""Characters of the prompts; the longest is several copies of the text, more than a block of any prefix cache."""
 _SECONDS: Final = 300.0
 
 

@@ -88,8 +88,10 @@ def check_differences(differences: Sequence[Difference], rows_wanted: int, toler
     return checks
 
 
-def check_overhead(before: Sequence[TapStatus], after: Sequence[TapStatus], limit: float) -> list[Check]:
-    """The share of time that the engine's thread spent in the tap while the canaries ran."""
+def check_overhead(
+    before: Sequence[TapStatus], after: Sequence[TapStatus], seconds: float, limit: float
+) -> list[Check]:
+    """The share of the `seconds` of the canaries that the engine's thread spent in the tap."""
     checks = []
     earlier = {tap.tap_id: tap.heartbeat for tap in before}
     for tap in after:
@@ -98,8 +100,7 @@ def check_overhead(before: Sequence[TapStatus], after: Sequence[TapStatus], limi
             continue
         steps = now.steps - then.steps
         spent_ns = now.engine_thread_nanos - then.engine_thread_nanos
-        passed_ns = now.attached_nanos - then.attached_nanos
-        share = spent_ns / passed_ns if passed_ns else 0.0
+        share = spent_ns / 1e9 / seconds
         each = spent_ns / steps / 1000 if steps else 0.0
         found = f"{100 * share:.2f} % of the engine's thread, {each:.0f} us a step, {steps} steps"
         wanted = f"at most {100 * limit:.1f} %, more than 0 steps"

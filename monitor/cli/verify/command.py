@@ -106,7 +106,9 @@ def _run(
     # Before the canaries: a missing package or model must not cost a request.
     truth = Truth(resolve_model(model or before[0].engine.model), hook_points, device)
     texts = canaries.prompts()
+    begun = time.monotonic()
     sent = _send(server, before[0].model, texts, max_tokens)
+    seconds = time.monotonic() - begun
     found = side.generations(sent)
     after = side.taps_after(models, time.time_ns())
     checks = check_self_test(after) + check_coverage(sent, found, "canaries")
@@ -122,7 +124,7 @@ def _run(
     checks += check_differences(truth.differences(sent, observed), wanted, limit)
     again = _send(server, before[0].model, texts, max_tokens)
     checks += check_coverage(again, side.generations(again), "repeated canaries")
-    return checks + check_overhead(before, after, max_overhead)
+    return checks + check_overhead(before, after, seconds, max_overhead)
 
 
 def _send(server: canaries.Server, model: str, texts: Sequence[str], max_tokens: int) -> list[canaries.Canary]:
