@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import grpc
 
+from monitor.audit import AuditWriter, RecentSummaries
+from monitor.audit.writer import BuildRecord
 from monitor.sidecar.capture import Capture, CaptureRefusedError, Outcome, Subject
+from monitor.sidecar.evidence_desk import Gathered
+from monitor.sidecar.records import prepare_record
 from monitor.sidecar.taps import Tap, Taps
+from monitor.v1.evidence_pb2 import Evidence
+from monitor.v1.generations_pb2 import GenerationRecord
 from monitor.v1.tap_pb2 import ResidualRows
 
 CODES: Final = {
+    "NO_DICTIONARY": grpc.StatusCode.FAILED_PRECONDITION,
+    "ENCODING_FAILED": grpc.StatusCode.INTERNAL,
     "ROWS_GONE": grpc.StatusCode.FAILED_PRECONDITION,
     "ROWS_OVERWRITTEN": grpc.StatusCode.FAILED_PRECONDITION,
     "RECORDER_OFF": grpc.StatusCode.FAILED_PRECONDITION,
@@ -23,11 +32,64 @@ CODES: Final = {
     "CAPTURE_TIMED_OUT": grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """The status code of each reason of a CaptureRefusedError."""
+CAPTURED: Final = "nothing flagged this generation: a client captured it after its end, only its summary was kept"
 
 
 class CaptureCalls:
-    def __init__(self, taps: Taps) -> None:
+    def __init__(self, taps: Taps, recent: RecentSummaries, writer: AuditWriter) -> None:
         self._taps = taps
+        self._recent = recent
+        self._writer = writer
+        self._gathering: set[asyncio.Task[Gathered]] = set()
+
+    async def evidence(self, generation_id: str, hook_points: Sequence[str]) -> Sequence[Evidence]:
+        """Evidence of the rows that the recorder still holds, one per dictionary; the generation's record gets it too,
+        also when the caller goes away. Raises CaptureRefusedError when nothing could be encoded."""
+        tap, subject = await self._find(generation_id)
+        asked = [name for name in hook_points_of(tap, hook_points) if name in tap.plan.dictionaries]
+        if not asked:
+            raise CaptureRefusedError(
+                "NO_DICTIONARY",
+                f"hook point {', '.join(hook_points or tap.hello.hook_points)}",
+                f"the policies that tap {tap.hello.tap_id} serves name no SAE there",
+                "name another hook point, or load a policy that names an SAE of this one",
+            )
+        await self._keep(tap, subject)
+        capture = self._taps.evidence.captures.start(tap, subject, asked, follow=False)
+        task = asyncio.create_task(self._taps.gather(tap, capture, "client"))
+        self._gathering.add(task)
+        task.add_done_callback(self._gathering.discard)
+        gathered = await asyncio.shield(task)
+        if gathered.withheld:
+            raise _withheld(generation_id)
+        if not any(one.tokens for one in gathered.evidence):
+            if gathered.faults:
+                raise CaptureRefusedError(
+                    "ENCODING_FAILED",
+                    f"evidence of generation {generation_id}",
+                    f"its rows could not be encoded: {gathered.faults[0]}",
+                    "look at the sidecar's log",
+                )
+            require_rows(capture, tap)
+        return gathered.evidence
+
+    async def _keep(self, tap: Tap, subject: Subject) -> None:
+        """What nothing flagged gets a record too, so that its evidence has a place."""
+        if subject.flagged:
+            return
+
+        def work() -> BuildRecord | None:
+            request = tap.judge.keep(subject.generation_id)
+            return None if request is None else prepare_record(request, tap.judge)
+
+        build = await self._taps.in_judge_thread(work)
+        if build is None:
+            known = [s for s in self._recent.summaries() if s.generation_id == subject.generation_id]
+            record = GenerationRecord(summary=known[0] if known else None, content="none", notes=[CAPTURED])
+            # Flagged between the two looks: it has a record.
+            build = (lambda: record) if known else None
+        if build is not None:
+            self._writer.submit(build, subject.generation_id)
 
     async def residuals(self, generation_id: str, hook_points: Sequence[str]) -> AsyncGenerator[ResidualRows]:
         """The rows that the recorder still holds of a generation, as the tap sends them. Raises CaptureRefusedError.
@@ -36,13 +98,13 @@ class CaptureCalls:
         """
         tap, subject = await self._find(generation_id)
         asked = hook_points_of(tap, hook_points)
-        capture = self._taps.captures.start(tap, subject, asked, follow=False)
+        capture = self._taps.evidence.captures.start(tap, subject, asked, follow=False)
         try:
             async for rows in capture:
                 yield rows
             require_rows(capture, tap)
         finally:
-            self._taps.captures.stop(capture)
+            self._taps.evidence.captures.stop(capture)
 
     async def _find(self, generation_id: str) -> tuple[Tap, Subject]:
         found = await self._taps.find(generation_id)
@@ -54,13 +116,17 @@ class CaptureCalls:
                 "capture a generation while it runs or soon after",
             )
         if found[1].content == "none":
-            raise CaptureRefusedError(
-                "CONTENT_WITHHELD",
-                f"residual rows of generation {generation_id}",
-                "a policy with record.content none fired on it, and text can be guessed from its rows",
-                "capture a generation without such a policy",
-            )
+            raise _withheld(generation_id)
         return found
+
+
+def _withheld(generation_id: str) -> CaptureRefusedError:
+    return CaptureRefusedError(
+        "CONTENT_WITHHELD",
+        f"residual rows of generation {generation_id}",
+        "a policy with record.content none fired on it, and text can be guessed from its rows",
+        "capture a generation on which no such policy fired",
+    )
 
 
 def hook_points_of(tap: Tap, wanted: Sequence[str]) -> tuple[str, ...]:

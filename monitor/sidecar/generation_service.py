@@ -52,7 +52,7 @@ class GenerationService(GenerationServiceServicer):
         self._recent = recent
         self._store = store
         self._writer = writer
-        self._captures = CaptureCalls(taps)
+        self._captures = CaptureCalls(taps, recent, writer)
         # Waiting for the writer can take seconds; other work must not find all threads of the loop's pool taken by it.
         self._flushing = ThreadPoolExecutor(2, thread_name_prefix="flush")
 
@@ -92,10 +92,12 @@ class GenerationService(GenerationServiceServicer):
         request: CaptureGenerationRequest,
         context: grpc.aio.ServicerContext[CaptureGenerationRequest, CaptureGenerationResponse],
     ) -> CaptureGenerationResponse:
-        error = FeaturewatchError(
-            f"capture of generation {request.id!r}", "this sidecar encodes no dictionaries yet", "update Featurewatch"
-        )
-        await abort(context, grpc.StatusCode.UNIMPLEMENTED, "NO_EVIDENCE", error)
+        try:
+            generation_id = await self._resolve(request.id)
+            evidence = await self._captures.evidence(generation_id, request.hook_points)
+        except FeaturewatchError as error:
+            await _abort(context, error)
+        return CaptureGenerationResponse(generation_id=generation_id, evidence=evidence)
 
     async def ReadResiduals(  # noqa: N802
         self,
@@ -137,12 +139,14 @@ class GenerationService(GenerationServiceServicer):
         generation_id = await self._resolve(id_)
         build = await self._live_record(generation_id)
         if build is not None:
-            return await asyncio.to_thread(build)
+            record = await asyncio.to_thread(build)
+            record.evidence.extend(await asyncio.to_thread(self._store.evidence, generation_id))
+            return record
         # It may have ended since.
         await self._flush()
-        record = await asyncio.to_thread(self._store.get, generation_id)
-        if record is not None:
-            return record
+        stored = await asyncio.to_thread(self._store.get, generation_id)
+        if stored is not None:
+            return stored
         summary = next((s for s in self._recent.summaries() if s.generation_id == generation_id), None)
         if summary is None:
             raise UnknownIdError(f"generation {id_!r}", "it has just ended and its record is lost", "see the log")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 from monitor.errors import FeaturewatchError
@@ -60,6 +61,25 @@ class TapPlan:
     def reread(self) -> bool:
         """Whether a policy wants cached prefixes computed again when their state is not known."""
         return any(served.policy.document.spec.on_unseen == "reread" for served in self.served.values())
+
+    @cached_property
+    def dictionaries(self) -> Mapping[str, tuple[str, ...]]:
+        """Ids of the SAEs that served policies name, by hook point."""
+        latents = [direction for direction in self.policies.directions if direction.kind == "latent"]
+        hook_points = dict.fromkeys(direction.hook_point for direction in latents)
+        return {
+            hook_point: tuple(dict.fromkeys(d.source for d in latents if d.hook_point == hook_point))
+            for hook_point in hook_points
+        }
+
+    @cached_property
+    def capturing(self) -> frozenset[tuple[str, str]]:
+        """Rules, by policy and id, that take rows out of the flight recorder when they fire; in shadow none does."""
+        return frozenset(
+            (rule.policy, rule.id)
+            for rule in self.policies.rules
+            if "capture" in rule.actions and self.served[rule.policy].mode >= Mode.ALERT
+        )
 
 
 def plan_for_tap(book: PolicyBook, engine: EngineInfo, hook_points: Sequence[str], version: int) -> TapPlan:

@@ -10,6 +10,8 @@ from monitor.audit import AuditWriter, RecentSummaries
 from monitor.audit.writer import BuildRecord
 from monitor.emit import Delivery, alert_event
 from monitor.sidecar.alert_hub import AlertHub
+from monitor.sidecar.capture import Subject
+from monitor.sidecar.ended_requests import subject_of
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.request import LiveRequest
@@ -20,17 +22,29 @@ from monitor.v1.generations_pb2 import GenerationSummary
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class CaptureOrder:
+    """A rule with `capture` began to fire; `reason` is "<policy>/<rule>"."""
+
+    subject: Subject
+    reason: str
+
+
 @dataclass
 class Outcome:
     """Verdicts cut loose from live state, so that they can leave the judging thread.
 
     Attributes:
         records: generation id and what builds its record.
+        captures: what rules ask of the tap, once per request.
+        ended: generations that have ended.
     """
 
     alerts: list[Alert] = field(default_factory=list)
     records: list[tuple[str, BuildRecord]] = field(default_factory=list)
     unflagged: list[GenerationSummary] = field(default_factory=list)
+    captures: list[CaptureOrder] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, verdicts: Verdicts, judge: TapJudge) -> Outcome:
@@ -38,6 +52,8 @@ class Outcome:
         outcome = cls(alerts=verdicts.alerts)
         outcome._add([request for request in verdicts.flagged if request not in verdicts.ended], judge)
         outcome._add(verdicts.ended, judge)
+        outcome.captures = _captures(verdicts, judge)
+        outcome.ended = [request.identity.generation_id for request in verdicts.ended]
         return outcome
 
     @classmethod
@@ -51,7 +67,7 @@ class Outcome:
         for request in requests:
             generation_id = request.identity.generation_id
             try:
-                if request.alerts:
+                if request.alerts or request.kept:
                     self.records.append((generation_id, prepare_record(request, judge)))
                 else:
                     self.unflagged.append(request.summary(judge.plan.policies.detectors))
@@ -59,6 +75,19 @@ class Outcome:
                 # Alerts and the records of the others must go out whatever is wrong with this one.
                 _log.exception("generation %s: no record", generation_id)
                 judge.problems.note("record failed", f"generation {generation_id}")
+
+
+def _captures(verdicts: Verdicts, judge: TapJudge) -> list[CaptureOrder]:
+    """What rules ask for, in the order of their alerts; a request is asked for once."""
+    orders = []
+    by_id = {request.identity.generation_id: request for request in verdicts.flagged}
+    for alert in verdicts.alerts:
+        request = by_id[alert.generation_id]
+        if (alert.policy, alert.rule) in judge.plan.capturing and not request.followed:
+            request.followed = True
+            subject = subject_of(request, live=request not in verdicts.ended)
+            orders.append(CaptureOrder(subject, f"{alert.policy}/{alert.rule}"))
+    return orders
 
 
 class Publisher:

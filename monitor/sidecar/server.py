@@ -22,6 +22,7 @@ from monitor.sae import Catalog
 from monitor.sidecar.alert_hub import AlertHub
 from monitor.sidecar.alert_service import AlertService
 from monitor.sidecar.config import SidecarConfig
+from monitor.sidecar.evidence_desk import EvidenceDesk
 from monitor.sidecar.generation_service import GenerationService
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.metrics_server import MetricsServer
@@ -89,6 +90,7 @@ class Sidecar:
             publisher,
             self._tokenizers,
             PrefixStates(self.config.prefix_state_mib << 20),
+            EvidenceDesk(self.book.sources, self._writer),
             history=self.history,
             session_id=self.session_id,
             grace_seconds=self.config.tap_grace_seconds,

@@ -15,6 +15,7 @@ class SearchSources:
     """Looks for a probe file in each policy folder. The same name with other content in two folders is refused."""
 
     def __init__(self, catalog: Catalog, folders: Sequence[Path]) -> None:
+        self._catalog = catalog
         self._saes = CatalogSources(catalog, Path())
         self._folders = {folder.resolve(): CatalogSources(catalog, folder.resolve()) for folder in folders}
 
@@ -30,6 +31,10 @@ class SearchSources:
     def dictionary(self, sae_id: str) -> Dictionary:
         """The SAE itself."""
         return self._saes.dictionary(sae_id)
+
+    def sae_folder(self, sae_id: str) -> Path:
+        """Where the SAE lies; raises FeaturewatchError when it is unknown."""
+        return self._catalog.path(sae_id)
 
     def dense_weights(self, file: str) -> DenseProbe:
         """The dense probe itself."""

@@ -130,7 +130,7 @@ class TapService(TapServiceServicer):
             if message is grpc.aio.EOF:
                 return
             if message.HasField("residual_rows"):
-                self._taps.captures.take(tap, message.residual_rows)
+                self._taps.evidence.captures.take(tap, message.residual_rows)
             else:
                 await inbox.put(message)
 

@@ -11,16 +11,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from monitor.sidecar.capture import Subject
-from monitor.sidecar.captures import Captures
+import numpy as np
+
+from monitor.sidecar.capture import Capture, CaptureRefusedError, Subject
 from monitor.sidecar.downlink import Downlink
+from monitor.sidecar.evidence_desk import EvidenceDesk, Gathered, Seen
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan, model_name, plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.prefix_states import PrefixStates
-from monitor.sidecar.publisher import Outcome, Publisher
+from monitor.sidecar.publisher import CaptureOrder, Outcome, Publisher
 from monitor.sidecar.tap_health import TapHealth
 from monitor.sidecar.tokenizer_cache import TokenizerCache
 from monitor.sidecar.totals import Totals
@@ -85,12 +87,13 @@ class Taps:
         publisher: Publisher,
         tokenizers: TokenizerCache,
         prefix_states: PrefixStates,
+        evidence: EvidenceDesk,
         *,
         history: HistoryPool,
         session_id: str,
         grace_seconds: float,
     ) -> None:
-        self.captures = Captures()
+        self.evidence = evidence
         self.ledger = PolicyLedger()
         self.prefix_states = prefix_states
         self.on_change: Callable[[], None] = lambda: None
@@ -149,6 +152,19 @@ class Taps:
 
         return await self.in_judge_thread(work)
 
+    async def gather(self, tap: Tap, capture: Capture, reason: str) -> Gathered:
+        """Evidence of a capture at hook points with dictionaries, which the store gets too."""
+        subject = capture.subject
+
+        def look() -> Seen:
+            now, observed_p = tap.judge.subject(subject.generation_id), tap.judge.observed(subject.generation_id)
+            # So many have ended since that it is forgotten.
+            if now is None or observed_p is None:
+                return Seen("", np.ones(subject.positions, np.bool_))
+            return Seen(now.content, observed_p)
+
+        return await self.evidence.gather(tap, capture, reason, look=lambda: self.in_judge_thread(look))
+
     async def attach(self, hello: Hello) -> Tap:
         """The tap's state, as it was left or new; an older stream of the same tap ends. Raises FeaturewatchError."""
         async with self._attaching:
@@ -158,7 +174,7 @@ class Taps:
                     tap.reader.cancel()
                     tap.reader = None
                     tap.downlink = None
-                    self.captures.tap_gone(tap)
+                    self.evidence.captures.tap_gone(tap)
                 if tap.expiry is not None:
                     tap.expiry.cancel()
                 await self._expire(tap)
@@ -173,7 +189,7 @@ class Taps:
         if tap.reader is not None:
             tap.reader.cancel()
         # What an older stream was asked for does not come on this one.
-        self.captures.tap_gone(tap)
+        self.evidence.captures.tap_gone(tap)
         return tap
 
     def detach(self, tap: Tap, reader: asyncio.Task[None]) -> None:
@@ -182,7 +198,7 @@ class Taps:
             return
         tap.reader = None
         tap.downlink = None
-        self.captures.tap_gone(tap)
+        self.evidence.captures.tap_gone(tap)
         loop = asyncio.get_running_loop()
         tap.expiry = loop.call_later(self._grace_seconds, lambda: self._start(self._expire_away(tap)))
         self._start(self._save_flagged(tap))
@@ -197,6 +213,7 @@ class Taps:
         for tap in self:
             if tap.expiry is not None:
                 tap.expiry.cancel()
+        await self.evidence.close()
         # Frames that are on their way to the judging thread come before the end of their requests.
         await asyncio.gather(*self._background, return_exceptions=True)
         for tap in self:
@@ -228,6 +245,31 @@ class Taps:
 
         for outcome in await self.in_judge_thread(work):
             self._publisher.publish(outcome)
+            for order in outcome.captures:
+                self._follow(tap, order)
+            for generation_id in outcome.ended:
+                self.evidence.captures.request_ended(generation_id)
+
+    def _follow(self, tap: Tap, order: CaptureOrder) -> None:
+        """Begins to gather evidence of a request on which a rule fired, until its end."""
+        hook_points = [*tap.plan.dictionaries]
+        try:
+            if not hook_points:
+                raise CaptureRefusedError(
+                    "NO_DICTIONARY", order.reason, "no policy of this tap names an SAE", "remove capture from the rule"
+                )
+            capture = self.evidence.captures.start(tap, order.subject, hook_points, follow=True)
+        except CaptureRefusedError as refused:
+            tap.judge.problems.note("capture refused", f"request {order.subject.request_id}: {refused}")
+            self._start(self._note(tap, order.subject.generation_id, f"no evidence for {order.reason}: {refused}"))
+        else:
+            self._start(self._gather(tap, capture, order.reason))
+
+    async def _gather(self, tap: Tap, capture: Capture, reason: str) -> None:
+        await self.gather(tap, capture, reason)
+
+    async def _note(self, tap: Tap, generation_id: str, text: str) -> None:
+        await self.in_judge_thread(lambda: tap.judge.note(generation_id, text))
 
     async def _save_flagged(self, tap: Tap) -> None:
         def work() -> Outcome:

@@ -13,6 +13,7 @@ from monitor.audit import AuditStore, AuditWriter, RecentSummaries
 from monitor.sae import Catalog
 from monitor.sidecar import publisher as publisher_module
 from monitor.sidecar.alert_hub import AlertHub
+from monitor.sidecar.evidence_desk import EvidenceDesk
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.plan import TapPlan
@@ -172,6 +173,7 @@ async def test_frames_on_their_way_to_the_judge_are_judged_before_the_end(world:
         publisher(writer),
         cache,
         PrefixStates(0),
+        EvidenceDesk(book.sources, writer),
         history=HistoryPool(1 << 20, 3),
         session_id="session",
         grace_seconds=60,

@@ -176,7 +176,7 @@ async def test_what_cannot_be_read_is_refused_with_a_reason(world: World) -> Non
 
 async def test_a_tap_that_says_nothing_ends_the_call(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
-        monkeypatch.setattr(sidecar.taps.captures, "_idle_seconds", 0.05)
+        monkeypatch.setattr(sidecar.taps.evidence.captures, "_idle_seconds", 0.05)
         tap = await connect(channel)
         await quiet_request(tap)
         reason, code, _ = await refusal(read(channel))
@@ -212,14 +212,14 @@ async def test_captures_are_bounded_in_number_and_in_bytes(world: World, monkeyp
             await quiet_request(tap, handle)
         found = await sidecar.taps.find((await record_of(channel, "req-1")).summary.generation_id)
         assert found is not None
-        running = [sidecar.taps.captures.start(*found, HOOKS, follow=False) for _ in range(2)]
+        running = [sidecar.taps.evidence.captures.start(*found, HOOKS, follow=False) for _ in range(2)]
         third = await refusal(read(channel, "req-3"))
         directive = await tap.next_directive()
         for part in range(4):
             await tap.send_rows(residual_rows(directive, HOOKS[0], ROWS, first=5 * part))
         await quiet_request(tap, 4)
         taken = [await anext(running[0]), await anext(running[0])]
-        sidecar.taps.captures.stop(running[0])
+        sidecar.taps.evidence.captures.stop(running[0])
         left = [rows async for rows in running[0]]
         reading = asyncio.create_task(read(channel, "req-3", HOOKS[:1]))
         await tap.next_directive()

@@ -1,0 +1,124 @@
+"""Makes evidence: asks a tap for the residual rows of a generation, has them encoded, hands the result to the store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.audit import AuditWriter, StoredEvidence
+from monitor.policy import SaeInfo
+from monitor.sidecar.capture import Capture
+from monitor.sidecar.captures import Captures, CaptureTap
+from monitor.sidecar.encoder import Encoder, EncodingError
+from monitor.sidecar.evidence_draft import EvidenceDraft
+from monitor.v1.evidence_pb2 import Evidence
+
+_log = logging.getLogger(__name__)
+
+
+class SaeFiles(Protocol):
+    """Where dictionaries lie, and what policies were read with."""
+
+    def sae(self, sae_id: str) -> SaeInfo: ...
+
+    def sae_folder(self, sae_id: str) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A generation as it is known when its capture has ended.
+
+    Attributes:
+        content: "full", or "none" when a policy that fired forbids content; empty when it is not known any more.
+        observed_p: bool [positions], which rows were judged.
+    """
+
+    content: str
+    observed_p: npt.NDArray[np.bool_]
+
+
+Look = Callable[[], Awaitable[Seen]]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a capture gave.
+
+    Attributes:
+        evidence: one per dictionary, also where nothing came: `missing` tells.
+        faults: why rows could not be encoded.
+        withheld: a policy that forbids content fired meanwhile; there is no evidence then.
+    """
+
+    capture: Capture
+    evidence: tuple[Evidence, ...]
+    faults: tuple[str, ...]
+    withheld: bool
+
+
+class EvidenceDesk:
+    """Used on the event loop only. Messages are encoded one after the other, in the order in which they are asked for.
+
+    Attributes:
+        captures: where they are started; `gather` or another reader then takes their rows.
+    """
+
+    def __init__(self, sae_files: SaeFiles, writer: AuditWriter) -> None:
+        self.captures = Captures()
+        self._sae_files = sae_files
+        self._writer = writer
+        self._encoder = Encoder()
+
+    async def gather(self, tap: CaptureTap, capture: Capture, reason: str, *, look: Look) -> Gathered:
+        """Encodes and stores what a capture gives; ends when it does.
+
+        Args:
+            capture: at hook points that `TapPlan.dictionaries` has.
+            reason: "<policy>/<rule>" or "client".
+            look: called when the capture has ended.
+        """
+        subject = capture.subject
+        drafts = {
+            hook_point: [self._draft(hook_point, sae, reason) for sae in tap.judge.plan.dictionaries[hook_point]]
+            for hook_point in capture.hook_points
+        }
+        try:
+            async for rows in capture:
+                for draft in drafts[rows.hook_point]:
+                    if draft.full or draft.fault:
+                        continue
+                    try:
+                        folder = self._sae_files.sae_folder(draft.sae)
+                        draft.add(await self._encoder.encode(folder, draft.sae_sha256, rows))
+                    except EncodingError as error:
+                        draft.fault = str(error)
+                        tap.judge.problems.note("encoding failed", f"request {subject.request_id}: {error}")
+        finally:
+            self.captures.stop(capture)
+        seen = await look()
+        # Of a request that goes on, later positions were not asked for.
+        observed_p = seen.observed_p if capture.follow else seen.observed_p[: subject.positions]
+        all_drafts = [draft for of_hook_point in drafts.values() for draft in of_hook_point]
+        evidence = tuple(draft.finish(observed_p, tap.judge.plan.policies) for draft in all_drafts)
+        withheld = seen.content == "none"
+        if withheld:
+            _log.info("request %s: no evidence is kept, a policy forbids content", subject.request_id)
+        else:
+            self._writer.submit_evidence(StoredEvidence(subject.generation_id, evidence))
+        faults = tuple(draft.fault for draft in all_drafts if draft.fault)
+        return Gathered(capture, () if withheld else evidence, faults, withheld)
+
+    async def close(self) -> None:
+        """Ends all captures with what is encoded by now."""
+        self.captures.close()
+        await self._encoder.close()
+
+    def _draft(self, hook_point: str, sae: str, reason: str) -> EvidenceDraft:
+        info = self._sae_files.sae(sae)
+        return EvidenceDraft(hook_point, sae, info.sha256, info.num_latents, reason)
