@@ -1,9 +1,9 @@
 """Runs a vLLM engine for a test: reads one JSON command a line, answers with one JSON line. Started as a subprocess.
 
 First line: `{"args": {... AsyncEngineArgs ...}}`. Then
-`{"requests": [{"id", "prompt", "max_tokens", "n", "temperature", "stop", "lora", "abort_after"}]}` runs them all at
-once and answers `{"outputs": {id: [[token ids], ...]}, "preemptions": number}`; `{"inspect": true}` answers with what
-was put on the runner; `{"stop": true}` shuts the engine down. Everything else goes to stderr.
+`{"requests": [{"id", "prompt", "max_tokens", "n", "temperature", "stop", "lora", "abort_after", "cache_salt"}]}` runs
+them all at once and answers `{"outputs": {id: [[token ids], ...]}, "preemptions": number}`; `{"inspect": true}` answers
+with what was put on the runner; `{"stop": true}` shuts the engine down. Everything else goes to stderr.
 
 Requests have no seed of their own: vLLM 0.32's CPU runner dies of one under chunked prefill ("CPU Generator does not
 use offset").
@@ -35,6 +35,8 @@ async def _one(engine: Any, request: dict[str, Any]) -> list[list[int]]:
     outputs: list[list[int]] = [[] for _ in range(request.get("n", 1))]
     adapter = LoRARequest("adapter", 1, request["lora"]) if "lora" in request else None
     prompt = TokensPrompt(prompt_token_ids=request["prompt"])
+    if "cache_salt" in request:
+        prompt["cache_salt"] = request["cache_salt"]
     async for result in engine.generate(prompt, params, request["id"], lora_request=adapter):
         for completion in result.outputs:
             outputs[completion.index] = list(completion.token_ids)

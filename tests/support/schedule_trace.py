@@ -10,8 +10,8 @@ class ScheduleTrace:
     """Listens to one scheduler of an in-process engine.
 
     Attributes:
-        requests: by internal id, `{"prompt": [ids], "steps": [[first position, rows, rejected rows], ...], "sampled":
-            [ids], "resumed": times}`.
+        requests: by internal id, `{"prompt": [ids], "passes": [[first position, rows, drafts among them, rejected
+            ones], ...], "sampled": [ids], "resumed": times}`.
         mixed_steps: steps that held whole or cut prompts beside decoding requests.
     """
 
@@ -44,7 +44,7 @@ class ScheduleTrace:
             else:
                 self.requests[new.req_id] = {
                     "prompt": list(new.prompt_token_ids),
-                    "steps": [],
+                    "passes": [],
                     "sampled": [],
                     "resumed": 0,
                 }
@@ -54,7 +54,7 @@ class ScheduleTrace:
         for request_id in cached.resumed_req_ids:
             self.requests[request_id]["resumed"] += 1
         for request_id, rows in output.num_scheduled_tokens.items():
-            self.requests[request_id]["steps"].append([first[request_id], rows, 0])
+            self.requests[request_id]["passes"].append([first[request_id], rows, 0, 0])
         decoding = [len(self.requests[name]["prompt"]) <= first[name] for name in output.num_scheduled_tokens]
         self.mixed_steps += any(decoding) and not all(decoding)
 
@@ -66,4 +66,4 @@ class ScheduleTrace:
             drafts = scheduler_output.scheduled_spec_decode_tokens.get(request_id, ())
             if drafts:
                 # The model's own token comes on top of the accepted drafts.
-                request["steps"][-1][2] = len(drafts) - (len(tokens) - 1)
+                request["passes"][-1][2:] = len(drafts), len(drafts) - (len(tokens) - 1)

@@ -96,6 +96,15 @@ def schedules(*, repeating: bool = False) -> st.SearchStrategy[Schedule]:
     )
 
 
+def all_at_once(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Events of requests that arrive together. Those with `abort_after` are aborted so many steps later, in turn."""
+    events: list[dict[str, Any]] = [{"add": request} for request in requests]
+    for request in requests:
+        if "abort_after" in request:
+            events += [{"steps": request["abort_after"]}, {"abort": request["id"]}]
+    return events
+
+
 def _tokens(seed: int, repeating: bool) -> list[int]:
     random = np.random.default_rng(seed)
     if not repeating:

@@ -3,10 +3,10 @@ one JSON line. Started as a subprocess, because vLLM's state is a process's.
 
 `{"open": {... EngineArgs ...}, "environment": {...}}` makes an engine and answers `{"refused": null}`, or the text of
 the error that refused it. `{"play": [events], "seed": n}` empties the prefix cache, then applies events in their order:
-`{"add": {"id", "prompt", "max_tokens", "n", "temperature", "stop", "lora"}}`, `{"abort": id}`, `{"steps": n}`; it then
-steps until nothing is left and answers `{"outputs": {id: [[token ids], ...]}, "trace": {...}, "mixed_steps": n}`.
-`{"inspect": true}` answers with what was put on the runner, `{"close": true}` shuts the engine down. Everything else
-goes to stderr.
+`{"add": {"id", "prompt", "max_tokens", "n", "temperature", "stop", "lora", "cache_salt"}}`, `{"abort": id}`,
+`{"steps": n}`; it then steps until nothing is left and answers `{"outputs": {id: [[token ids], ...]}, "trace": {...},
+"mixed_steps": n}`. `{"inspect": true}` answers with what was put on the runner, `{"close": true}` shuts the engine
+down. Everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -82,10 +82,13 @@ class SteppedEngine:
             stop=request.get("stop"),
             output_kind=RequestOutputKind.CUMULATIVE,
         )
+        prompt = TokensPrompt(prompt_token_ids=request["prompt"])
+        if "cache_salt" in request:
+            prompt["cache_salt"] = request["cache_salt"]
         self._outputs[request["id"]] = [[] for _ in range(params.n)]
         self._internal_ids[request["id"]] = self._engine.add_request(
             request["id"],
-            TokensPrompt(prompt_token_ids=request["prompt"]),
+            prompt,
             params,
             lora_request=LoRARequest("adapter", 1, request["lora"]) if "lora" in request else None,
         )

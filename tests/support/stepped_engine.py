@@ -10,11 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from support.driver_process import DriverProcess
 from support.engine import engine_args
 from support.recording_sidecar import RecordingSidecar, identity_plan
+
+
+class Pass(NamedTuple):
+    """A request's share of one forward pass; its last rows may be drafts, and the last ones of these rejected."""
+
+    first_position: int
+    rows: int
+    drafts: int
+    rejected: int
 
 
 @dataclass(frozen=True)
@@ -23,13 +32,13 @@ class Traced:
 
     Attributes:
         sampled: all tokens that were sampled, also those that no client got.
-        steps: (first position, rows, rejected draft rows) of each forward pass, in their order.
+        passes: in their order.
         resumed: how often it went on after a preemption.
     """
 
     prompt: list[int]
     sampled: list[int]
-    steps: list[tuple[int, int, int]]
+    passes: list[Pass]
     resumed: int
 
     @property
@@ -38,9 +47,9 @@ class Traced:
         its prefix cache. Rejected drafts are no positions. What is computed again later, as after a preemption,
         changes nothing: a detector has gone on by then."""
         passed: list[bool] = []
-        for first, rows, rejected in self.steps:
-            passed += [False] * (first - len(passed))
-            passed += [True] * (first + rows - rejected - len(passed))
+        for share in self.passes:
+            passed += [False] * (share.first_position - len(passed))
+            passed += [True] * (share.first_position + share.rows - share.rejected - len(passed))
         return passed
 
     @property
@@ -83,7 +92,7 @@ class SteppedEngine:
                 name: Traced(
                     prompt=traced["prompt"],
                     sampled=traced["sampled"],
-                    steps=[(first, rows, rejected) for first, rows, rejected in traced["steps"]],
+                    passes=[Pass(*share) for share in traced["passes"]],
                     resumed=traced["resumed"],
                 )
                 for name, traced in answer["trace"].items()
@@ -165,11 +174,12 @@ class SteppedEngines:
 
 
 def warm_up(engine: SteppedEngine, recorder: RecordingSidecar) -> None:
-    """Returns once the watch plan is in force."""
+    """Returns once the watch plan is in force; the recorder then has forgotten what was asked until then."""
     for attempt in range(50):
         name = f"warm{attempt}"
         engine.play([{"add": {"id": name, "prompt": [5], "max_tokens": 1}}])
         recorder.wait_for(lambda seen, name=name: seen.ended([name]), name)
         if recorder.named(name)[0].observed:
+            recorder.forget()
             return
     raise AssertionError(f"the watch plan never came into force: {recorder.summary()}")

@@ -29,6 +29,7 @@ def _config(family: str) -> Any:
 
     makers: dict[str, Callable[[], Any]] = {
         "llama": lambda: hf.LlamaConfig(**_COMMON),
+        "llama_long": lambda: hf.LlamaConfig(**{**_COMMON, "max_position_embeddings": 8192}),
         "mistral": lambda: hf.MistralConfig(**_COMMON, head_dim=32, sliding_window=None),
         "qwen2": lambda: hf.Qwen2Config(**_COMMON),
         # Three kinds of rows: inside a window, beyond it, and of a layer without one.
