@@ -9,13 +9,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from monitor.audit import gap_reason_text
 from monitor.policy import PolicyEngine
 from monitor.rpc import WireFormatError, ints_from_bytes
 from monitor.sidecar.alert_maker import AlertMaker
 from monitor.sidecar.capture import Subject
 from monitor.sidecar.ended_requests import EndedRequests, observed_positions, subject_of
-from monitor.sidecar.frame_rows import Segment, read_activations, read_segments, read_token_ids
+from monitor.sidecar.frame_reader import FrameReader, gaps_around_rows
+from monitor.sidecar.frame_rows import Segment
 from monitor.sidecar.gap_judge import GapJudge
 from monitor.sidecar.history import HistoryPool, HistoryView
 from monitor.sidecar.ledger import PolicyLedger
@@ -31,13 +31,12 @@ from monitor.sidecar.tokenizer import TokenReader
 from monitor.sidecar.totals import Totals
 from monitor.sidecar.verdicts import Verdicts
 from monitor.v1.engine_pb2 import EngineInfo
-from monitor.v1.tap_pb2 import Gap, GapReason, RequestBegin, RequestEnd, StepFrame
+from monitor.v1.tap_pb2 import Gap, RequestBegin, RequestEnd, StepFrame
 
 _log = logging.getLogger(__name__)
 
 # Positions of one request that are believed when the engine does not state its maximum.
 DEFAULT_MAX_POSITIONS: Final = 1 << 21
-REFUSED: Final = "dropped: frame refused by the sidecar"
 
 
 class TapJudge:
@@ -72,6 +71,7 @@ class TapJudge:
         self.problems = ProblemLog(_log, f"tap {tap_id}")
         self._tap_id = tap_id
         self._max_positions = engine_info.max_model_len or DEFAULT_MAX_POSITIONS
+        self._reader = FrameReader(plan, self._max_positions, self.problems)
         self._engine = PolicyEngine(plan.policies)
         self.prefixes = PrefixBook(
             prefix_states,
@@ -151,7 +151,7 @@ class TapJudge:
         self.totals.frames += 1
         for begin in frame.begins:
             self._try("begin", self._begin, begin, verdicts)
-        before, after = _gaps_around_rows(frame)
+        before, after = gaps_around_rows(frame)
         for gap in before:
             self._try("gap", self._gap, gap, frame, verdicts)
         if frame.handles or frame.token_ids:
@@ -201,35 +201,22 @@ class TapJudge:
 
     def _gap(self, gap: Gap, frame: StepFrame, verdicts: Verdicts) -> None:
         segment = Segment(gap.handle, gap.first_position, gap.count, 0)
-        if self._is_plausible(segment):
+        if self._reader.is_plausible(segment, self._live):
             request = self._live[gap.handle]
             _, count = request.coverage.fresh(segment.first, segment.count)
             verdicts.add(request, self._gaps.settle(request, count, gap.reason, frame.forward_end_unix_nanos))
 
     def _judge_rows(self, frame: StepFrame, verdicts: Verdicts) -> None:
-        segments: list[Segment] = []
-        refused = REFUSED
-        try:
-            segments = read_segments(frame)
-            num_rows = sum(segment.count for segment in segments)
-            segments = [segment for segment in segments if self._is_plausible(segment)]
-            token_ids_n = read_token_ids(frame, num_rows)
-            if frame.plan_version == 0:
-                refused = gap_reason_text(GapReason.GAP_REASON_NO_PLAN)
-                raise WireFormatError("rows were computed without a watch plan")
-            if frame.plan_version != self.plan.watch_plan.version:
-                raise WireFormatError(f"plan {frame.plan_version}, in force is {self.plan.watch_plan.version}")
-            acts_nk = read_activations(frame, num_rows, self.plan.hooks)
-        except WireFormatError as error:
-            self.problems.note("rows refused", f"frame {frame.seq}: {error}")
-            for segment in segments:
+        rows = self._reader.rows(frame, self._live)
+        if rows.token_ids_n is None or rows.acts_nk is None:
+            for segment in rows.segments:
                 coverage = self._live[segment.handle].coverage
                 _, count = coverage.fresh(segment.first, segment.count)
-                coverage.miss(count, refused)
+                coverage.miss(count, rows.refused)
             return
-        self.totals.rows += num_rows
+        self.totals.rows += rows.num_rows
         for request, alert in self._rows.judge(
-            self._live, segments, token_ids_n, acts_nk, frame.forward_end_unix_nanos
+            self._live, rows.segments, rows.token_ids_n, rows.acts_nk, frame.forward_end_unix_nanos
         ):
             verdicts.add(request, [alert])
 
@@ -264,26 +251,3 @@ class TapJudge:
 
     def _request(self, generation_id: str) -> LiveRequest | None:
         return next((r for r in self._live.values() if r.identity.generation_id == generation_id), None)
-
-    def _is_plausible(self, segment: Segment) -> bool:
-        if segment.handle not in self._live:
-            self.problems.note("unknown handle", f"{segment.count} positions of {segment.handle}")
-            return False
-        if segment.count == 0:
-            # It says nothing, and must not settle the positions before it.
-            self.problems.note("no positions", f"0 at {segment.first} of {segment.handle}")
-            return False
-        if segment.first + segment.count > self._max_positions:
-            self.problems.note("position out of range", f"{segment.first}+{segment.count} of {segment.handle}")
-            return False
-        return True
-
-
-def _gaps_around_rows(frame: StepFrame) -> tuple[list[Gap], list[Gap]]:
-    """Gaps in front of their request's rows in this frame, and those behind them: positions are settled in order."""
-    first_rows: dict[int, int] = {}
-    for handle, position in zip(frame.handles, frame.first_positions, strict=False):
-        first_rows.setdefault(handle, position)
-    behind = [gap.first_position > first_rows.get(gap.handle, gap.first_position) for gap in frame.gaps]
-    before = [gap for gap, late in zip(frame.gaps, behind, strict=True) if not late]
-    return before, [gap for gap, late in zip(frame.gaps, behind, strict=True) if late]

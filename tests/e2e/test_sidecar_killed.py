@@ -98,7 +98,7 @@ def _check(setting: Setting, answers: list[Answer]) -> None:
     # Judging goes on: what began after the restart is seen whole but for what the prefix cache held.
     for one in last_round:
         assert known[one].coverage.dropped == 0
-        assert known[one].coverage.observed + known[one].coverage.unseen == known[one].coverage.positions
+        assert total(known[one]) == known[one].coverage.positions
         assert known[one].peaks
     # The gap is on record with the requests that lived through it.
     assert any(summary.coverage.dropped for summary in known.values())
