@@ -72,7 +72,10 @@ class TokenClasses:
         Returns:
             Codes of `TokenClass`, uint8 [n], and the state for the next call.
         """
-        ids_n = np.require(token_ids_n, np.int64, ("C", "W"))
+        ids_n = np.ascontiguousarray(token_ids_n, np.int64)
+        if not ids_n.flags.writeable:
+            # Another type to numba, which would start a compilation.
+            ids_n = ids_n.copy()
         classes_n = np.empty(ids_n.size, np.uint8)
         kinds = self.kinds
         after = _classify(ids_n, first_position, state, (kinds.kinds_v, kinds.pieces_v, kinds.walk_pb), classes_n)

@@ -16,7 +16,9 @@ from prometheus_client.core import (
 
 from monitor import __version__
 from monitor.rpc import name_of
+from monitor.sidecar.history import HistoryStats
 from monitor.sidecar.latency import LatencyHistogram
+from monitor.sidecar.prefix_states import PrefixStats
 from monitor.sidecar.snapshot import Snapshot
 from monitor.v1.alerts_pb2 import Mode, Severity
 
@@ -107,6 +109,30 @@ def sidecar_families(snapshot: Snapshot) -> Iterator[Metric]:
         ("outcome",),
         [(("written",), snapshot.records_written), (("lost",), snapshot.records_lost)],
     )
+    yield from memory_families(snapshot.history, snapshot.prefixes)
+
+
+def memory_families(history: HistoryStats, prefixes: PrefixStats) -> Iterator[Metric]:
+    """The two bounded stores."""
+    yield gauge("featurewatch_history_limit_bytes", "Size of the pool of histories.", history.max_bytes)
+    yield gauge(
+        "featurewatch_history_used_bytes", "Pages of it that hold token ids and scores of requests.", history.used_bytes
+    )
+    yield counter(
+        "featurewatch_history_given_up_pages",
+        "Pages that were taken from a request, the oldest first, because the pool was full; records say so.",
+        history.given_up,
+    )
+    yield gauge("featurewatch_prefix_states_limit_bytes", "Size of the store of prefix states.", prefixes.max_bytes)
+    yield gauge("featurewatch_prefix_states_used_bytes", "Bytes of prefix states that are stored.", prefixes.nbytes)
+    yield gauge("featurewatch_prefix_states", "Prefixes whose detector state is stored.", prefixes.entries)
+    yield counters(
+        "featurewatch_prefix_lookups",
+        "Look-ups for prefixes that the engine took from its cache: hit, partial (a shorter one is known) or miss.",
+        ("outcome",),
+        [(("hit",), prefixes.hits), (("partial",), prefixes.partial), (("miss",), prefixes.misses)],
+    )
+    yield counter("featurewatch_prefix_evictions", "Prefix states that made room for others.", prefixes.evictions)
 
 
 def latency_family(name: str, help_text: str, histogram: LatencyHistogram) -> HistogramMetricFamily:

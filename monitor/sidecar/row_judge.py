@@ -146,9 +146,10 @@ class RowJudge:
             if not count:
                 continue
             slots_n[span] = request.slot
-            positions_n[span] = np.arange(first, first + count)
-            places_n[span] = request.log.write_ids(first, token_ids_n[span])
-            classes_n[span] = self._read_tokens(request, first, token_ids_n[span])
+            positions_n[span] = first if count == 1 else np.arange(first, first + count)
+            ids_n = token_ids_n[span]
+            places_n[span] = request.log.write_ids(first, ids_n)
+            classes_n[span] = self._read_tokens(request, first, ids_n)
             phases_n[span] = request.phase_codes(first, count)
             if all_finite:
                 self._observe(runs, request, first, row, count)
@@ -175,11 +176,15 @@ class RowJudge:
         self, request: LiveRequest, first: int, token_ids_n: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.uint8]:
         """Token classes of rows."""
+        if first < request.identity.prompt_tokens:
+            self._compare_with_prompt(request, first, token_ids_n)
+        return request.classify(self._reader, first, token_ids_n)
+
+    def _compare_with_prompt(self, request: LiveRequest, first: int, token_ids_n: npt.NDArray[np.int32]) -> None:
         until = min(first + len(token_ids_n), request.identity.prompt_tokens)
-        prompt = request.log.prompt_ids(first, until) if first < until else None
+        prompt = request.log.prompt_ids(first, until)
         if prompt is not None and not np.array_equal(prompt, token_ids_n[: len(prompt)]):
             self._problems.note("tokens differ from the prompt", f"{request.identity.request_id} from position {first}")
-        return request.classify(self._reader, first, token_ids_n)
 
     def _observe(self, runs: Runs, request: LiveRequest, first: int, row: int, count: int) -> None:
         request.coverage.observe(count)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from monitor.audit import AuditWriter
 from monitor.emit import Delivery
 from monitor.emit.delivery import DeliveryStats
+from monitor.sidecar.history import HistoryStats
 from monitor.sidecar.ledger import PolicyLedger
+from monitor.sidecar.prefix_states import PrefixStats
 from monitor.sidecar.taps import Taps
 from monitor.sidecar.totals import Totals
 from monitor.v1.policies_pb2 import TapStatus
@@ -35,6 +37,8 @@ class Snapshot:
     deliveries: tuple[tuple[str, DeliveryStats], ...] = ()
     records_written: int = 0
     records_lost: int = 0
+    history: HistoryStats = field(default_factory=lambda: HistoryStats(0, 0, 0))
+    prefixes: PrefixStats = field(default_factory=lambda: PrefixStats(0, 0, 0, 0, 0, 0, 0))
 
 
 def take_snapshot(taps: Taps, deliveries: Sequence[Delivery], writer: AuditWriter) -> Snapshot:
@@ -49,4 +53,6 @@ def take_snapshot(taps: Taps, deliveries: Sequence[Delivery], writer: AuditWrite
         deliveries=tuple((delivery.name, delivery.stats) for delivery in deliveries),
         records_written=writer.written,
         records_lost=writer.lost,
+        history=taps.history.stats(),
+        prefixes=taps.prefix_states.stats(),
     )
