@@ -19,7 +19,9 @@ from monitor.tap.record import Segment
 from monitor.tap.ring import CudaRing, HostRing, Ring
 from monitor.tap.sites import Site
 
-MAX_MESSAGE_BYTES: Final = 1 << 20
+MAX_MESSAGE_BYTES: Final = 256 << 10
+"""Rows go in messages of at most this size. A frame may have to wait for one, and the engine's thread for the
+interpreter while it is made; larger ones are no faster (`benchmarks/flight_recorder.py`)."""
 _HEADER_BYTES: Final = 256
 INDEX_BYTES: Final = 8
 """Host memory per place beside its rows: whose it is, and which position."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from monitor.tap.sites import Site
-
-SLICE_BYTES: Final = 64 << 10
-"""The host's ring is read in slices of this size, between which the engine's thread can have the interpreter."""
 
 
 class Ring(Protocol):
@@ -55,12 +52,7 @@ class HostRing:
             ring[slot : slot + count] = buffer[row : row + count]
 
     def read(self, hook: int, slots_n: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        rows = np.empty((len(slots_n), self.row_bytes), np.uint8)
-        step = max(SLICE_BYTES // self.row_bytes, 1)
-        for start in range(0, len(slots_n), step):
-            part = slice(start, start + step)
-            rows[part] = self._rings[hook][slots_n[part]]
-        return rows
+        return self._rings[hook][slots_n]
 
 
 class CudaRing:

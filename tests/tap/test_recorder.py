@@ -195,7 +195,7 @@ def _check_read(engine: Engine, handle: int, *, overtaken: bool) -> None:
 
 
 def test_a_run_has_consecutive_positions_and_fits_into_a_message() -> None:
-    sites = _sites(torch.float32, width=100_000, hooks=1)
+    sites = _sites(torch.float32, width=30_000, hooks=1)
     recorder = make_recorder(sites, 8)
     assert recorder is not None
     assert recorder.most == 2
