@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.audit_reader import open_reader
-from monitor.cli.common import SIDECAR_HELP, TlsCa, TlsCert, TlsKey, console
+from monitor.cli.common import SIDECAR_HELP, TlsCa, TlsCert, TlsKey, console, default_socket
+from monitor.cli.evidence import render_evidence
 from monitor.cli.printable import printable_line
 from monitor.cli.render import clock_time, coverage_cell, render_generation
 from monitor.rpc import ClientTls
@@ -79,6 +80,33 @@ def show(  # noqa: PLR0917 - one parameter per command-line option
         typer.echo(_json(record, indent=2))
     else:
         console.print(render_generation(record), highlight=False)
+
+
+@app.command("capture")
+def capture(  # noqa: PLR0917 - one parameter per command-line option
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="Generation, request or client id, or the beginning of one.")
+    ],
+    sidecar: _Sidecar = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    hook_points: Annotated[
+        list[str] | None, typer.Option("--hook-point", metavar="NAME", help="May be repeated.", show_default="all")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The whole record as JSON.")] = False,
+) -> None:
+    """Take a generation's residual rows out of the engine's flight recorder, and see what the SAEs say of each token.
+
+    Works while it runs and for a while after. The evidence is stored in its record.
+    """
+    with open_reader(sidecar or default_socket(), None, ClientTls(tls_ca, tls_cert, tls_key)) as reader:
+        record = reader.capture(id_, hook_points or ())
+    if json:
+        typer.echo(_json(record, indent=2))
+    else:
+        console.print(render_evidence(record.evidence, record), highlight=False)
+        console.print(f"Stored: featurewatch audit show {printable_line(record.summary.generation_id)[:8]}")
 
 
 def _table(summaries: list[GenerationSummary]) -> Table:

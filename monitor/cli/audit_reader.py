@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from monitor.cli.common import client_tls, default_socket, err_console, home
 from monitor.errors import FeaturewatchError
 from monitor.rpc import ClientTls, Target, call_error, open_channel
 from monitor.v1.generations_pb2 import (
+    CaptureGenerationRequest,
     GenerationRecord,
     GenerationSummary,
     GetGenerationRequest,
@@ -24,6 +25,8 @@ from monitor.v1.generations_pb2 import (
 from monitor.v1.generations_pb2_grpc import GenerationServiceStub
 
 _SECONDS = 10.0
+# Encoding thousands of rows with a large dictionary takes a while.
+_CAPTURE_SECONDS = 300.0
 _LARGEST_PAGE = 1000
 
 
@@ -36,6 +39,8 @@ class Reader(Protocol):
     def summaries(self, limit: int, *, unflagged: bool) -> list[GenerationSummary]: ...
 
     def record(self, id_: str) -> GenerationRecord: ...
+
+    def capture(self, id_: str, hook_points: Sequence[str]) -> GenerationRecord: ...
 
 
 @contextmanager
@@ -105,6 +110,13 @@ class StoreReader:
         assert record is not None  # nothing deletes from a store
         return record
 
+    def capture(self, id_: str, hook_points: Sequence[str]) -> GenerationRecord:
+        raise FeaturewatchError(
+            f"capture of generation {id_!r}",
+            "rows come out of a running engine, through its sidecar",
+            "give the sidecar's address with --sidecar instead of --store",
+        )
+
 
 class SidecarReader:
     def __init__(self, channel: grpc.Channel, target: Target) -> None:
@@ -132,3 +144,12 @@ class SidecarReader:
             return self._stub.GetGeneration(GetGenerationRequest(id=id_), timeout=_SECONDS).generation
         except grpc.RpcError as error:
             raise _told(error, self._target) from error
+
+    def capture(self, id_: str, hook_points: Sequence[str]) -> GenerationRecord:
+        """Has a generation captured and returns its record, once it has the evidence."""
+        request = CaptureGenerationRequest(id=id_, hook_points=hook_points)
+        try:
+            captured = self._stub.CaptureGeneration(request, timeout=_CAPTURE_SECONDS)
+        except grpc.RpcError as error:
+            raise _told(error, self._target) from error
+        return self.record(captured.generation_id)

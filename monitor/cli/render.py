@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from monitor.cli.evidence import render_evidence
 from monitor.cli.printable import printable_line
 from monitor.cli.transcript import Scale, Transcript
 from monitor.emit import leading_reading
@@ -75,6 +76,8 @@ def render_generation(record: GenerationRecord) -> RenderableType:
         parts.append(Text(f"… and {len(record.alerts) - _SHOWN_ALERTS} more alerts (see --json)"))
     if record.summary.peaks and not record.alerts:
         parts.append(_peaks(record.summary))
+    if record.evidence:
+        parts += [render_evidence(record.evidence, record), Text()]
     parts += [_coverage(record), Text(), _provenance(record)]
     return Group(*parts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,11 @@ class EvidenceDesk:
         self._sae_files = sae_files
         self._writer = writer
         self._encoder = Encoder()
+        self._gathering: Counter[str] = Counter()
+
+    def gathers(self, generation_id: str) -> bool:
+        """True while evidence of a generation is on its way."""
+        return self._gathering[generation_id] > 0
 
     async def gather(self, tap: CaptureTap, capture: Capture, reason: str, *, look: Look) -> Gathered:
         """Encodes and stores what a capture gives; ends when it does.
@@ -83,6 +89,13 @@ class EvidenceDesk:
             reason: "<policy>/<rule>" or "client".
             look: called when the capture has ended.
         """
+        self._gathering[capture.subject.generation_id] += 1
+        try:
+            return await self._gather(tap, capture, reason, look)
+        finally:
+            self._gathering -= Counter([capture.subject.generation_id])
+
+    async def _gather(self, tap: CaptureTap, capture: Capture, reason: str, look: Look) -> Gathered:
         subject = capture.subject
         drafts = {
             hook_point: [self._draft(hook_point, sae, reason) for sae in tap.judge.plan.dictionaries[hook_point]]

@@ -45,6 +45,8 @@ LARGEST_PAGE: Final = 1000
 STORE_FAILED: Final = "STORE_FAILED"
 ONLY_SUMMARY: Final = "nothing flagged this generation: only its summary is kept, in memory"
 
+GATHERING: Final = "more evidence is on its way: a capture runs, or its rows are being encoded"
+
 
 class GenerationService(GenerationServiceServicer):
     def __init__(self, taps: Taps, recent: RecentSummaries, store: AuditStore, writer: AuditWriter) -> None:
@@ -83,9 +85,12 @@ class GenerationService(GenerationServiceServicer):
         context: grpc.aio.ServicerContext[GetGenerationRequest, GetGenerationResponse],
     ) -> GetGenerationResponse:
         try:
-            return GetGenerationResponse(generation=await self._record(request.id))
+            record = await self._record(request.id)
         except FeaturewatchError as error:
             await _abort(context, error)
+        if self._taps.evidence.gathers(record.summary.generation_id):
+            record.notes.append(GATHERING)
+        return GetGenerationResponse(generation=record)
 
     async def CaptureGeneration(  # noqa: N802
         self,

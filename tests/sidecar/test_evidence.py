@@ -26,6 +26,7 @@ from sidecar_kit import (
     residual_rows,
     running_sidecar,
 )
+from support.command import Command
 
 from monitor.audit import AuditStore
 from monitor.rpc import floats_from_bytes, floats_to_bytes
@@ -375,6 +376,29 @@ async def test_a_policy_that_forbids_content_forbids_evidence(capturing: World) 
     assert {*record[0].fired} == {"loud/LOUD-001", "quiet/QUIET-001"}
     assert refused == ("CONTENT_WITHHELD", grpc.StatusCode.PERMISSION_DENIED)
     assert AuditStore(capturing.folder / "audit.sqlite", read_only=True).evidence(record[0].generation_id) == []
+
+
+async def test_the_command_captures_and_shows(world: World, featurewatch: Command) -> None:
+    rows = residuals()
+    sidecar = ("--sidecar", f"unix:{world.socket}")
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        await tap.send(frame_of(tap, 1, rows, 0, 6, begins=[begin(1)]))
+        asking = asyncio.create_task(
+            asyncio.to_thread(featurewatch, "audit", "capture", "req-1", "--hook-point", THIRD, *sidecar)
+        )
+        await tap.answer(rows[THIRD])
+        code, out, _ = await asking
+        unknown = await asyncio.to_thread(featurewatch, "audit", "capture", "nobody", *sidecar)
+        await tap.send(tap.frame(ends=[end(1, 6)]))
+    shown = featurewatch("audit", "show", "req-1", "--store", str(world.folder / "audit.sqlite"))
+    assert code == 0
+    assert "Evidence of tiny/resid_post.3 (12 latents)" in out
+    assert "6 of 6 judged tokens" in out
+    assert "where LOUD-001 fired" in out
+    assert unknown[0] == 2
+    assert "no such generation" in unknown[2]
+    assert "Evidence of tiny/resid_post.3 (12 latents)" in shown[1]
 
 
 def test_the_rows_of_these_tests_fire_where_they_say(world: World) -> None:

@@ -132,7 +132,7 @@ def _show_one(
     chosen = next((answer for answer in flagged if answer.prompt.kind == "harmful"), flagged[0])
     summary = summaries[chosen.external_id]
     console.print(Rule(f"featurewatch audit show {summary.generation_id}", align="left"))
-    console.print(render_generation(view.generation(summary.generation_id)))
+    console.print(render_generation(view.generation(summary.generation_id, 15)))
 
 
 def _judge(view: SidecarView, answers: list[Answer], summaries: dict[str, generations_pb2.GenerationSummary]) -> bool:

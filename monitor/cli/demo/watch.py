@@ -59,9 +59,15 @@ class SidecarView:
                 return found
             time.sleep(0.2)
 
-    def generation(self, generation_id: str) -> generations_pb2.GenerationRecord:
-        request = generations_pb2.GetGenerationRequest(id=generation_id)
-        return self._generations.GetGeneration(request, timeout=10).generation
+    def generation(self, generation_id: str, seconds: float) -> generations_pb2.GenerationRecord:
+        """The record, once it has evidence or the time is up."""
+        deadline = time.monotonic() + seconds
+        while True:
+            request = generations_pb2.GetGenerationRequest(id=generation_id)
+            record = self._generations.GetGeneration(request, timeout=10).generation
+            if record.evidence or time.monotonic() > deadline:
+                return record
+            time.sleep(0.2)
 
     def _watch(self) -> None:
         try:
