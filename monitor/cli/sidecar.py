@@ -218,5 +218,7 @@ def _startup(server: Sidecar) -> Table:
         table.add_row("  alerts to", "gRPC watchers only")
     pool = server.history
     table.add_row("  histories", f"at most {pool.arena.nbytes >> 20} MiB of token ids and scores of live requests")
+    kept = server.config.prefix_state_mib
+    table.add_row("  prefixes", f"up to {kept} MiB of detector state" if kept else "no detector state is kept")
     table.add_row("  store", escape(f"{server.store.path} ({server.store.count()} flagged generations)"))
     return table

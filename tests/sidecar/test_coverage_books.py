@@ -15,8 +15,10 @@ from monitor.sidecar import row_judge
 from monitor.sidecar.alerting import readings_of
 from monitor.sidecar.coverage import NEVER_REPORTED, CoverageBook
 from monitor.sidecar.plan import TapPlan
+from monitor.sidecar.prefix_states import PrefixStates
 from monitor.sidecar.request import LiveRequest
 from monitor.v1.alerts_pb2 import DetectorReading
+from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import Gap, GapReason, StepFrame
 
 SPAN = st.tuples(st.integers(0, 40), st.integers(0, 12))
@@ -58,9 +60,10 @@ def total(request: LiveRequest) -> int:
 
 
 @settings(max_examples=300, deadline=None)
-@given(steps=st.lists(STEP, max_size=40))
-def test_every_position_is_counted_once(plan: TapPlan, steps: list[tuple[object, ...]]) -> None:
-    judge = new_judge(plan)
+@given(steps=st.lists(STEP, max_size=40), block_size=st.sampled_from([0, 1, 2, 8]))
+def test_every_position_is_counted_once(plan: TapPlan, steps: list[tuple[object, ...]], block_size: int) -> None:
+    engine = EngineInfo(model="tiny", max_model_len=4096, prefix_block_size=block_size)
+    judge = new_judge(plan, PrefixStates(1 << 20), engine)
     ended: list[LiveRequest] = []
     for frame in make_frames(plan, steps):
         ended += judge.apply(frame).ended
@@ -80,7 +83,7 @@ def test_every_position_is_counted_once(plan: TapPlan, steps: list[tuple[object,
         else:
             assert not any("coverage does not add up" in note for note in request.notes)
         gaps = request.coverage.gaps
-        assert sum(gap.count for gap in gaps) == request.coverage.dropped + request.coverage.unseen
+        assert sum(gap.count for gap in gaps) == total(request) - request.coverage.observed
         covered = {p for gap in gaps for p in range(gap.first_position, gap.first_position + gap.count)}
         assert len(covered) == sum(gap.count for gap in gaps)
         observed = set(np.flatnonzero(request.coverage.observed_p()).tolist())
