@@ -92,12 +92,12 @@ class AuditStore:
                 connection.execute(statement.on_conflict_do_update(index_elements=[*key], set_=values))
 
     def evidence(self, generation_id: str) -> list[Evidence]:
-        """What captures gave of a generation, one per dictionary."""
+        """What captures gave of a generation, one per dictionary, by layer and id."""
         if not self._has_evidence:
             return []
         table = schema.evidence
         query = sa.select(table.c.evidence).where(table.c.generation_id == generation_id)
-        query = query.order_by(table.c.hook_point, table.c.sae)
+        query = query.order_by(sa.func.length(table.c.hook_point), table.c.hook_point, table.c.sae)
         with self._readable_errors(), self._engine.connect() as connection:
             return [Evidence.FromString(row.evidence) for row in connection.execute(query)]
 

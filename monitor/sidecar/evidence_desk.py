@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from monitor.sidecar.evidence_draft import EvidenceDraft
 from monitor.v1.evidence_pb2 import Evidence
 
 _log = logging.getLogger(__name__)
+
+DRAIN_SECONDS: Final = 3.0
+"""How long the end of the sidecar waits for rows that are being encoded."""
 
 
 class SaeFiles(Protocol):
@@ -76,6 +80,8 @@ class EvidenceDesk:
         self._writer = writer
         self._encoder = Encoder()
         self._gathering: Counter[str] = Counter()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def gathers(self, generation_id: str) -> bool:
         """True while evidence of a generation is on its way."""
@@ -90,10 +96,13 @@ class EvidenceDesk:
             look: called when the capture has ended.
         """
         self._gathering[capture.subject.generation_id] += 1
+        self._idle.clear()
         try:
             return await self._gather(tap, capture, reason, look)
         finally:
             self._gathering -= Counter([capture.subject.generation_id])
+            if not self._gathering:
+                self._idle.set()
 
     async def _gather(self, tap: CaptureTap, capture: Capture, reason: str, look: Look) -> Gathered:
         subject = capture.subject
@@ -128,8 +137,12 @@ class EvidenceDesk:
         return Gathered(capture, () if withheld else evidence, faults, withheld)
 
     async def close(self) -> None:
-        """Ends all captures with what is encoded by now."""
+        """Ends all captures; what has arrived is encoded, as far as it is done in `DRAIN_SECONDS`."""
         self.captures.close()
+        try:
+            await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
+        except TimeoutError:
+            _log.warning("rows of %d captures are not all encoded after %.0f s", len(self._gathering), DRAIN_SECONDS)
         await self._encoder.close()
 
     def _draft(self, hook_point: str, sae: str, reason: str) -> EvidenceDraft:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import grpc
@@ -376,6 +377,21 @@ async def test_a_policy_that_forbids_content_forbids_evidence(capturing: World) 
     assert {*record[0].fired} == {"loud/LOUD-001", "quiet/QUIET-001"}
     assert refused == ("CONTENT_WITHHELD", grpc.StatusCode.PERMISSION_DENIED)
     assert AuditStore(capturing.folder / "audit.sqlite", read_only=True).evidence(record[0].generation_id) == []
+
+
+async def test_the_end_of_the_sidecar_keeps_what_has_arrived(capturing: World) -> None:
+    rows = residuals()
+    async with running_sidecar(capturing.config()), channel_to(capturing.socket) as channel:
+        tap = await connect(channel)
+        await tap.send(frame_of(tap, 1, rows, 0, 5, begins=[begin(1)]))
+        directive = await tap.next_directive()
+        await tap.send_rows(residual_rows(directive, THIRD, rows[THIRD][:5]))
+        await tap.send(frame_of(tap, 1, rows, 5, 1))
+    with closing(AuditStore(capturing.folder / "audit.sqlite", read_only=True)) as store:
+        record = store.get(store.page(1)[0].generation_id)
+    assert record is not None
+    assert any("shut down" in note for note in record.notes)
+    assert [(one.hook_point, len(one.tokens), one.missing) for one in record.evidence] == [(THIRD, 5, 1), (FIFTH, 0, 6)]
 
 
 async def test_the_command_captures_and_shows(world: World, featurewatch: Command) -> None:
