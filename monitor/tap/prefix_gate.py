@@ -7,16 +7,19 @@ positions are observed.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
-from monitor.tap.log import RateLimitedLog
+from monitor.tap.log import RateLimitedLog, logger
 from monitor.tap.request_labels import labels_of
 from monitor.v1 import engine_pb2
 
+SUMMARY_SECONDS: Final = 30.0
+"""The counts are logged this often, if they change."""
 _MEMORY: Final = "_featurewatch_prefix"
 
 
@@ -81,6 +84,7 @@ class PrefixGate:
     def __init__(self, watch: KnownPrefixes, engine: engine_pb2.EngineInfo, block_size: int) -> None:
         self._watch, self._engine, self._block_size = watch, engine, block_size
         self._log = RateLimitedLog()
+        self._summarised = float("-inf")
         self.stats = GateStats()
 
     def permits(self, request: Any, tokens: int) -> bool:
@@ -143,3 +147,7 @@ class PrefixGate:
             self.stats.reread_tokens += tokens
         elif verdict == "unchecked":
             self._log.warn_about("unchecked", "the sidecar is away; cached prefixes are used without being observed")
+        now = time.monotonic()
+        if now - self._summarised >= SUMMARY_SECONDS:
+            self._summarised = now
+            logger.info("featurewatch: %s", self.stats.summary())

@@ -109,7 +109,7 @@ class PrefixWatch:
         else:
             self._known.update(response.added)
         self._known.difference_update(response.removed)
-        if self._reread != response.reread:
+        if self._reread != response.reread or not self.connected:
             logger.info(
                 "featurewatch: cached prefixes are %s",
                 "computed again where the sidecar has no detector state" if response.reread else "used as they come",

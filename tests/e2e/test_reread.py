@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +38,10 @@ spec:
     - {id: ALL-001, when: dense.fire, severity: low}
 """
 PROMPT = list(range(100, 180))
-CACHED = 64  # Two of the CPU engine's blocks of 32.
+BLOCK, CACHED = 32, 64
 ANSWER = 4
 ALL = len(PROMPT) + ANSWER - 1
+EVERYTHING = Coverage(positions=ALL, observed=ALL)
 AGAIN = "computed again where the sidecar has no detector state"
 
 
@@ -63,26 +67,19 @@ def setting(tmp_path: Path) -> Iterator[Setting]:
 
 @dataclass
 class Deployment:
-    """An engine, and what its log says of the sidecar."""
+    """An engine and a sidecar."""
 
     engine: EngineProcess
-    setting: Setting
-    sent: int = 0
-
-    def follows(self, sidecar: Child, times: int) -> None:
-        """Waits until the scheduler has been told for the n-th time that prefixes are to be read again."""
-        log = self.engine.log
-        sidecar.wait_until(lambda: log.read_text(errors="replace").count(AGAIN) >= times, 120, lambda _: None)
+    view: SidecarView
+    sent: Iterator[int]
 
     def send(self) -> str:
-        self.sent += 1
-        name = f"request-{self.sent}"
+        name = f"request-{next(self.sent)}"
         self.engine.run([{"id": name, "prompt": PROMPT, "max_tokens": ANSWER}])
         return name
 
     def coverage(self, name: str) -> Coverage:
-        with SidecarView(self.setting.target, lambda _: None) as view:
-            coverage = view.ended_generations([name], 120)[name].coverage
+        coverage = self.view.ended_generations([name], 120)[name].coverage
         assert coverage.positions == ALL
         return coverage
 
@@ -92,37 +89,48 @@ class Deployment:
             coverage = self.coverage(self.send())
             if coverage.restored:
                 break
-            assert coverage == Coverage(positions=ALL, observed=ALL)
+            assert coverage == EVERYTHING
         assert coverage == Coverage(positions=ALL, restored=CACHED, observed=ALL - CACHED)
+
+
+@contextmanager
+def deployed(engine: EngineProcess, sidecar: Child, setting: Setting, sent: Iterator[int]) -> Iterator[Deployment]:
+    """Once the engine's scheduler has been told by this sidecar that prefixes are to be read again."""
+    told = 1 if sidecar.log.parent == setting.folder else 2
+    sidecar.wait_until(lambda: said(engine, AGAIN) >= told, 120, lambda _: None)
+    with SidecarView(setting.target, lambda _: None) as view:
+        yield Deployment(engine, view, sent)
+
+
+def said(engine: EngineProcess, text: str) -> int:
+    """How often it is in the engine's log."""
+    return engine.log.read_text(errors="replace").count(text)
 
 
 def test_a_cached_prefix_is_computed_again_until_its_state_is_known(setting: Setting) -> None:
     config = {"sidecar": setting.target, "hook_points": setting.hook_points}
-    everything = Coverage(positions=ALL, observed=ALL)
-    with running(start_sidecar(setting)) as first, EngineProcess(setting.folder / "engine.log", config) as engine:
-        engine.wait_ready()
-        deployment = Deployment(engine, setting)
-        deployment.follows(first, times=1)
-        assert deployment.coverage(deployment.send()) == everything
-        deployment.until_used()
-        first.stop()
+    sent = count(1)
+    with EngineProcess(setting.folder / "engine.log", config, block_size=BLOCK) as engine:
+        with running(start_sidecar(setting)) as first:
+            engine.wait_ready()
+            with deployed(engine, first, setting, sent) as deployment:
+                assert deployment.coverage(deployment.send()) == EVERYTHING
+                deployment.until_used()
+        while not said(engine, "no word from the sidecar about prefixes"):
+            time.sleep(0.01)
         away = deployment.send()
-        with running(_successor(setting)) as second:
-            deployment.follows(second, times=2)
-            lost = deployment.coverage(away)
-            assert (lost.unseen, lost.observed) == (CACHED, ALL - CACHED), (
+        with running(successor(setting)) as second, deployed(engine, second, setting, sent) as deployment:
+            assert deployment.coverage(away) == Coverage(positions=ALL, unseen=CACHED, observed=ALL - CACHED), (
                 "nobody there to ask: used, and told as unseen"
             )
-            assert deployment.coverage(deployment.send()) == everything, "the engine's cache has it, the sidecar not"
+            assert deployment.coverage(deployment.send()) == EVERYTHING, "the engine's cache has it, the sidecar not"
             deployment.until_used()
-        engine.stop()
-        log = engine.log.read_text(errors="replace")
-    assert "the sidecar is away; cached prefixes are used without being observed" in log
-    assert "1 unchecked" in log
-    assert "an error" not in log
+            engine.stop()
+        assert said(engine, "the sidecar is away; cached prefixes are used without being observed") == 1
+        assert said(engine, "asking for known prefixes failed") == 0
 
 
-def _successor(setting: Setting) -> Child:
+def successor(setting: Setting) -> Child:
     """A sidecar with an empty store of prefixes in the place of the first; the logs of both stay."""
     folder = setting.folder / "second"
     folder.mkdir()

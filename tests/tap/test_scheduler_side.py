@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
-from support.real_scheduler import BLOCK, RealScheduler
+from support.lone_scheduler import BLOCK, RealScheduler
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
 from monitor.tap import plugin
