@@ -49,13 +49,13 @@ class PrefixBook:
         return RequestPrefix(PrefixChain(root, self._block_size, content))
 
     def boundaries(self, request: LiveRequest, first: int, count: int) -> Sequence[Boundary]:
-        """Ends of blocks within the next `count` positions, all of them seen, whose state is not known yet."""
+        """Ends of blocks within `count` positions from `first` on, all of them seen; their state is to be kept."""
         prefix, size = request.prefix, self._block_size
         if prefix is None or (first + count) // size == first // size or not _is_as_cold(request, prefix):
             return ()
         found = []
         for end, key in self._extend(request, prefix, first + count):
-            if end > first and key not in self._states:
+            if end > first:
                 found.append(Boundary(request, end - 1 - first, key, prefix.key))
             prefix.key = key
         return found

@@ -140,13 +140,17 @@ class PrefixStates:
         return None
 
     def add(self, key: PrefixKey, state: PrefixState) -> None:
-        """Keeps the state of a prefix; one that is known already stays as it is."""
-        if not self.enabled or key in self._entries:
+        """Keeps the state of a prefix, in the place of an older one: weights may have been exchanged since."""
+        if not self.enabled:
             return
-        self._entries[key] = state
-        self._bytes += ENTRY_BYTES + len(state.snapshot)
         self._hold(state.last_firing)
-        self._tell_added(key)
+        self._bytes += ENTRY_BYTES + len(state.snapshot)
+        before = self._entries.pop(key, None)
+        self._entries[key] = state
+        if before is None:
+            self._tell_added(key)
+        else:
+            self._forget(before)
         while self._bytes > self._max_bytes:
             self._evict()
 
@@ -171,11 +175,14 @@ class PrefixStates:
     def _evict(self) -> None:
         key, state = self._entries.popitem(last=False)
         self._evictions += 1
-        self._bytes -= ENTRY_BYTES + len(state.snapshot)
-        self._release(state.last_firing)
+        self._forget(state)
         if not key.responses:
             for listener in self._listeners:
                 listener.on_removed(key.namespace, key.prefix_hash)
+
+    def _forget(self, state: PrefixState) -> None:
+        self._bytes -= ENTRY_BYTES + len(state.snapshot)
+        self._release(state.last_firing)
 
     def _tell_added(self, key: PrefixKey) -> None:
         if not key.responses:

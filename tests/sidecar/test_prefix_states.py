@@ -82,14 +82,17 @@ def test_a_store_without_memory_keeps_nothing() -> None:
     assert (states.stats().entries, states.stats().evictions) == (0, 0)
 
 
-def test_the_same_prefix_is_kept_once() -> None:
-    states = PrefixStates(1 << 20)
-    first = state()
-    states.add(key(1), first)
-    before = states.stats().nbytes
-    states.add(key(1), state(size=500))
-    assert states.find([key(1)]) == (0, first)
-    assert states.stats().nbytes == before
+def test_the_latest_state_of_a_prefix_counts() -> None:
+    states, told = PrefixStates(1 << 20), Told()
+    states.add_listener(told)
+    firing = PrefixFiring(1, 0, (b"reading",), None)
+    states.add(key(1), state(last=firing))
+    latest = state(size=500)
+    states.add(key(1), latest)
+    assert states.find([key(1)]) == (0, latest)
+    assert states.stats().nbytes == ENTRY_BYTES + 500
+    assert firing.references == 0
+    assert told.known.total() == 1
 
 
 def test_listeners_hear_of_prompts_only_and_know_what_is_there() -> None:
@@ -129,6 +132,9 @@ def test_bytes_and_listeners_agree_with_what_is_there(steps: list[tuple[int, int
         for _ in range(fired):
             last = PrefixFiring(number, 0, (bytes(10 * size),), last)
         name = key(number, responses=int(size == 5))
+        if size == 7 and shorter is not None:
+            # Computed once more: what is kept of it is replaced.
+            name, shorter = shorter, kept[shorter].shorter
         kept[name] = state(size * 40, last, shorter)
         states.add(name, kept[name])
         heads.append((name, last))
