@@ -3,13 +3,14 @@
 import json
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 
 import pytest
 
+from monitor.audit import AuditStore
 from monitor.cli.demo.prompts import PROMPTS
+from monitor.v1.generations_pb2 import GenerationRecord
 from training.models import featurewatch_home
 
 pytestmark = [pytest.mark.engine, pytest.mark.model]
@@ -36,7 +37,34 @@ def test_the_demo_serves_judges_alerts_and_audits() -> None:
     folder = featurewatch_home() / "demo"
     alerts = [json.loads(line) for line in (folder / "alerts.jsonl").read_text().splitlines()]
     assert alerts
-    with sqlite3.connect(folder / "audit.sqlite") as store:
-        tables = {name for (name,) in store.execute("select name from sqlite_master where type = 'table'")}
-        counts = {name: store.execute(f"select count(*) from {name}").fetchone()[0] for name in tables}
-    assert max(counts.values()) >= 1
+    store = AuditStore(folder / "audit.sqlite", read_only=True)
+    records = [store.get(summary.generation_id) for summary in store.page(100)]
+    store.close()
+    assert records
+    assert "Evidence of" in result.stdout
+    for record in records:
+        assert record is not None
+        require_evidence(record)
+
+
+def require_evidence(record: GenerationRecord) -> None:
+    """The rows around the trigger were captured, those before it too, and are the rows that were judged."""
+    (evidence,) = record.evidence
+    alert = record.alerts[0]
+    assert evidence.reason == f"{alert.policy}/{alert.rule}"
+    tokens = {token.position: token for token in evidence.tokens}
+    coverage = record.summary.coverage
+    assert len(tokens) + evidence.missing == coverage.observed
+    assert any(position < alert.position for position in tokens)
+    assert any(position > alert.position for position in tokens)
+    trigger = tokens[alert.position]
+    activations = dict(zip(trigger.latents, trigger.activations, strict=True))
+    judged = {
+        int(contribution.direction.rpartition("/")[2]): contribution.activation
+        for reading in alert.readings
+        for contribution in reading.contributions
+        if contribution.direction.startswith(f"{evidence.sae}/")
+    }
+    both = judged.keys() & activations.keys()
+    assert both
+    assert {latent: activations[latent] for latent in both} == pytest.approx({n: judged[n] for n in both}, rel=1e-4)
