@@ -172,6 +172,12 @@ class FlightRecorder:
         there = self._still_there(run.numbers_n)
         return Run(run.first_position + there.start, run.numbers_n[there]), rows[there]
 
+    def forget(self, segments: Sequence[Segment]) -> None:
+        """These rows turned out not to be the residual stream. One that is recorded at this moment may go with them."""
+        for handle, first, length in segments:
+            of_pass = (self._positions_r >= first) & (self._positions_r < first + length)
+            self._handles_r[np.flatnonzero((self._handles_r == handle) & of_pass)] = _NOBODY
+
     def _still_there(self, numbers_n: npt.NDArray[np.int64]) -> slice:
         """Those of ascending row numbers whose places no later row has been announced for, until now."""
         return slice(int(np.searchsorted(numbers_n, self._reserved - self.rows)), len(numbers_n))

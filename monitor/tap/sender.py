@@ -117,6 +117,8 @@ class Sender:
                 rows = frame.payload.read()
             except Exception as error:  # noqa: BLE001 -- whatever the device reports, the rows become a counted gap
                 link.log.warn_about("payload", "a step's activations could not be read", exception=error)
+                if link.recorder is not None:
+                    link.recorder.forget(frame.segments)
                 with self._changed:
                     link.stats.publisher_errors += 1
                     link.stats.silent_steps += 1

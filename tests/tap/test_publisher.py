@@ -178,13 +178,17 @@ def test_rows_that_cannot_be_read_are_a_tap_error(harness: Harness, target: str)
     sidecar = _sidecar(target)
     harness.wait_plan()
     harness.begin(1)
+    harness.recorder.settle(harness.recorder.place(6), 6, [Segment(1, 0, 6)], None)
     harness.rows(1, 2)
     harness.rows(1, 3, broken=True)
     harness.rows(1, 1)
     harness.end(1)
     sidecar.wait_for(lambda seen: seen.ended(["r1"]), "end")
+    capture = sidecar.capture(1)
+    sidecar.wait_for(lambda seen: capture.done, "capture")
     sidecar.stop()
     assert sidecar.breaches == []
+    assert list(capture.rows[HOOK_POINT]) == [0, 1, 5], "rows of a step that is not to be trusted"
     assert sidecar.named("r1")[0].gaps == [(2, 3, TAP_ERROR)]
     assert harness.stats.publisher_errors == 1
 

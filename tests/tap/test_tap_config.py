@@ -47,6 +47,8 @@ def test_additional_config_and_environment_say_the_same() -> None:
         (GOOD | {"hook_points": "resid_post.3"}, ["must be a list of strings"]),
         (GOOD | {"queue_frames": 0}, ["queue_frames 0", "from 8 to"]),
         (GOOD | {"queue_mib": True}, ["queue_mib True"]),
+        (GOOD | {"recorder_mib": 0.5}, ["recorder_mib 0.5", "from 0 to 65536. The default is 64"]),
+        (GOOD | {"recorder_mib": -1}, ["recorder_mib -1"]),
         (GOOD | {"allow_unproven_engine": "yes"}, ["allow_unproven_engine 'yes'", "true or false"]),
         ("unix:/run/fw.sock", ["of type str", "JSON object"]),
     ],
