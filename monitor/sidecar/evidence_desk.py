@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -67,6 +67,25 @@ class Gathered:
     withheld: bool
 
 
+@dataclass(frozen=True)
+class EvidenceStats:
+    """Counts since the start, `running` as of now.
+
+    Attributes:
+        stored, withheld: captures whose evidence went to the store, and those whose a policy forbids to keep.
+        faulty: captures of which rows could not be encoded.
+        tokens: tokens in stored evidence, once per dictionary.
+        missing: observed positions of which stored evidence has no row, once per dictionary.
+    """
+
+    running: int = 0
+    stored: int = 0
+    withheld: int = 0
+    faulty: int = 0
+    tokens: int = 0
+    missing: int = 0
+
+
 class EvidenceDesk:
     """Used on the event loop only. Messages are encoded one after the other, in the order in which they are asked for.
 
@@ -79,9 +98,14 @@ class EvidenceDesk:
         self._sae_files = sae_files
         self._writer = writer
         self._encoder = Encoder()
+        self._stats = EvidenceStats()
         self._gathering: Counter[str] = Counter()
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def stats(self) -> EvidenceStats:
+        return replace(self._stats, running=len(self.captures))
 
     def gathers(self, generation_id: str) -> bool:
         """True while evidence of a generation is on its way."""
@@ -134,7 +158,18 @@ class EvidenceDesk:
         else:
             self._writer.submit_evidence(StoredEvidence(subject.generation_id, evidence))
         faults = tuple(draft.fault for draft in all_drafts if draft.fault)
+        self._count(evidence, faults, withheld)
         return Gathered(capture, () if withheld else evidence, faults, withheld)
+
+    def _count(self, evidence: Sequence[Evidence], faults: Sequence[str], withheld: bool) -> None:
+        before, kept = self._stats, () if withheld else evidence
+        self._stats = EvidenceStats(
+            stored=before.stored + (not withheld),
+            withheld=before.withheld + withheld,
+            faulty=before.faulty + bool(faults),
+            tokens=before.tokens + sum(len(one.tokens) for one in kept),
+            missing=before.missing + sum(one.missing for one in kept),
+        )
 
     async def close(self) -> None:
         """Ends all captures; what has arrived is encoded, as far as it is done in `DRAIN_SECONDS`."""

@@ -16,6 +16,7 @@ from prometheus_client.core import (
 
 from monitor import __version__
 from monitor.rpc import name_of
+from monitor.sidecar.evidence_desk import EvidenceStats
 from monitor.sidecar.history import HistoryStats
 from monitor.sidecar.latency import LatencyHistogram
 from monitor.sidecar.prefix_states import PrefixStats
@@ -110,6 +111,7 @@ def sidecar_families(snapshot: Snapshot) -> Iterator[Metric]:
         [(("written",), snapshot.records_written), (("lost",), snapshot.records_lost)],
     )
     yield from memory_families(snapshot.history, snapshot.prefixes)
+    yield from evidence_families(snapshot.evidence)
 
 
 def memory_families(history: HistoryStats, prefixes: PrefixStats) -> Iterator[Metric]:
@@ -133,6 +135,25 @@ def memory_families(history: HistoryStats, prefixes: PrefixStats) -> Iterator[Me
         [(("hit",), prefixes.hits), (("partial",), prefixes.partial), (("miss",), prefixes.misses)],
     )
     yield counter("featurewatch_prefix_evictions", "Prefix states that made room for others.", prefixes.evictions)
+
+
+def evidence_families(evidence: EvidenceStats) -> Iterator[Metric]:
+    yield gauge("featurewatch_captures_running", "Captures of residual rows that run now.", evidence.running)
+    yield counters(
+        "featurewatch_evidence",
+        "Captures for evidence by outcome: stored, or withheld because a policy forbids content.",
+        ("outcome",),
+        [(("stored",), evidence.stored), (("withheld",), evidence.withheld)],
+    )
+    yield counter(
+        "featurewatch_evidence_faulty", "Captures of which rows could not be encoded; records say why.", evidence.faulty
+    )
+    yield counter("featurewatch_evidence_tokens", "Tokens in stored evidence, once per dictionary.", evidence.tokens)
+    yield counter(
+        "featurewatch_evidence_missing_rows",
+        "Observed positions of which stored evidence has no row: overwritten in the recorder, or not arrived.",
+        evidence.missing,
+    )
 
 
 def latency_family(name: str, help_text: str, histogram: LatencyHistogram) -> HistogramMetricFamily:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from monitor.audit import AuditWriter
 from monitor.emit import Delivery
 from monitor.emit.delivery import DeliveryStats
+from monitor.sidecar.evidence_desk import EvidenceStats
 from monitor.sidecar.history import HistoryStats
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.prefix_states import PrefixStats
@@ -38,6 +39,7 @@ class Snapshot:
     records_written: int = 0
     records_lost: int = 0
     history: HistoryStats = field(default_factory=lambda: HistoryStats(0, 0, 0))
+    evidence: EvidenceStats = field(default_factory=EvidenceStats)
     prefixes: PrefixStats = field(default_factory=lambda: PrefixStats(0, 0, 0, 0, 0, 0, 0))
 
 
@@ -54,5 +56,6 @@ def take_snapshot(taps: Taps, deliveries: Sequence[Delivery], writer: AuditWrite
         records_written=writer.written,
         records_lost=writer.lost,
         history=taps.history.stats(),
+        evidence=taps.evidence.stats,
         prefixes=taps.prefix_states.stats(),
     )

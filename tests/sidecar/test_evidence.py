@@ -33,6 +33,7 @@ from monitor.audit import AuditStore
 from monitor.rpc import floats_from_bytes, floats_to_bytes
 from monitor.rpc.errors import error_info
 from monitor.sae import load_dense_probe
+from monitor.sidecar.evidence_desk import EvidenceStats
 from monitor.v1.evidence_pb2 import Evidence
 from monitor.v1.generations_pb2 import CaptureGenerationRequest, CaptureGenerationResponse, GenerationRecord
 from monitor.v1.generations_pb2_grpc import GenerationServiceStub
@@ -195,6 +196,7 @@ async def test_what_is_missing_is_told(capturing: World) -> None:
         await tap.send_rows(residual_rows(directive, THIRD, rows[THIRD][3:], first=3, last=True))
         await tap.send(tap.frame(ends=[end(1, 6)]))
         record = await evidence_of(channel, "req-1", has_evidence)
+        assert sidecar.taps.evidence.stats == EvidenceStats(stored=1, tokens=3, missing=5)
     by_hook = {one.hook_point: one for one in record.evidence}
     assert [token.position for token in by_hook[THIRD].tokens] == [3, 4, 5]
     assert by_hook[THIRD].missing == 1

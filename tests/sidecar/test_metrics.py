@@ -90,6 +90,8 @@ async def test_a_scrape_tells_what_was_judged(world: World) -> None:
         "featurewatch_history_given_up_pages_total": 0,
         "featurewatch_prefix_states_limit_bytes": 64 << 20,
         'featurewatch_prefix_lookups_total{outcome="hit"}': 0,
+        "featurewatch_captures_running": 0,
+        'featurewatch_evidence_total{outcome="stored"}': 0,
         "featurewatch_taps": 1,
         'featurewatch_tap_connected{tap="tap-1"}': 1,
         'featurewatch_tap_steps_total{tap="tap-1"}': 9,
