@@ -14,17 +14,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from monitor.errors import FeaturewatchError
 from monitor.tap.record import Segment
-from monitor.tap.ring import CudaRing, HostRing, Ring
+from monitor.tap.ring import Ring, make_ring
 from monitor.tap.sites import Site
 
 MAX_MESSAGE_BYTES: Final = 256 << 10
 """Rows go in messages of at most this size. A frame may have to wait for one, and the engine's thread for the
 interpreter while it is made; larger ones are no faster (`benchmarks/flight_recorder.py`)."""
 _HEADER_BYTES: Final = 256
-INDEX_BYTES: Final = 8
-"""Host memory per place beside its rows: whose it is, and which position."""
 
 _NOBODY: Final = 0
 _SCAN_ROWS: Final = 1 << 16
@@ -44,7 +41,7 @@ class Run:
 
 
 class FlightRecorder:
-    """See the module. Memory is the ring's and `INDEX_BYTES` a place; no request and no row adds to it.
+    """See the module. Memory is the ring's and 8 bytes a place (`INDEX_BYTES`); no request and no row adds to it.
 
     Args:
         ring: memory for the rows.
@@ -76,7 +73,7 @@ class FlightRecorder:
     @property
     def most(self) -> int:
         """Rows of one hook point that fit into a message."""
-        return _most_rows(self._ring.row_bytes)
+        return most_rows(self._ring.row_bytes)
 
     # The engine's thread.
 
@@ -183,10 +180,6 @@ class FlightRecorder:
         return slice(int(np.searchsorted(numbers_n, self._reserved - self.rows)), len(numbers_n))
 
 
-def _most_rows(row_bytes: int) -> int:
-    return max((MAX_MESSAGE_BYTES - _HEADER_BYTES) // row_bytes, 1)
-
-
 def make_recorder(sites: Sequence[Site], mib: int) -> FlightRecorder | None:
     """A recorder that holds at most `mib` MiB over all sites, on their device; None when it is 0.
 
@@ -195,19 +188,11 @@ def make_recorder(sites: Sequence[Site], mib: int) -> FlightRecorder | None:
     """
     if mib == 0:
         return None
-    first_nd = sites[0].buffer_nd
-    row_bytes = first_nd[0].nbytes
-    most = _most_rows(row_bytes)
-    on_device = first_nd.is_cuda
-    # What the CUDA ring needs to read.
-    room = (mib << 20) - (2 * most * (row_bytes + INDEX_BYTES) if on_device else 0)
-    slots = room // (len(sites) * row_bytes + INDEX_BYTES)
-    if slots < 1:
-        raise FeaturewatchError(
-            f"recorder_mib {mib} for {len(sites)} hook points with rows of {row_bytes} bytes",
-            "the flight recorder must hold at least one row per hook point",
-            "give it more memory, or 0 to do without",
-        )
-    ring: Ring = CudaRing(sites, slots, most) if on_device else HostRing(sites, slots)
-    dtype = str(first_nd.dtype).removeprefix("torch.")
-    return FlightRecorder(ring, [str(site.hook_point) for site in sites], first_nd.shape[1], dtype)
+    width, dtype = sites[0].buffer_nd.shape[1], str(sites[0].buffer_nd.dtype).removeprefix("torch.")
+    ring = make_ring(sites, mib, most_rows(sites[0].buffer_nd[0].nbytes))
+    return FlightRecorder(ring, [str(site.hook_point) for site in sites], width, dtype)
+
+
+def most_rows(row_bytes: int) -> int:
+    """Rows of one hook point that fit into a message; at least one."""
+    return max((MAX_MESSAGE_BYTES - _HEADER_BYTES) // row_bytes, 1)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from monitor.errors import FeaturewatchError
 from monitor.tap.sites import Site
+
+INDEX_BYTES: Final = 8
+"""Host memory of a place beside its rows: whose it is, and which position."""
+_SLOT_BYTES: Final = 8
 
 
 class Ring(Protocol):
@@ -95,6 +100,30 @@ class CudaRing:
             self._rows_host_nd[:count].copy_(self._rows_nd[:count], non_blocking=True)
         self._stream.synchronize()
         return _as_bytes(self._rows_host_nd[:count])
+
+
+def make_ring(sites: Sequence[Site], mib: int, most: int) -> Ring:
+    """A ring for the device that the sites' buffers are on, with as many places as fit into `mib` MiB with their index.
+
+    Args:
+        most: rows of one `read`.
+
+    Raises:
+        FeaturewatchError: not one fits.
+    """
+    buffer_nd = sites[0].buffer_nd
+    row_bytes, nbytes = buffer_nd[0].nbytes, mib << 20
+    if buffer_nd.is_cuda:
+        # What its reader needs.
+        nbytes -= 2 * most * (row_bytes + _SLOT_BYTES)
+    slots = nbytes // (len(sites) * row_bytes + INDEX_BYTES)
+    if slots < 1:
+        raise FeaturewatchError(
+            f"recorder_mib {mib} for {len(sites)} hook points with rows of {row_bytes} bytes",
+            "the flight recorder must hold at least one row per hook point",
+            "give it more memory, or 0 to do without",
+        )
+    return CudaRing(sites, slots, most) if buffer_nd.is_cuda else HostRing(sites, slots)
 
 
 def _as_bytes(rows_nd: torch.Tensor) -> npt.NDArray[np.uint8]:
