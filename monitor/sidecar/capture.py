@@ -147,9 +147,9 @@ class Capture:
         if rows.hook_point not in self._open:
             raise WireFormatError(f"rows of {rows.hook_point} after its last message")
         check_residual_rows(rows)
-        self._width, self._dtype = self._width or rows.width, self._dtype or rows.dtype
-        if (rows.width, rows.dtype) != (self._width, self._dtype):
-            raise WireFormatError(f"{rows.dtype} rows of width {rows.width}, expected {self._dtype} of {self._width}")
+        width, dtype = self._width or rows.width, self._dtype or rows.dtype
+        if (rows.width, rows.dtype) != (width, dtype) or not width:
+            raise WireFormatError(f"{rows.dtype} rows of width {rows.width}, expected {dtype} of {width}")
         end = rows.first_position + rows.row_count
         if end > self._max_positions:
             raise WireFormatError(f"positions {rows.first_position} to {end - 1} of at most {self._max_positions}")
@@ -164,6 +164,7 @@ class Capture:
             self.overflowed = True
             raise WireFormatError(f"{self._waiting_bytes} bytes wait already")
         span[:] = True
+        self._width, self._dtype = width, dtype
         self.counts[rows.hook_point] += rows.row_count
         self._waiting.append(rows)
         self._waiting_bytes += size

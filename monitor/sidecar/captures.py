@@ -47,6 +47,9 @@ class Captures:
 
     A capture ends when the tap has said `last` for all hook points, when the tap goes away, or when the tap has been
     silent for `idle_seconds`, for one that follows its request counted from the request's end on.
+
+    Attributes:
+        late: messages of captures that had ended before, for example because their reader went away.
     """
 
     def __init__(self, *, idle_seconds: float = IDLE_SECONDS) -> None:
@@ -54,6 +57,7 @@ class Captures:
         self._running: dict[int, _Running] = {}
         self._last_id = 0
         self._waiting_bytes = 0
+        self.late = 0
 
     def __len__(self) -> int:
         return len(self._running)
@@ -101,6 +105,9 @@ class Captures:
     def take(self, tap: CaptureTap, rows: ResidualRows) -> None:
         """Takes what a tap sent; what cannot be true is counted among the tap's problems and left out."""
         running = self._running.get(rows.capture_id)
+        if running is None and 0 < rows.capture_id <= self._last_id:
+            self.late += 1
+            return
         if running is None or running.tap is not tap:
             tap.judge.problems.note("residual rows of no capture", f"capture {rows.capture_id}")
             return

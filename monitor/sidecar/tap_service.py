@@ -209,6 +209,10 @@ def _log_plan(tap: Tap) -> None:
     )
     for line in tap.plan.unserved.values():
         _log.warning("tap %s: not served: %s", tap.hello.tap_id, line)
+    if tap.plan.capturing and not (tap.hello.memory.recorder_rows and tap.plan.dictionaries):
+        lacks = "no policy names an SAE" if tap.hello.memory.recorder_rows else "the tap's flight recorder is off"
+        rules = ", ".join(sorted("/".join(name) for name in tap.plan.capturing))
+        _log.warning("tap %s: rules %s ask for captures, but %s", tap.hello.tap_id, rules, lacks)
     for name, served in tap.plan.served.items():
         if served.reason:
             _log.warning("tap %s: policy %s is in shadow mode: %s", tap.hello.tap_id, name, served.reason)

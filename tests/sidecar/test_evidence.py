@@ -275,7 +275,9 @@ async def test_a_request_that_ends_in_the_frame_that_fires_does_not_wait_for_eve
     assert missing == [6, 6]
 
 
-async def test_a_rule_that_cannot_capture_says_so_in_the_record(capturing: World) -> None:
+async def test_a_rule_that_cannot_capture_says_so_in_the_record(
+    capturing: World, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = residuals()
     async with running_sidecar(capturing.config()), channel_to(capturing.socket) as channel:
         tap = await connect(channel, hello(memory=TapMemory()))
@@ -286,6 +288,7 @@ async def test_a_rule_that_cannot_capture_says_so_in_the_record(capturing: World
     assert not record.evidence
     assert any("no evidence for loud/LOUD-001" in note and "recorder_mib" in note for note in record.notes)
     assert taps[0].errors == 1
+    assert "rules loud/LOUD-001 ask for captures, but the tap's flight recorder is off" in caplog.text
 
 
 async def test_a_client_captures_what_nothing_flagged(world: World) -> None:

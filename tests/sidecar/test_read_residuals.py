@@ -115,7 +115,7 @@ async def test_several_captures_of_interleaved_generations_keep_apart(world: Wor
 
 
 async def test_malformed_rows_are_counted_and_left_out_and_the_stream_goes_on(world: World) -> None:
-    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+    async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
         tap = await connect(channel)
         await quiet_request(tap)
         reading = asyncio.create_task(read(channel, hooks=("resid_post.3",)))
@@ -128,6 +128,7 @@ async def test_malformed_rows_are_counted_and_left_out_and_the_stream_goes_on(wo
             residual_rows(d, "resid_post.3", ROWS, values=b"\x00" * 7),
             residual_rows(d, "resid_post.3", ROWS, row_count=4_000_000_000),
             residual_rows(d, "resid_post.3", ROWS[:, :4]),
+            residual_rows(d, "resid_post.3", ROWS, width=0, values=b""),
             residual_rows(d, "resid_post.3", ROWS, first=4095),
             residual_rows(d, "resid_post.3", ROWS, first=4_294_967_295),
             residual_rows(d, "resid_post.3", ROWS, capture_id=12345),
@@ -139,9 +140,10 @@ async def test_malformed_rows_are_counted_and_left_out_and_the_stream_goes_on(wo
         await tap.send_rows(residual_rows(d, "resid_post.3", ROWS, first=10))
         await quiet_request(tap, 2)
         after = (await policies(channel)).taps[0].errors
+        assert sidecar.taps.evidence.captures.late == 1
     assert [(rows.first_position, rows.row_count) for rows in got] == [(0, 3), (3, 2)]
-    # The bad ones, the one sent twice and the one after the end.
-    assert after - before == len(bad) + 2
+    # The bad ones and the one sent twice; what comes after the end is nobody's fault.
+    assert after - before == len(bad) + 1
 
 
 async def test_what_cannot_be_read_is_refused_with_a_reason(world: World) -> None:
