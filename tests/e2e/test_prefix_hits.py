@@ -106,7 +106,8 @@ class Deployment:
         ]
         outputs = self.engine.run(requests)
         ended = self.view.ended_generations(ids, 120)
-        return [self.view.generation(ended[id_].generation_id) for id_ in ids], [outputs[id_][0] for id_ in ids]
+        records = [self.view.generation(ended[id_].generation_id, seconds=0) for id_ in ids]
+        return records, [outputs[id_][0] for id_ in ids]
 
 
 def restored(records: Sequence[GenerationRecord]) -> int:
