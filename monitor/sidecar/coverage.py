@@ -16,6 +16,18 @@ NEVER_REPORTED = "dropped: never reported by the tap"
 
 
 @dataclass(slots=True)
+class GapSpan:
+    """Consecutive positions without a judged row; a fifth of the protobuf message's memory."""
+
+    first_position: int
+    count: int
+    reason: str
+
+    def message(self) -> CoverageGap:
+        return CoverageGap(first_position=self.first_position, count=self.count, reason=self.reason)
+
+
+@dataclass(slots=True)
 class CoverageBook:
     """Counts positions in order; what lies below `next_position` is settled.
 
@@ -29,7 +41,7 @@ class CoverageBook:
     dropped: int = 0
     unseen: int = 0
     holes: int = 0
-    gaps: list[CoverageGap] = field(default_factory=list)
+    gaps: list[GapSpan] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals, compare=False, repr=False)
 
     def fresh(self, first: int, count: int) -> tuple[int, int]:
@@ -72,7 +84,7 @@ class CoverageBook:
         self.dropped += count
         self.totals.observed -= count
         self.totals.dropped += count
-        self.gaps.append(CoverageGap(first_position=first, count=count, reason=reason))
+        self.gaps.append(GapSpan(first, count, reason))
 
     def finish(self, positions: int) -> dict[str, str]:
         """Settles a request that had `positions` in total; returns what does not add up, by kind."""
@@ -115,7 +127,7 @@ class CoverageBook:
         if last is not None and last.reason == reason and last.first_position + last.count == self.next_position:
             last.count += count
         else:
-            self.gaps.append(CoverageGap(first_position=self.next_position, count=count, reason=reason))
+            self.gaps.append(GapSpan(self.next_position, count, reason))
 
     def _close_hole(self, position: int) -> None:
         hole = position - self.next_position

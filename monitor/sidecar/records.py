@@ -23,7 +23,7 @@ def prepare_record(request: LiveRequest, judge: TapJudge) -> Callable[[], Genera
     summary = request.summary(detectors)
     arrays = request.transcript_arrays()
     notes = [*request.notes, *request.log.losses()]
-    gaps = [type(gap).FromString(gap.SerializeToString()) for gap in request.coverage.gaps]
+    gaps = [gap.message() for gap in request.coverage.gaps]
     keep_content = bool(request.alerts) and request.content == "full"
     alerts = [alert if keep_content else _without_token(alert) for alert in request.alerts]
 
