@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from typing import Final
 
 from monitor.sidecar.prefix_states import PrefixKey, PrefixStates
 
 MOST_WAITING: Final = 65_536
 """Changes that wait for a reader; beyond them it is told everything anew."""
+
+
+def known_among(keys: list[PrefixKey], namespaces: frozenset[bytes]) -> list[bytes]:
+    """Hashes of prefixes of prompts that all `namespaces` know. In any thread."""
+    prompts = Counter(key.prefix_hash for key in keys if not key.responses and key.namespace in namespaces)
+    return [prefix_hash for prefix_hash, knowing in prompts.items() if knowing == len(namespaces)]
 
 
 class PrefixFeed:
@@ -37,15 +44,12 @@ class PrefixFeed:
             self._waiting.clear()
             self._wake()
 
-    def begin(self, namespaces: frozenset[bytes]) -> list[bytes]:
-        """All that is known, after which changes gather. In the judging thread."""
+    def begin(self, namespaces: frozenset[bytes]) -> list[PrefixKey]:
+        """All states as of now, for `known_among`; from now on changes gather. In the judging thread."""
         with self._lock:
             self._namespaces = namespaces
             self._waiting.clear()
-        if not namespaces:
-            return []
-        first, *others = namespaces
-        return [prefix_hash for prefix_hash in self._states.known(first) if self._all_know(others, prefix_hash)]
+        return self._states.keys() if namespaces else []
 
     def take(self) -> tuple[list[bytes], list[bytes]] | None:
         """What was added and what removed since the last time; None when `begin` is due. In the event loop."""
@@ -61,7 +65,10 @@ class PrefixFeed:
 
     def on_added(self, namespace: bytes, prefix_hash: bytes) -> None:
         """In the judging thread, as `on_removed`."""
-        if namespace in self._namespaces and self._all_know(self._namespaces - {namespace}, prefix_hash):
+        if namespace not in self._namespaces:
+            return
+        others = self._namespaces - {namespace}
+        if all(PrefixKey(other, prefix_hash, 0) in self._states for other in others):
             self._note(prefix_hash, known=True)
 
     def on_removed(self, namespace: bytes, prefix_hash: bytes) -> None:
@@ -83,6 +90,3 @@ class PrefixFeed:
         if not self._woken:
             self._woken = True
             self._loop.call_soon_threadsafe(self.changed.set)
-
-    def _all_know(self, namespaces: frozenset[bytes] | list[bytes], prefix_hash: bytes) -> bool:
-        return all(PrefixKey(namespace, prefix_hash, 0) in self._states for namespace in namespaces)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from monitor.rpc.prefix_chain import prefix_root
 from monitor.sidecar.plan import model_name
-from monitor.sidecar.prefix_feed import PrefixFeed
+from monitor.sidecar.prefix_feed import PrefixFeed, known_among
 from monitor.sidecar.taps import Tap, Taps
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import WatchPrefixesRequest, WatchPrefixesResponse
@@ -52,7 +53,9 @@ class PrefixService:
                 if changes is None:
                     asking = self._asking(request.engine, warn=reread is None)
                     namespaces = frozenset(tap.judge.prefixes.namespace for tap in asking)
-                    known = await self._taps.in_judge_thread(lambda wanted=namespaces: feed.begin(wanted))  # type: ignore[misc]
+                    keys = await self._taps.in_judge_thread(partial(feed.begin, namespaces))
+                    # Elsewhere: a full store takes longer to go through than a verdict may.
+                    known = await asyncio.to_thread(known_among, keys, namespaces)
                     if reread != bool(asking):
                         reread = bool(asking)
                         _log.info("engine %s: %s", model_name(request.engine), _told(reread))

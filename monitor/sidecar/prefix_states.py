@@ -7,7 +7,7 @@ goes first, of one sequence its longest.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -160,9 +160,9 @@ class PrefixStates:
             self._entries.move_to_end(key)
             key = state.shorter
 
-    def known(self, namespace: bytes) -> Iterator[bytes]:
-        """Hashes of all known prefixes of prompts."""
-        return (key.prefix_hash for key in self._entries if key.namespace == namespace and not key.responses)
+    def keys(self) -> list[PrefixKey]:
+        """Of all states: a copy, quick to take and slow to go through."""
+        return [*self._entries]
 
     def add_listener(self, listener: PrefixListener) -> None:
         """From now on it is told of changes; what is there already is `known`."""

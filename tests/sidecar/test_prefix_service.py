@@ -13,7 +13,7 @@ import pytest
 from sidecar_kit import ENGINE, FakeTap, Rows, World, begin, channel_to, connect, end, hello, running_sidecar
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
-from monitor.sidecar.prefix_feed import PrefixFeed
+from monitor.sidecar.prefix_feed import PrefixFeed, known_among
 from monitor.sidecar.prefix_states import ENTRY_BYTES, PrefixKey, PrefixState, PrefixStates
 from monitor.sidecar.server import Sidecar
 from monitor.v1.engine_pb2 import EngineInfo
@@ -222,7 +222,8 @@ class Store:
         """As the service does; whether everything was told anew."""
         changes = self.feed.take()
         if changes is None:
-            self.told = set(self.feed.begin(frozenset(namespaces)))
+            wanted = frozenset(namespaces)
+            self.told = set(known_among(self.feed.begin(wanted), wanted))
             return True
         added, removed = changes
         assert not set(added) & set(removed)
