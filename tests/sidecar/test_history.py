@@ -14,6 +14,7 @@ from sidecar_kit import FrameMaker, Rows, begin, end, new_judge
 from monitor.audit import UNKNOWN_TOKEN
 from monitor.sidecar.history import HistoryPool, HistoryView, token_bytes
 from monitor.sidecar.plan import TapPlan
+from monitor.sidecar.records import prepare_record
 from monitor.sidecar.token_log import TokenLog
 
 D = 3
@@ -218,3 +219,25 @@ def test_verdicts_and_books_do_not_depend_on_the_pool(plan: TapPlan, pages: int)
         np.testing.assert_array_equal(part.scores_pd[seen], whole.scores_pd[seen])
         known = part.token_ids_p >= 0
         np.testing.assert_array_equal(part.token_ids_p[known], whole.token_ids_p[known])
+
+
+def test_a_record_says_what_was_given_up(plan: TapPlan) -> None:
+    judge = new_judge(plan, history=HistoryPool(3 * 4096, len(plan.policies.detectors)))
+    maker = FrameMaker(plan.watch_plan)
+    dense = [0.0] * 900
+    dense[4] = 9.0
+    (fired,) = judge.apply(maker([Rows(1, 0, [2] * 900, dense=dense)], begins=[begin(1, [2] * 3)])).alerts
+    (ended,) = judge.apply(maker(ends=[end(1, 900)])).ended
+    record = prepare_record(ended, judge)()
+    (note,) = [note for note in record.notes if note.startswith("scores and token ids")]
+    first = int(note.split("before position ")[1].split()[0])
+    assert note.endswith("the pool of histories (0 MiB) was full")
+    assert 0 < first < 900
+    assert fired.position == 4
+    # One frame was larger than the pool, and the page of this token was gone when the alert was made.
+    assert (fired.token_id, fired.token) == (0, "")
+    # Seen it was, all of it, and the peak was kept apart.
+    assert all(token.observed for token in record.tokens[:900])
+    assert [np.isnan(token.scores).all() for token in record.tokens[:900]] == [p < first for p in range(900)]
+    assert record.summary.coverage.observed == 900
+    assert [(peak.position, peak.score) for peak in record.summary.peaks if peak.detector == "dense"] == [(4, 9.0)]
