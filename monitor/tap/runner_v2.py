@@ -37,7 +37,7 @@ class RunnerV2:
 
     name: Final = "v2"
 
-    def __init__(self, runner: Any) -> None:
+    def __init__(self, runner: Any, copier: HostCopier | None = None) -> None:
         missing = [name for name in _NEEDED if not hasattr(runner, name)]
         if missing:
             raise FeaturewatchError(
@@ -48,7 +48,7 @@ class RunnerV2:
         self._runner = runner
         self._methods = InstanceMethods(runner)
         self._speculative = int(runner.num_speculative_steps) > 0
-        self._copier: HostCopier = make_copier(self.device)
+        self._copier = copier or make_copier(self.device)
         self._tap: Tap | None = None
         # Of the step that is being executed.
         self._batch: Any = None

@@ -94,7 +94,8 @@ class Tap:
         """
         self._announced = False
         now = time.time_ns()
-        # What the book holds as told must be offered, and the hook points' counters read, whatever fails here.
+        # What the book holds as told must be offered, the hook points' counters read and a new plan taken, whatever
+        # fails here.
         try:
             self._order.add(lambda: self._close(ended, Step(now)))
         finally:
@@ -102,8 +103,8 @@ class Tap:
                 self._order.add(lambda: self._open(begun, Step(now)))
             finally:
                 self._encoder.mark()
-        if self._proposal is not self._adopted:
-            self._adopt(self._proposal)
+                if self._proposal is not self._adopted:
+                    self._adopt(self._proposal)
         self._announced = True
 
     def _close(self, ended: Iterable[tuple[str, Sequence[int]]], step: Step) -> None:
