@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -30,8 +30,9 @@ from monitor.sidecar.row_judge import RowJudge
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.sidecar.totals import Totals
 from monitor.sidecar.verdicts import Verdicts
+from monitor.sidecar.waiting_gaps import WaitingGaps
 from monitor.v1.engine_pb2 import EngineInfo
-from monitor.v1.tap_pb2 import Gap, RequestBegin, RequestEnd, StepFrame
+from monitor.v1.tap_pb2 import Gap, GapReason, RequestBegin, RequestEnd, StepFrame
 
 _log = logging.getLogger(__name__)
 
@@ -152,10 +153,12 @@ class TapJudge:
         for begin in frame.begins:
             self._try("begin", self._begin, begin, verdicts)
         before, after = gaps_around_rows(frame)
+        waiting = WaitingGaps(self._knows)
         for gap in before:
-            self._try("gap", self._gap, gap, frame, verdicts)
+            if not frame.handles or not waiting.take(gap):
+                self._try("gap", self._gap, gap, frame, verdicts)
         if frame.handles or frame.token_ids:
-            self._try("rows", self._judge_rows, frame, verdicts)
+            self._try("rows", self._judge_rows, frame, waiting, verdicts)
         for gap in after:
             self._try("gap", self._gap, gap, frame, verdicts)
         for end in frame.ends:
@@ -206,19 +209,39 @@ class TapJudge:
             _, count = request.coverage.fresh(segment.first, segment.count)
             verdicts.add(request, self._gaps.settle(request, count, gap.reason, frame.forward_end_unix_nanos))
 
-    def _judge_rows(self, frame: StepFrame, verdicts: Verdicts) -> None:
+    def _knows(self, gap: Gap) -> bool:
+        """Whether what other requests compute in this frame cannot change what becomes of a gap."""
+        request = self._live.get(gap.handle)
+        until = gap.first_position + gap.count
+        if request is None or until > self._max_positions or gap.reason != GapReason.GAP_REASON_PREFIX_CACHE:
+            return True
+        return self.prefixes.knows(request, until)
+
+    def _judge_rows(self, frame: StepFrame, waiting: WaitingGaps, verdicts: Verdicts) -> None:
+        """Judges the rows of requests that wait for nothing, then what waited for them, until all are judged."""
         rows = self._reader.rows(frame, self._live)
-        if rows.token_ids_n is None or rows.acts_nk is None:
-            for segment in rows.segments:
-                coverage = self._live[segment.handle].coverage
-                _, count = coverage.fresh(segment.first, segment.count)
-                coverage.miss(count, rows.refused)
-            return
+        segments = rows.segments
         self.totals.rows += rows.num_rows
-        for request, alert in self._rows.judge(
-            self._live, rows.segments, rows.token_ids_n, rows.acts_nk, frame.forward_end_unix_nanos
-        ):
-            verdicts.add(request, [alert])
+        while True:
+            ready = [segment for segment in segments if segment.handle not in waiting]
+            segments = [segment for segment in segments if segment.handle in waiting]
+            if rows.token_ids_n is None or rows.acts_nk is None:
+                self._refuse(ready, rows.refused)
+            elif ready:
+                for request, alert in self._rows.judge(
+                    self._live, ready, rows.token_ids_n, rows.acts_nk, frame.forward_end_unix_nanos
+                ):
+                    verdicts.add(request, [alert])
+            if not waiting:
+                return
+            for gap in waiting.release():
+                self._try("gap", self._gap, gap, frame, verdicts)
+
+    def _refuse(self, segments: Sequence[Segment], reason: str) -> None:
+        for segment in segments:
+            coverage = self._live[segment.handle].coverage
+            _, count = coverage.fresh(segment.first, segment.count)
+            coverage.miss(count, reason)
 
     def _end(self, end: RequestEnd, verdicts: Verdicts) -> None:
         request = self._live.get(end.handle)

@@ -54,7 +54,7 @@ class PrefixBook:
         if prefix is None or (first + count) // size == first // size or not _is_as_cold(request, prefix):
             return ()
         found = []
-        for end, key in self._extend(request, prefix, first + count):
+        for end, key in self._take(request, prefix, first + count):
             if end > first:
                 found.append(Boundary(request, end - 1 - first, key, prefix.key))
             prefix.key = key
@@ -78,12 +78,21 @@ class PrefixBook:
         if request.prefix is not None:
             request.prefix.healed = -1
 
+    def knows(self, request: LiveRequest, until: int) -> bool:
+        """Whether the state at the last boundary up to position `until` is there, or there is none to look for."""
+        prefix = request.prefix
+        if prefix is None:
+            return True
+        prefix.ahead += self._extend(request, prefix, until)
+        keys = [key for end, key in prefix.ahead if request.coverage.next_position < end <= until]
+        return not keys or keys[-1] in self._states
+
     def find(self, request: LiveRequest, until: int) -> tuple[int, PrefixState] | None:
         """The state at the last known boundary behind what is settled, up to position `until`, and that boundary."""
         if request.prefix is None:
             return None
         settled = request.coverage.next_position
-        ends = [entry for entry in self._extend(request, request.prefix, until) if entry[0] > settled]
+        ends = [entry for entry in self._take(request, request.prefix, until) if entry[0] > settled]
         found = self._states.find([key for _, key in ends])
         if found is None:
             return None
@@ -101,6 +110,13 @@ class PrefixBook:
         """Its prefixes were used until now, the longest of them least."""
         if request.prefix is not None:
             self._states.touch(request.prefix.key)
+
+    def _take(self, request: LiveRequest, prefix: RequestPrefix, until: int) -> list[tuple[int, PrefixKey]]:
+        """(end, key) of the blocks up to `until` that were not taken yet."""
+        keys = prefix.ahead + self._extend(request, prefix, until)
+        taken = [entry for entry in keys if entry[0] <= until]
+        prefix.ahead = keys[len(taken) :]
+        return taken
 
     def _extend(self, request: LiveRequest, prefix: RequestPrefix, until: int) -> list[tuple[int, PrefixKey]]:
         """(end, key) of the blocks up to `until` that were not hashed yet, as far as their tokens are known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from monitor.rpc.prefix_chain import PrefixChain
 from monitor.sidecar.prefix_states import PrefixFiring, PrefixKey
@@ -14,6 +14,7 @@ class RequestPrefix:
 
     Attributes:
         chain: hashes of its blocks, as far as they were needed.
+        ahead: (end, key) of blocks that were hashed to look whether they are known, and not settled yet.
         key: of the longest prefix that was kept or found.
         last_firing: of the rules that fired on it.
         healed: positions not seen before the latest restored boundary; -1 when something else keeps it from being as
@@ -21,6 +22,7 @@ class RequestPrefix:
     """
 
     chain: PrefixChain
+    ahead: list[tuple[int, PrefixKey]] = field(default_factory=list)
     key: PrefixKey | None = None
     last_firing: PrefixFiring | None = None
     healed: int = 0

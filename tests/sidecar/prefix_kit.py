@@ -4,7 +4,7 @@ frames with gaps, and a model of which of them a store of prefixes must know."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -196,7 +196,31 @@ class Model:
         self._apart = any(len(detector.phases) == 1 for detector in plan.policies.detectors)
         self._known: set[tuple[object, ...]] = set()
 
-    def take(self, piece: Piece, expected: Expected) -> None:
+    def step(self, pieces: Sequence[Piece], expected: Mapping[int, Expected]) -> None:
+        """One frame. What a request takes out of the cache another one may compute in the same step."""
+        waiting: dict[int, list[Piece]] = {}
+        for piece in pieces:
+            waiting.setdefault(piece.request.handle, []).append(piece)
+        while waiting:
+            ready = [
+                handle
+                for handle, own in waiting.items()
+                if all(self._is_known(piece, expected[handle]) for piece in own if piece.gap == PREFIX)
+            ]
+            now = [piece for handle in ready or [*waiting] for piece in waiting.pop(handle)]
+            for piece in sorted(now, key=lambda piece: piece.gap is None):
+                self._take(piece, expected[piece.request.handle])
+
+    def _is_known(self, piece: Piece, expected: Expected) -> bool:
+        ends = [end for end in self._ends(piece, expected) if end % self._block_size == 0]
+        return not ends or self._key(piece.request, ends[-1]) in self._known
+
+    def _ends(self, piece: Piece, expected: Expected) -> range:
+        """Where prefixes may end that a gap can be restored to: within the tokens that are known."""
+        limit = min(piece.last, max(len(piece.request.prompt), piece.first))
+        return range(piece.first + 1, (limit if expected.unknown is None else min(limit, expected.unknown)) + 1)
+
+    def _take(self, piece: Piece, expected: Expected) -> None:
         request = piece.request
         if piece.gap is None:
             finite_n = np.isfinite(request.acts(piece.first, piece.last, self._plan)).all(axis=1)
@@ -208,9 +232,7 @@ class Model:
             return
         found = 0
         if piece.gap == PREFIX:
-            limit = piece.last if expected.unknown is None else min(piece.last, expected.unknown)
-            limit = min(limit, max(len(request.prompt), piece.first))
-            ends = range(piece.first + 1, limit + 1)
+            ends = self._ends(piece, expected)
             found = max((end for end in ends if self._key(request, end) in self._known), default=0)
         if found:
             expected.fates += ["restored"] * (found - piece.first)

@@ -91,7 +91,7 @@ def _tokens(rng: Random, least: int) -> list[int]:
 
 
 def schedule(rng: Random, made: Sequence[Request], block_size: int) -> list[list[Piece]]:
-    """Frames: a few requests at a time, each with at most one piece a frame."""
+    """Frames: a few requests at a time, each with rows, a gap, or rows behind a gap."""
     cached = set[tuple[object, ...]]()
     waiting = []
     for request in made:
@@ -100,10 +100,14 @@ def schedule(rng: Random, made: Sequence[Request], block_size: int) -> list[list
     live: list[list[Piece]] = []
     frames = []
     while waiting or live:
-        while waiting and (not live or (len(live) < 3 and rng.random() < 0.2)):
+        while waiting and (not live or (len(live) < 3 and rng.random() < 0.35)):
             live.append(waiting.pop(0))
         going = [entry for entry in live if rng.random() < 0.7] or live[:1]
-        frames.append([entry.pop(0) for entry in going])
+        frames.append([])
+        for entry in rng.sample(going, len(going)):
+            frames[-1].append(entry.pop(0))
+            if frames[-1][-1].gap is not None and entry and entry[0].gap is None and rng.random() < 0.7:
+                frames[-1].append(entry.pop(0))
         live = [entry for entry in live if entry]
     return frames
 

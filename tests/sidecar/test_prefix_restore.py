@@ -44,12 +44,11 @@ def cold_run(plan: TapPlan, request: Request, block_size: int) -> LiveRequest:
 
 
 def expectations(plan: TapPlan, frames: Sequence[Sequence[Piece]], block_size: int) -> dict[int, Expected]:
-    """With a store that holds everything. Within a frame gaps come before rows."""
-    model, expected = Model(plan, block_size), dict[int, Expected]()
+    """With a store that holds everything."""
+    model = Model(plan, block_size)
+    expected = {piece.request.handle: Expected(piece.request) for pieces in frames for piece in pieces}
     for pieces in frames:
-        for piece in sorted(pieces, key=lambda piece: piece.gap is None):
-            entry = expected.setdefault(piece.request.handle, Expected(piece.request))
-            model.take(piece, entry)
+        model.step(pieces, expected)
     return expected
 
 

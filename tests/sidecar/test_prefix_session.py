@@ -243,3 +243,25 @@ def _ask(policy: Path, choice: str) -> None:
     text = policy.read_text()
     assert text.count("spec:\n") == 1
     policy.write_text(text.replace("spec:\n", f"spec:\n  onUnseen: {choice}\n"))
+
+
+async def test_a_prefix_that_another_request_computes_in_the_same_step(world: World) -> None:
+    """vLLM enters blocks into its cache when it schedules them: three requests with one prompt can begin together, and
+    each takes from the cache what the one before it computes in that very step."""
+    longer = (*PROMPT, 1, 2, 3)
+    last = (*longer, 4)
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        alerts = await watch(channel)
+        tap = await connect(channel, hello(engine=engine()))
+        begins = [begin(3, last), begin(2, longer), begin(1, PROMPT)]
+        gaps = [cached(3, 12), cached(2, 8)]
+        rows = [Rows(3, 12, last[12:]), Rows(2, 8, longer[8:]), Rows(1, 0, PROMPT, dense=DENSE)]
+        await tap.send(tap.frame(rows, begins=begins, gaps=gaps, ends=[end(1, 9), end(2, 12), end(3, 13)]))
+        found = [await next_alert(alerts) for _ in range(3)]
+        records = [await record_of(channel, f"req-{handle}") for handle in (1, 2, 3)]
+    assert [counts(record) for record in records] == [(9, 0, 0, 0), (4, 8, 0, 0), (1, 12, 0, 0)]
+    assert [(alert.external_id, alert.position, alert.restored) for alert in found] == [
+        ("req-1", 3, False),
+        ("req-2", 3, True),
+        ("req-3", 3, True),
+    ]
