@@ -47,11 +47,20 @@ class PrefixService:
         feed = PrefixFeed(self._states)
         self._feeds += (feed,)
         reread: bool | None = None
+        warned_of: list[str] = []
         try:
             while not self._closing:
                 changes = feed.take()
                 if changes is None:
-                    asking = self._asking(request.engine, warn=reread is None)
+                    asking = self._asking(request.engine)
+                    strangers = [] if asking else self._strangers(request.engine)
+                    if strangers and strangers != warned_of:
+                        warned_of = strangers
+                        _log.warning(
+                            "engine %s: its scheduler names prefixes otherwise than tap %s; no prefix is read again",
+                            model_name(request.engine),
+                            ", ".join(strangers),
+                        )
                     namespaces = frozenset(tap.judge.prefixes.namespace for tap in asking)
                     keys = await self._taps.in_judge_thread(partial(feed.begin, namespaces))
                     # Elsewhere: a full store takes longer to go through than a verdict may.
@@ -86,19 +95,15 @@ class PrefixService:
         for feed in self._feeds:
             feed.outdate()
 
-    def _asking(self, engine: EngineInfo, *, warn: bool) -> list[Tap]:
+    def _asking(self, engine: EngineInfo) -> list[Tap]:
         """The engine's taps with a policy that says `reread`."""
         root = prefix_root(engine)
-        asking = [tap for tap in self._taps if tap.plan.reread]
-        found = [tap for tap in asking if prefix_root(tap.hello.engine) == root]
-        strangers = [tap.hello.tap_id for tap in asking if model_name(tap.hello.engine) == model_name(engine)]
-        if strangers and not found and warn:
-            _log.warning(
-                "engine %s: its scheduler names prefixes otherwise than tap %s; its cached prefixes are not read again",
-                model_name(engine),
-                ", ".join(strangers),
-            )
-        return found
+        return [tap for tap in self._taps if tap.plan.reread and prefix_root(tap.hello.engine) == root]
+
+    def _strangers(self, engine: EngineInfo) -> list[str]:
+        """Taps of the same model that are not this engine's, by how they name prefixes."""
+        name = model_name(engine)
+        return [tap.hello.tap_id for tap in self._taps if tap.plan.reread and model_name(tap.hello.engine) == name]
 
 
 def _told(reread: bool) -> str:

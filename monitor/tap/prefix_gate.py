@@ -1,8 +1,8 @@
-"""Whether a request may use what the engine's prefix cache holds of it.
+"""How much a request may use of what the engine's prefix cache holds of it.
 
-Where a policy says `onUnseen: reread`, a cached prefix is used only if the sidecar holds detector state for its end.
-Otherwise the request reads nothing from the cache, as with `SamplingParams.skip_reading_prefix_cache`, and all of its
-positions are observed.
+Where a policy says `onUnseen: reread`, a cached prefix is used up to the last boundary for which the sidecar holds
+detector state. Without such a boundary the request reads nothing from the cache, as with
+`SamplingParams.skip_reading_prefix_cache`. Either way every position behind it is computed, and observed.
 """
 
 from __future__ import annotations
@@ -37,24 +37,26 @@ class KnownPrefixes(Protocol):
 
 @dataclass
 class GateStats:
-    """Requests by what became of their first hit; a request whose prefix is refused and later found known is in both.
+    """Requests by what became of their hit; one that was refused first and found known later is in both.
 
     Attributes:
         known: used, with detector state in the sidecar.
+        shortened: used up to a shorter boundary.
         reread: refused; the request was computed in full.
-        reread_tokens: tokens of the refused hits.
+        reread_tokens: tokens of hits that were not used.
         unchecked: used while the sidecar was away: not observed.
     """
 
     known: int = 0
+    shortened: int = 0
     reread: int = 0
     reread_tokens: int = 0
     unchecked: int = 0
 
     def summary(self) -> str:
         return (
-            f"prefix hits: {self.known} with known state, {self.reread} computed again ({self.reread_tokens} tokens), "
-            f"{self.unchecked} unchecked"
+            f"prefix hits: {self.known} with known state, {self.shortened} in part, {self.reread} computed again "
+            f"({self.reread_tokens} tokens), {self.unchecked} unchecked"
         )
 
 
@@ -87,18 +89,18 @@ class PrefixGate:
         self._summarised = float("-inf")
         self.stats = GateStats()
 
-    def permits(self, request: Any, tokens: int) -> bool:
-        """Whether `request` (vLLM's) may take its first `tokens` tokens from the cache."""
-        if not tokens or request.num_output_tokens:
+    def usable(self, request: Any, tokens: int) -> int:
+        """How many of the first `tokens` tokens of `request` (vLLM's), all of them cached, it may take from there."""
+        if request.num_output_tokens:
             # What it has sampled from was reported when it was computed first, before its preemption.
-            return True
+            return tokens
         if self._watch.active:
-            known = self._is_known(request, tokens)
-            self._count(request, "known" if known else "reread", tokens)
+            known = self._known(request, tokens)
+            self._count(request, "known" if known == tokens else "shortened" if known else "reread", tokens - known)
             return known
         if self._watch.lost:
-            self._count(request, "unchecked", tokens)
-        return True
+            self._count(request, "unchecked", 0)
+        return tokens
 
     def refuse(self, request: Any) -> None:
         """Makes the request skip the cache until `reconsider`."""
@@ -117,14 +119,18 @@ class PrefixGate:
         memory: _Memory | None = getattr(request, _MEMORY, None)
         return memory is not None and memory.asked_to_skip is not None
 
-    def _is_known(self, request: Any, tokens: int) -> bool:
-        if not self._block_size or tokens % self._block_size:
-            return False
+    def _known(self, request: Any, tokens: int) -> int:
+        """The last boundary with known state, up to `tokens`."""
+        if not self._block_size:
+            return 0
         memory = self._memory(request)
         if memory.chain.position < tokens:
             missing = request.all_token_ids[memory.chain.position : tokens]
             memory.hashes += memory.chain.extend(np.asarray(missing, np.int64))
-        return memory.hashes[tokens // self._block_size - 1] in self._watch
+        for blocks in range(tokens // self._block_size, 0, -1):
+            if memory.hashes[blocks - 1] in self._watch:
+                return blocks * self._block_size
+        return 0
 
     def _memory(self, request: Any) -> _Memory:
         memory: _Memory | None = getattr(request, _MEMORY, None)
@@ -136,16 +142,15 @@ class PrefixGate:
             setattr(request, _MEMORY, memory)
         return memory
 
-    def _count(self, request: Any, verdict: str, tokens: int) -> None:
+    def _count(self, request: Any, verdict: str, unused: int) -> None:
         """Once per request and verdict: a request that waits is looked up in every step."""
         counted = self._memory(request).counted
         if verdict in counted:
             return
         counted.add(verdict)
         setattr(self.stats, verdict, getattr(self.stats, verdict) + 1)
-        if verdict == "reread":
-            self.stats.reread_tokens += tokens
-        elif verdict == "unchecked":
+        self.stats.reread_tokens += unused
+        if verdict == "unchecked":
             self._log.warn_about("unchecked", "the sidecar is away; cached prefixes are used without being observed")
         now = time.monotonic()
         if now - self._summarised >= SUMMARY_SECONDS:

@@ -81,7 +81,7 @@ def wrap_schedule(scheduler: Any) -> Wrappers:
 
 
 def wrap_lookups(scheduler: Any, gate: PrefixGate) -> Wrappers:
-    """Cached prefixes, in the local cache and in the KV connector's, are used where `gate` permits it."""
+    """Cached prefixes, in the local cache and in the KV connector's, are used as far as `gate` permits it."""
     wrappers = Wrappers("asking for known prefixes")
     manager, connector = scheduler.kv_cache_manager, scheduler.connector
     for name in ("get_computed_blocks", "get_computed_blocks_for_connector"):
@@ -98,22 +98,36 @@ def _gated_lookup(manager: Any, look_up: Callable[[Any], Any], gate: PrefixGate,
     def wrapped(request: Any) -> Any:
         gate.reconsider(request)
         found = look_up(request)
-        if found[1] and wrappers.guard(gate.permits, request, found[1]) is False:
+        if not found[1]:
+            return found
+        usable = wrappers.guard(gate.usable, request, found[1])
+        if usable is None or usable == found[1]:
+            return found
+        blocks = wrappers.guard(_cached_up_to, manager, request, usable) if usable else None
+        if blocks is None:
             gate.refuse(request)
-            return manager.empty_kv_cache_blocks, 0, 0, *(False for _ in found[3:])
-        return found
+            blocks, usable = manager.empty_kv_cache_blocks, 0
+        return blocks, usable, 0, *(False for _ in found[3:])
 
     return wrapped
+
+
+def _cached_up_to(manager: Any, request: Any, tokens: int) -> Any:
+    """Blocks of exactly so many cached tokens, as `KVCacheManager.get_computed_blocks` finds them; None when a hit
+    cannot end there. Cutting off a longer hit would not do: a sliding window holds other blocks then."""
+    blocks, found, _ = manager.coordinator.find_longest_cache_hit(request.block_hashes, tokens)
+    return manager.create_kv_cache_blocks(blocks) if found == tokens else None
 
 
 def _gated_match(match: Callable[..., Any], gate: PrefixGate, wrappers: Wrappers) -> Any:
     def wrapped(request: Any, num_computed_tokens: int, *args: Any, **kwargs: Any) -> Any:
         tokens, asynchronous = match(request, num_computed_tokens, *args, **kwargs)
         # Of a request that skips the cache, the scheduler drops the connector's tokens by itself.
-        asked = tokens and not gate.refused(request)
-        if asked and wrappers.guard(gate.permits, request, num_computed_tokens + tokens) is False:
-            return 0, False
-        return tokens, asynchronous
+        if not tokens or gate.refused(request):
+            return tokens, asynchronous
+        end = num_computed_tokens + tokens
+        usable = wrappers.guard(gate.usable, request, end)
+        return (tokens, asynchronous) if usable is None or usable == end else (0, False)
 
     return wrapped
 

@@ -177,10 +177,12 @@ async def test_a_tap_that_is_gone_for_good_is_asked_for_nothing(channel: grpc.ai
 async def test_a_scheduler_that_names_prefixes_otherwise_is_told_of_in_the_log(
     channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await connect(channel, hello(engine=CACHING))
     with caplog.at_level(logging.WARNING):
-        response = await Scheduler(channel, engine_like(kv_cache_dtype="fp8")).read()
-    assert not response.reread
+        scheduler = Scheduler(channel, engine_like(kv_cache_dtype="fp8"))
+        await scheduler.read()
+        assert "otherwise" not in caplog.text
+        await connect(channel, hello(engine=CACHING))
+        assert not (await scheduler.read()).reread
     assert "names prefixes otherwise than tap tap-1" in caplog.text
 
 

@@ -14,7 +14,7 @@ from support.lone_scheduler import BLOCK, RealScheduler
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
 from monitor.tap import plugin
-from monitor.tap.prefix_gate import PrefixGate
+from monitor.tap.prefix_gate import GateStats, PrefixGate
 from monitor.tap.request_labels import new_request
 from monitor.tap.scheduler_side import wrap_lookups, wrap_schedule
 from monitor.tap.tap import DETACH_AFTER_ERRORS
@@ -174,14 +174,58 @@ def test_a_prefix_with_state_is_used() -> None:
     assert (engine.lookups_counted, engine.tokens_hit) == (3, 2 * CACHED)
 
 
-@pytest.mark.parametrize("known_blocks", [0, 1, 3])
-def test_state_at_a_shorter_boundary_does_not_do(known_blocks: int) -> None:
+@pytest.mark.parametrize("known_blocks", [(1,), (3,), (1, 3), (1, 2)])
+def test_a_prefix_is_used_up_to_the_last_boundary_with_state(known_blocks: tuple[int, ...]) -> None:
     engine = Watched()
     engine.add("a", PROMPT)
     engine.run()
-    engine.known.update(engine.knows(PROMPT)[:known_blocks])
+    engine.known.update(engine.knows(PROMPT)[blocks - 1] for blocks in known_blocks)
+    engine.add("b", PROMPT)
+    used = known_blocks[-1] * BLOCK
+    assert engine.run() == {"b": used}
+    assert (engine.gate.stats.shortened, engine.gate.stats.reread_tokens) == (1, CACHED - used)
+    assert (engine.lookups_counted, engine.tokens_hit) == (2, used)
+    engine.add("c", PROMPT)
+    assert engine.run() == {"c": used}, "the cache is as it was"
+
+
+def test_a_boundary_at_which_no_hit_can_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in models whose kinds of layers keep blocks of different sizes."""
+    engine = Watched()
+    engine.add("a", PROMPT)
+    engine.run()
+    engine.known.update(engine.knows(PROMPT)[:3])
+    coordinator = engine.scheduler.kv_cache_manager.coordinator
+    search = coordinator.find_longest_cache_hit
+    monkeypatch.setattr(
+        coordinator, "find_longest_cache_hit", lambda hashes, longest: search(hashes, longest // 32 * 32)
+    )
     engine.add("b", PROMPT)
     assert engine.run() == {"b": 0}
+    engine.known.difference_update(engine.knows(PROMPT)[2:])
+    engine.add("c", PROMPT)
+    assert engine.run() == {"c": 32}
+    assert engine.lookups.errors == 0
+
+
+@pytest.mark.parametrize(("known_blocks", "used"), [(0, 0), (2, 2 * BLOCK), (4, CACHED)])
+def test_a_look_up_whose_groups_differ_is_asked_about_too(known_blocks: int, used: int) -> None:
+    """Hybrid models with a KV connector, whose look-up is one of its own."""
+    engine = Watched()
+    engine.add("a", PROMPT)
+    engine.run()
+    manager = engine.scheduler.kv_cache_manager
+    engine.lookups.detach()
+    request = engine.add("b", PROMPT)
+    blocks, tokens, _ = manager.get_computed_blocks(request)
+    assert tokens == CACHED
+    manager.get_computed_blocks_for_connector = lambda _: (blocks, tokens, 0, True)
+    wrap_lookups(engine.scheduler, engine.gate)
+    engine.known.update(engine.knows(PROMPT)[:known_blocks])
+    found = manager.get_computed_blocks_for_connector(request)
+    assert found[1:] == (used, 0, used == CACHED)
+    assert len(found[0].blocks[0]) * BLOCK == used
+    assert request.skip_reading_prefix_cache is (used == 0)
 
 
 def test_a_request_without_a_hit_is_not_asked_about() -> None:
@@ -191,7 +235,7 @@ def test_a_request_without_a_hit_is_not_asked_about() -> None:
     engine.add("other", PROMPT[::-1])
     engine.run()
     assert engine.lookups.errors == 0
-    assert engine.gate.stats.summary() == ("prefix hits: 0 with known state, 0 computed again (0 tokens), 0 unchecked")
+    assert engine.gate.stats == GateStats()
 
 
 def test_state_under_another_salt_or_adapter_or_image_is_not_state_of_this_prefix() -> None:
@@ -273,7 +317,7 @@ def test_a_preempted_request_that_was_observed_takes_its_own_blocks_back() -> No
 
 
 class Broken(PrefixGate):
-    def permits(self, request: Any, tokens: int) -> bool:
+    def usable(self, request: Any, tokens: int) -> int:
         raise RuntimeError("broken")
 
 
