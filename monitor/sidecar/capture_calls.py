@@ -11,7 +11,6 @@ import grpc
 from monitor.audit import AuditWriter, RecentSummaries
 from monitor.audit.writer import BuildRecord
 from monitor.sidecar.capture import Capture, CaptureRefusedError, Outcome, Subject
-from monitor.sidecar.evidence_desk import Gathered
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.taps import Tap, Taps
 from monitor.v1.evidence_pb2 import Evidence
@@ -40,7 +39,6 @@ class CaptureCalls:
         self._taps = taps
         self._recent = recent
         self._writer = writer
-        self._gathering: set[asyncio.Task[Gathered]] = set()
 
     async def evidence(self, generation_id: str, hook_points: Sequence[str]) -> Sequence[Evidence]:
         """Evidence of the rows that the recorder still holds, one per dictionary; the generation's record gets it too,
@@ -56,10 +54,7 @@ class CaptureCalls:
             )
         await self._keep(tap, subject)
         capture = self._taps.evidence.captures.start(tap, subject, asked, follow=False)
-        task = asyncio.create_task(self._taps.gather(tap, capture, "client"))
-        self._gathering.add(task)
-        task.add_done_callback(self._gathering.discard)
-        gathered = await asyncio.shield(task)
+        gathered = await asyncio.shield(self._taps.gather(tap, capture, "client"))
         if gathered.withheld:
             raise _withheld(generation_id)
         if not any(one.tokens for one in gathered.evidence):

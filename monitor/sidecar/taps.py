@@ -112,7 +112,7 @@ class Taps:
         self._gone_problems: Counter[str] = Counter()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._attaching = asyncio.Lock()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
     def __iter__(self) -> Iterator[Tap]:
         return iter([*self._taps.values()])
@@ -152,8 +152,8 @@ class Taps:
 
         return await self.in_judge_thread(work)
 
-    async def gather(self, tap: Tap, capture: Capture, reason: str) -> Gathered:
-        """Evidence of a capture at hook points with dictionaries, which the store gets too."""
+    def gather(self, tap: Tap, capture: Capture, reason: str) -> asyncio.Task[Gathered]:
+        """Evidence of a capture at hook points with dictionaries, which the store gets too; `close` waits for it."""
         subject = capture.subject
 
         def look() -> Seen:
@@ -163,7 +163,7 @@ class Taps:
                 return Seen("", np.ones(subject.positions, np.bool_))
             return Seen(now.content, observed_p)
 
-        return await self.evidence.gather(tap, capture, reason, look=lambda: self.in_judge_thread(look))
+        return self._start(self.evidence.gather(tap, capture, reason, look=lambda: self.in_judge_thread(look)))
 
     async def attach(self, hello: Hello) -> Tap:
         """The tap's state, as it was left or new; an older stream of the same tap ends. Raises FeaturewatchError."""
@@ -263,10 +263,7 @@ class Taps:
             tap.judge.problems.note("capture refused", f"request {order.subject.request_id}: {refused}")
             self._start(self._note(tap, order.subject.generation_id, f"no evidence for {order.reason}: {refused}"))
         else:
-            self._start(self._gather(tap, capture, order.reason))
-
-    async def _gather(self, tap: Tap, capture: Capture, reason: str) -> None:
-        await self.gather(tap, capture, reason)
+            self.gather(tap, capture, order.reason)
 
     async def _note(self, tap: Tap, generation_id: str, text: str) -> None:
         await self.in_judge_thread(lambda: tap.judge.note(generation_id, text))
@@ -299,13 +296,13 @@ class Taps:
 
         self._publisher.publish(await self.in_judge_thread(work))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._done)
         return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background work failed", exc_info=error)

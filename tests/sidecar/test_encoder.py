@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +106,41 @@ async def test_a_capture_that_is_given_up_does_not_mix_up_answers(tmp_path: Path
         assert evidence.tokens[0].position == 7
     finally:
         await encoder.close()
+
+
+def test_the_process_ends_with_a_sidecar_that_is_killed(tmp_path: Path) -> None:
+    folder = save_saelens(make_dictionary(3), tmp_path / "sae")
+    program = f"""
+import asyncio, os, signal, sys
+from pathlib import Path
+from monitor.sae import load_saelens
+from monitor.sidecar.encoder import Encoder
+from monitor.v1.tap_pb2 import ResidualRows
+
+async def main():
+    encoder, folder = Encoder(), Path({str(folder)!r})
+    rows = ResidualRows(row_count=1, width={WIDTH}, dtype="float32", values=bytes({4 * WIDTH}))
+    await encoder.encode(folder, load_saelens(folder).sha256, rows)
+    print(encoder.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    for _ in range(200):
+        if not runs(int(killed.stdout)):
+            return
+        time.sleep(0.05)
+    pytest.fail("the encoding process outlives its sidecar")
+
+
+def runs(pid: int) -> bool:
+    """False also for a process that has ended and that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
 
 
 def test_kept_dictionaries_are_bounded(tmp_path: Path) -> None:
