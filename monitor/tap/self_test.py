@@ -54,11 +54,19 @@ def make_pass(worker: Any, sites: Sequence[Site], workers: int) -> str:
 
 
 def judge(sites: Sequence[Site], no_pass: str) -> SelfTest:
-    """Reads counters and buffers, so waits for the device.
+    """Reads counters and buffers, so waits for the device. Never raises.
 
     Args:
         no_pass: what `make_pass` returned.
     """
+    try:
+        return _judge(sites, no_pass)
+    except Exception as error:  # noqa: BLE001 -- whatever the device reports, the server starts
+        logger.exception("featurewatch: the self-test failed")
+        return SelfTest(_FAILED, f"it could not be made: {type(error).__name__}: {error}")
+
+
+def _judge(sites: Sequence[Site], no_pass: str) -> SelfTest:
     findings = [finding for site in sites if (finding := _fault(site))]
     if not findings:
         passes = min(int(site.fired) for site in sites)

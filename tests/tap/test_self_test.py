@@ -11,6 +11,7 @@ from monitor.sae import HookPoint
 from monitor.tap.outbox import Outbox
 from monitor.tap.self_test import STARTING, judge, make_pass
 from monitor.tap.sites import Site
+from monitor.tap.startup import around_warm_up
 from monitor.tap.stats import TapStats
 from monitor.tap.wire import heartbeat
 from monitor.v1 import tap_pb2
@@ -72,6 +73,33 @@ def test_a_pass_that_fails_costs_the_self_test_and_nothing_else() -> None:
     result = judge(sites, make_pass(SimpleNamespace(execute_dummy_batch=execute_dummy_batch), sites, workers=1))
     assert result.outcome == tap_pb2.SelfTest.OUTCOME_NOT_RUN
     assert "MemoryError: no room" in result.detail
+
+
+def test_a_device_that_cannot_be_read_fails_the_test_and_not_the_server() -> None:
+    broken = Site(HookPoint(1), None, torch.tensor([1]), "a toy", None)  # type: ignore[arg-type]
+    result = judge([broken], "")
+    assert result.outcome == tap_pb2.SelfTest.OUTCOME_FAILED
+    assert "could not be made: TypeError" in result.detail
+
+
+def test_the_engine_serves_once_it_has_warmed_up() -> None:
+    sites, served, order = [_site(1, fired=0)], [], []
+
+    class Worker:
+        def execute_dummy_batch(self) -> None:
+            order.append("pass")
+            sites[0].fired.add_(1)
+
+        def compile_or_warm_up_model(self) -> str:
+            order.append("warm-up")
+            return "times"
+
+    worker = Worker()
+    around_warm_up(worker, sites, 1, served.append)
+    assert worker.compile_or_warm_up_model() == "times"
+    assert order == ["pass", "warm-up"]
+    assert [result.outcome for result in served] == [tap_pb2.SelfTest.OUTCOME_PASSED]
+    assert vars(worker) == {}
 
 
 def test_the_sidecar_is_told() -> None:
