@@ -12,7 +12,8 @@ from monitor.audit import AuditWriter, RecentSummaries
 from monitor.audit.writer import BuildRecord
 from monitor.sidecar.capture import Capture, CaptureRefusedError, Outcome, Subject
 from monitor.sidecar.records import prepare_record
-from monitor.sidecar.taps import Tap, Taps
+from monitor.sidecar.tap import Tap
+from monitor.sidecar.taps import Taps
 from monitor.v1.evidence_pb2 import Evidence
 from monitor.v1.generations_pb2 import GenerationRecord
 from monitor.v1.tap_pb2 import ResidualRows

@@ -8,70 +8,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
 from monitor.sidecar.capture import Capture, CaptureRefusedError, Subject
-from monitor.sidecar.downlink import Downlink
 from monitor.sidecar.evidence_desk import EvidenceDesk, Gathered, Seen
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
-from monitor.sidecar.plan import TapPlan, model_name, plan_for_tap
+from monitor.sidecar.plan import plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.prefix_states import PrefixStates
 from monitor.sidecar.publisher import CaptureOrder, Outcome, Publisher
-from monitor.sidecar.tap_health import TapHealth
+from monitor.sidecar.tap import Tap
 from monitor.sidecar.tokenizer_cache import TokenizerCache
 from monitor.sidecar.totals import Totals
 from monitor.sidecar.verdicts import Verdicts
-from monitor.v1.policies_pb2 import TapStatus
 from monitor.v1.tap_pb2 import Hello, StepFrame
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-@dataclass(eq=False)
-class Tap:
-    """One tap: what it said of itself and its judge; while there is a stream, its reading task and its way down."""
-
-    hello: Hello
-    session_id: str
-    judge: TapJudge
-    reader: asyncio.Task[None] | None = None
-    downlink: Downlink | None = None
-    expiry: asyncio.TimerHandle | None = None
-    health: TapHealth = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.health = TapHealth(_log, self.hello.tap_id)
-
-    @property
-    def plan(self) -> TapPlan:
-        return self.judge.plan
-
-    def status(self) -> TapStatus:
-        return TapStatus(
-            tap_id=self.hello.tap_id,
-            model=model_name(self.hello.engine),
-            hook_points=self.hello.hook_points,
-            connected=self.reader is not None,
-            frames=self.judge.totals.frames,
-            rows=self.judge.totals.rows,
-            steps=self.health.last.steps,
-            steps_fired=self.health.last.steps_fired,
-            dropped_rows=self.health.last.dropped_rows,
-            errors=self.health.last.errors + self.judge.problems.total,
-            unreported_requests=self.health.last.unreported_requests,
-            coverage=self.judge.totals.message(),
-            engine=self.hello.engine,
-            heartbeat=self.health.last,
-            memory=self.hello.memory,
-            unserved=self.plan.unserved.values(),
-        )
 
 
 class Taps:
