@@ -144,9 +144,12 @@ def test_the_tap_says_who_it_is_and_that_its_hooks_fire(engine: EngineProcess, s
     assert list(hello.hook_points) == HOOK_POINTS
     assert (hello.engine.name, hello.engine.execution, hello.engine.runner) == ("vllm", "eager", "v1")
     assert (hello.engine.num_layers, hello.engine.hidden_size, hello.engine.dtype) == (4, WIDTH, "float32")
+    memory = hello.memory
+    assert 0 < memory.recorder_rows * len(HOOK_POINTS) * WIDTH * 4 <= memory.recorder_bytes <= 64 << 20
+    assert (memory.buffer_bytes, memory.queue_bytes) == (len(HOOK_POINTS) * 64 * WIDTH * 4, 64 << 20)
     assert heartbeat.steps == heartbeat.steps_fired > 0
     assert heartbeat.errors == 0
-    assert engine.changes_on_runner()[:3] == ["_model_forward", "execute_model", "shutdown"]
+    assert engine.changes_on_runner()[:4] == ["_model_forward", "execute_model", "sample_tokens", "shutdown"]
 
 
 def test_a_killed_sidecar_costs_no_request_and_its_successor_goes_on_judging(
