@@ -17,6 +17,8 @@ from monitor.v1.tap_pb2 import ResidualRows
 
 # Rows that have arrived and were not taken yet, of one capture.
 MOST_WAITING_BYTES: Final = 64 << 20
+# Encoding reads the whole dictionary once per call: what waits is taken together up to here.
+JOINED_BYTES: Final = 1 << 20
 
 
 class Outcome(Enum):
@@ -140,6 +142,27 @@ class Capture:
         rows = self._waiting.popleft()
         self._give_back(len(rows.values))
         return rows
+
+    def joined(self, rows: ResidualRows) -> ResidualRows:
+        """`rows` with those that wait and go on from its positions, up to `JOINED_BYTES`; they are taken by it."""
+        parts, left = [rows.values], deque[ResidualRows]()
+        size, end = len(rows.values), rows.first_position + rows.row_count
+        for one in self._waiting:
+            goes_on = one.hook_point == rows.hook_point and one.first_position == end
+            if goes_on and size + len(one.values) <= JOINED_BYTES:
+                parts.append(one.values)
+                size += len(one.values)
+                end += one.row_count
+                self._give_back(len(one.values))
+            else:
+                left.append(one)
+        if len(parts) == 1:
+            return rows
+        self._waiting = left
+        joined = ResidualRows(values=b"".join(parts), row_count=end - rows.first_position)
+        joined.capture_id, joined.handle, joined.hook_point = rows.capture_id, rows.handle, rows.hook_point
+        joined.first_position, joined.width, joined.dtype = rows.first_position, rows.width, rows.dtype
+        return joined
 
     def _take_rows(self, rows: ResidualRows) -> None:
         if rows.hook_point not in self._seen:

@@ -135,7 +135,8 @@ class EvidenceDesk:
             for hook_point in capture.hook_points
         }
         try:
-            async for rows in capture:
+            async for first in capture:
+                rows = capture.joined(first)
                 for draft in drafts[rows.hook_point]:
                     if draft.full or draft.fault:
                         continue
