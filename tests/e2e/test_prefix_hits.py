@@ -168,6 +168,14 @@ def test_hits_are_judged_as_cold_runs(setting: Setting) -> None:
                 assert again == answers
                 for one, other in zip(cold, hits, strict=True):
                     check(one, other)
+            # Equal prompts that wait while a step runs begin in one step: all but one hit what that step computes.
+            same = rng.choices(range(VOCABULARY), k=40)
+            together = [prompts[0], *([*same, number] for number in range(4))]
+            cold, _ = deployment.send("cold-together", together, salted=True)
+            hits, _ = deployment.send("together", together)
+            assert restored(hits[1:]) == 3 * 32
+            for one, other in zip(cold, hits, strict=True):
+                check(one, other)
             # The next turn of some conversations, alone: prompt, answer and more.
             for number in (0, 2, 5):
                 prompt = prompts[number]
