@@ -2,9 +2,10 @@
 
     python benchmarks/sidecar_memory.py
 
-Each number of live requests is measured in processes of its own: one with tracemalloc, which tells what is held outside
-of the pool of histories, one without, whose resident memory is read. The judge is the sidecar's own; the policies have
-32 detectors over 8 dense probes (ema, max and rolling mean with a window of 16 in turn).
+Each number of live requests is measured in a process of its own. tracemalloc tells what is held outside of the pool of
+histories, which is made before it starts; the pool's bookkeeping, some 150 bytes a page, is included. The judge is the
+sidecar's own, with prefix states; the policies have 32 detectors over 8 dense probes (ema, max and rolling mean with a
+window of 16 in turn). 10,000 requests of 2,000 tokens are 20 million rows: allow a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import gc
 import json
 import multiprocessing
+import resource
 import statistics
 import tempfile
 import time
@@ -73,7 +75,7 @@ def write_policies(folder: Path, detectors: int) -> None:
         )
 
 
-def make_judge(detectors: int, history_mib: int) -> TapJudge:
+def make_judge(detectors: int, pool: HistoryPool, states: PrefixStates) -> TapJudge:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_policies(folder, detectors)
@@ -88,8 +90,8 @@ def make_judge(detectors: int, history_mib: int) -> TapJudge:
         plan=plan,
         reader=TokenReader.unknown(),
         ledger=PolicyLedger(),
-        prefix_states=PrefixStates(64 << 20),
-        history=HistoryPool(history_mib << 20, detectors),
+        prefix_states=states,
+        history=pool,
         clock=time.time_ns,
     )
 
@@ -146,37 +148,36 @@ class Feed:
                 self._judge.apply(self.frame(handles, first, min(50, tokens - first)))
 
 
-def measure(options: argparse.Namespace, requests: int, traced: bool) -> dict[str, float]:
-    """Bytes that live requests hold: traced without the pool, or resident with it."""
-    judge = make_judge(options.detectors, options.history_mib)
-    feed = Feed(judge)
-    # What is made once, and the arrays that grow by doubling, are not the requests' own.
-    feed.fill(range(64), 64, 128)
+def measure(options: argparse.Namespace, requests: int) -> dict[str, float]:
+    """Bytes that live requests hold: traced without the pool, and resident with it."""
+    pool, states = HistoryPool(options.history_mib << 20, options.detectors), PrefixStates(4 << 20)
+    tracemalloc.start()
+    feed = Feed(judge := make_judge(options.detectors, pool, states))
+    # What is made once, and the store of prefix states, which is full from here on, are not the requests' own.
+    feed.fill(range(64), 64, 500)
+    assert states.stats().evictions
     gc.collect()
-    if traced:
-        tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0] if traced else _resident()
+    before, resident = tracemalloc.get_traced_memory()[0], _resident()
     feed.fill(range(64, 64 + requests), options.prompt, options.tokens)
     gc.collect()
-    after = tracemalloc.get_traced_memory()[0] if traced else _resident()
-    stats, prefixes = judge._opener._history.pool.stats(), judge.prefixes._states.stats()
     assert judge.num_live == 64 + requests
     return {
-        "bytes": after - before,
-        "pool": stats.used_bytes,
-        "given_up": stats.given_up,
-        "prefixes": prefixes.nbytes,
+        "bytes a request": (tracemalloc.get_traced_memory()[0] - before) / requests,
+        "resident bytes a request, pool included": (_resident() - resident) / requests,
+        "pool MiB": pool.stats().used_bytes / 2**20,
+        "pages given up": pool.given_up,
     }
 
 
 def _resident() -> int:
+    """Of this process, without what tracemalloc needs itself."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * resource.getpagesize() - tracemalloc.get_tracemalloc_memory()
 
 
 def frame_cost(detectors: int, requests: int, rounds: int) -> float:
     """Median microseconds of CPU that a frame of one row of each of `requests` takes."""
-    judge = make_judge(detectors, 64)
+    judge = make_judge(detectors, HistoryPool(64 << 20, detectors), PrefixStates(64 << 20))
     feed = Feed(judge)
     handles = range(requests)
     judge.apply(feed.frame(handles, 0, 64, 64))
@@ -205,16 +206,7 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, Any] = {}
     for requests in options.requests:
-        traced = in_own_process(measure, options, requests, True)
-        resident = in_own_process(measure, options, requests, False)
-        found[f"{requests} requests"] = {
-            "bytes a request": (traced["bytes"] - traced["prefixes"]) / requests,
-            "bytes a request, prefix states included": traced["bytes"] / requests,
-            "resident bytes a request, pool and prefix states included": resident["bytes"] / requests,
-            "pool MiB": traced["pool"] / 2**20,
-            "pages given up": traced["given_up"],
-            "prefix states MiB": traced["prefixes"] / 2**20,
-        }
+        found[f"{requests} requests"] = in_own_process(measure, options, requests)
     for detectors in (3, options.detectors):
         for requests in (1, 64, 256):
             cost = in_own_process(frame_cost, detectors, requests, 300)

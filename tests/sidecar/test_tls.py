@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,6 @@ async def test_the_network_may_be_served_with_tls_only(
 async def test_command_line_clients_take_options_or_environment(
     world: World, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncio
-
     client = authority.issue("client")
     options = ["--tls-ca", str(authority.ca), "--tls-cert", str(client.cert), "--tls-key", str(client.key)]
 
