@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from monitor.rpc import Target, residuals_from
 from monitor.sae import HookPoint
@@ -157,6 +160,55 @@ def test_a_ring_that_turns_fast_hurries_those_that_follow() -> None:
     sent = [m.first_position + i for m in seen for i in range(m.row_count)]
     assert sent == list(range(2, 2 + len(sent)))
     assert len(sent) > 40
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("step"), st.dictionaries(st.integers(1, 3), st.integers(1, 4), min_size=1)),
+        st.tuples(st.just("end"), st.integers(1, 3)),
+        st.tuples(st.just("capture"), st.integers(1, 4)),
+        st.tuples(st.just("follow"), st.integers(1, 4)),
+        st.tuples(st.just("send"), st.integers(1, 4)),
+        st.tuples(st.just("wait"), st.none()),
+    ),
+    max_size=40,
+)
+
+
+@given(operations=OPERATIONS)
+def test_every_row_is_sent_once_in_order_whatever_happens_between_two_messages(
+    operations: list[tuple[str, Any]],
+) -> None:
+    tap = Tap(slots=1000)
+    for handle in (1, 2, 3):
+        tap.recorder.begin(handle)
+    ended: set[int] = set()
+    # What each capture must bring: positions there when it was asked for, or, of one that follows, all.
+    there: dict[int, tuple[int, int | None]] = {}
+    sent: list[tap_pb2.ResidualRows] = []
+    ending: list[tuple[str, Any]] = [("end", handle) for handle in (1, 2, 3)]
+    for name, argument in [*operations, *ending, ("wait", None), ("send", 10_000)]:
+        if name == "step":
+            counts = {handle: count for handle, count in argument.items() if handle not in ended}
+            if counts:
+                tap.step(counts)
+        elif name == "end":
+            tap.recorder.end(argument)
+            ended.add(argument)
+        elif name == "send":
+            sent.extend(tap.messages(limit=argument))
+        elif name == "wait":
+            tap.now += FOLLOW_SECONDS
+        else:
+            tap.ask(len(there), argument, follow=name == "follow")
+            there[len(there)] = argument, None if name == "follow" else tap.positions.get(argument, 0)
+    for capture_id, (handle, count) in there.items():
+        mine = [message for message in sent if message.capture_id == capture_id]
+        assert [message.last for message in mine] == [False] * (len(mine) - 1) + [True]
+        for hook_point in HOOK_POINTS:
+            parts = [message for message in mine if message.hook_point == hook_point]
+            positions = [part.first_position + row for part in parts for row in range(part.row_count)]
+            assert positions == list(range(tap.positions.get(handle, 0) if count is None else count))
 
 
 def test_captures_take_turns_and_each_message_is_bounded() -> None:
