@@ -77,7 +77,9 @@ class Sender:
             if isinstance(turn, Frame):
                 yield self._encode(turn)
             elif turn is Turn.CAPTURE:
+                start = time.perf_counter_ns()
                 message = self._captures.message(time.monotonic())
+                link.stats.capture.add(time.perf_counter_ns() - start)
                 if message is not None:
                     yield message
             elif turn is Turn.HEARTBEAT:

@@ -68,6 +68,7 @@ class TapStats:
     captures: int = 0
     captures_refused: int = 0
     captured_rows: int = 0
+    capture: Duration = field(default_factory=Duration)
 
     @property
     def errors(self) -> int:
@@ -81,6 +82,6 @@ class TapStats:
             f"rejected draft rows {self.rejected_draft_rows}, "
             f"frames {self.frames}, errors {self.errors}, "
             f"time in the engine's thread {self.on_step}, of it encode {self.encode} and record {self.record}, "
-            f"publish thread {self.publish}, captures {self.captures} with {self.captured_rows} rows, "
+            f"publish thread {self.publish}, captures {self.captures} with {self.captured_rows} rows {self.capture}, "
             f"self-test {self.self_test}"
         )

@@ -141,7 +141,6 @@ class Tap:
         plan = self.plan
         step.plan_digest = plan.digest if plan is not None else ""
         step.missing_because = NO_PLAN if plan is None else QUEUE_FULL
-        start = time.perf_counter_ns()
         payload: Payload | None = None
         placed: int | None = None
         failure: Exception | None = None
@@ -153,10 +152,11 @@ class Tap:
                 self._stats.steps_fired += 1
                 placed = self._recording.place(int(table.bounds[-1]))
                 if not self._sink.full:
+                    start = time.perf_counter_ns()
                     payload = self._encoder.encode(plan, table.token_ids, int(table.bounds[-1]))
+                    self._stats.encode.add(time.perf_counter_ns() - start)
         except Exception as error:  # noqa: BLE001 -- the rows must be reported, as a gap
             step.missing_because, failure = TAP_ERROR, error
-        self._stats.encode.add(time.perf_counter_ns() - start)
         faultless = self._announced and failure is None
         self._order.add(lambda: self._report(table, step, payload, placed, faultless), table.drafts)
         if failure is not None:

@@ -72,7 +72,7 @@ def heartbeat(stats: TapStats, outbox: Outbox) -> tap_pb2.StreamRequest:
             attached_nanos=time.monotonic_ns() - stats.attached_nanos,
             engine_thread_nanos=stats.on_step.total_nanos,
             encode_nanos=stats.encode.total_nanos,
-            publish_nanos=stats.publish.total_nanos,
+            publish_nanos=stats.publish.total_nanos + stats.capture.total_nanos,
             rejected_draft_rows=stats.rejected_draft_rows,
             self_test=tap_pb2.SelfTest(outcome=stats.self_test.outcome, detail=stats.self_test.detail),  # type: ignore[arg-type]
         )
