@@ -54,21 +54,14 @@ class PrefixService:
                 changes = feed.take()
                 if changes is None:
                     asking = self._asking(request.engine)
-                    strangers = [] if asking else self._strangers(request.engine)
-                    if strangers and strangers != warned_of:
-                        warned_of = strangers
-                        _log.warning(
-                            "engine %s: its scheduler names prefixes otherwise than tap %s; no prefix is read again",
-                            model_name(request.engine),
-                            ", ".join(strangers),
-                        )
-                    namespaces = frozenset(tap.judge.prefixes.namespace for tap in asking)
-                    keys = await self._taps.in_judge_thread(partial(feed.begin, namespaces))
-                    # Elsewhere: a full store takes longer to go through than a verdict may.
-                    known = await asyncio.to_thread(known_among, keys, namespaces)
                     if reread != bool(asking):
                         reread = bool(asking)
                         _log.info("engine %s: %s", model_name(request.engine), _told(reread))
+                    strangers = [] if asking else self._strangers(request.engine)
+                    if strangers != warned_of:
+                        warned_of = strangers
+                        _warn(request.engine, strangers)
+                    known = await self._known(feed, frozenset(tap.judge.prefixes.namespace for tap in asking))
                     for part in _parts(known, [], reread=reread, reset=True):
                         await context.write(part)
                 elif changes != ([], []):
@@ -96,6 +89,11 @@ class PrefixService:
         for feed in self._feeds:
             feed.outdate()
 
+    async def _known(self, feed: PrefixFeed, namespaces: frozenset[bytes]) -> list[bytes]:
+        keys = await self._taps.in_judge_thread(partial(feed.begin, namespaces))
+        # Elsewhere: a full store takes longer to go through than a verdict may.
+        return await asyncio.to_thread(known_among, keys, namespaces)
+
     def _asking(self, engine: EngineInfo) -> list[Tap]:
         """The engine's taps with a policy that says `reread`."""
         root = prefix_root(engine)
@@ -105,6 +103,15 @@ class PrefixService:
         """Taps of the same model that are not this engine's, by how they name prefixes."""
         name = model_name(engine)
         return [tap.hello.tap_id for tap in self._taps if tap.plan.reread and model_name(tap.hello.engine) == name]
+
+
+def _warn(engine: EngineInfo, strangers: list[str]) -> None:
+    if strangers:
+        _log.warning(
+            "engine %s: its scheduler names prefixes otherwise than tap %s; no prefix is read again",
+            model_name(engine),
+            ", ".join(strangers),
+        )
 
 
 def _told(reread: bool) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sidecar_kit import ENGINE, FakeTap, Rows, World, begin, channel_to, connect, end, hello, running_sidecar
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
@@ -207,6 +209,9 @@ async def test_calls_end_with_the_sidecar_and_feeds_with_their_calls(world: Worl
         await asyncio.shield(stopping)
 
 
+SPACES = st.sampled_from([b"n", b"m"])
+
+
 class Store:
     """Prefix states and a feed on them, without threads."""
 
@@ -274,6 +279,35 @@ async def test_a_feed_wakes_its_reader_once_for_many_changes() -> None:
     assert not store.feed.changed.is_set()
     store.add(9)
     await asyncio.wait_for(store.feed.changed.wait(), 60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["add", "add", "add", "tell", "outdate"]), st.integers(0, 11), SPACES)), SPACES
+)
+def test_what_was_told_is_what_is_known_whatever_happened_in_between(
+    steps: list[tuple[str, int, bytes]], other: bytes
+) -> None:
+    """The store holds six prefixes, three changes may wait; some engines are pipelines, judged in two namespaces."""
+
+    async def run() -> None:
+        store = Store(prefixes=6, most_waiting=3)
+        wanted = {b"n", other}
+        for what, name, namespace in steps:
+            if what == "add":
+                store.add(name, namespace)
+            elif what == "outdate":
+                store.feed.outdate()
+            else:
+                store.tell(*wanted)
+        store.tell(*wanted)
+        assert store.feed.take() == ([], [])
+        keys = store.states.keys()
+        assert store.told == {
+            key.prefix_hash for key in keys if all(PrefixKey(one, key.prefix_hash, 0) in keys for one in wanted)
+        }
+
+    asyncio.run(run())
 
 
 async def test_what_changes_while_everything_is_told_anew_is_not_lost() -> None:

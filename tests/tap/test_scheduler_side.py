@@ -10,6 +10,8 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.lone_scheduler import BLOCK, RealScheduler
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
@@ -187,6 +189,29 @@ def test_a_prefix_is_used_up_to_the_last_boundary_with_state(known_blocks: tuple
     assert (engine.lookups_counted, engine.tokens_hit) == (2, used)
     engine.add("c", PROMPT)
     assert engine.run() == {"c": used}, "the cache is as it was"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_random_requests_use_what_a_plain_scheduler_would_as_far_as_it_is_known(data: st.DataObject) -> None:
+    """Prompts are cut from one another, and any boundaries are known. Nothing is evicted: blocks that are computed
+    again take room beside the cached ones, so that the two would not lose the same."""
+    plain, watched = RealScheduler(blocks=300), Watched(blocks=300)
+    trunk = [int(token) for token in np.random.default_rng(0).integers(3, 9, 120)]
+    for index in range(data.draw(st.integers(2, 6), "requests")):
+        shared = data.draw(st.integers(0, 100), "shared")
+        prompt = [*trunk[:shared], *(1000 + index for _ in range(data.draw(st.integers(1, 40), "own")))]
+        names = watched.knows(prompt)
+        known = data.draw(st.sets(st.integers(1, max(len(names), 1))), "known")
+        watched.known.clear()
+        watched.known.update(names[blocks - 1] for blocks in known if blocks <= len(names))
+        for engine in (plain, watched):
+            engine.add("request", prompt, max_tokens=2)
+        (hit,), (used,) = plain.run().values(), watched.run().values()
+        assert used == max((blocks * BLOCK for blocks in known if blocks * BLOCK <= hit), default=0)
+    assert watched.lookups.errors == watched.labels.errors == 0
+    stats = watched.gate.stats
+    assert stats.reread_tokens == plain.tokens_hit - watched.tokens_hit
 
 
 def test_a_boundary_at_which_no_hit_can_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
