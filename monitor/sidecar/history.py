@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -46,6 +47,10 @@ class HistoryPool:
         # The system gives memory to the pages that are written, and only then.
         self.arena = np.empty(self.num_pages * self.page_bytes, np.uint8)
         self.given_up = 0
+        # Frames so far, in which of them a page was written last, and pages given up in the frame that wrote them.
+        self._frame = 0
+        self._written_in = array("q", bytes(8 * self.num_pages))
+        self._given_up_fresh = 0
         self._untouched = 0
         self._free: list[int] = []
         self._plain: OrderedDict[int, PageOwner] = OrderedDict()
@@ -60,9 +65,23 @@ class HistoryPool:
         else:
             page, loser = (self._plain or self._flagged).popitem(last=False)
             self.given_up += 1
+            self._given_up_fresh += self._written_in[page] == self._frame
             loser.lose(page)
         (self._flagged if flagged else self._plain)[page] = owner
         return page
+
+    def begin_frame(self) -> None:
+        """Places that `TokenLog.write_ids` gives from now on hold as long as `holds`."""
+        self._frame += 1
+        self._given_up_fresh = 0
+
+    @property
+    def holds(self) -> bool:
+        """True while no page that was written since `begin_frame` was given up."""
+        return not self._given_up_fresh
+
+    def mark_written(self, page: int) -> None:
+        self._written_in[page] = self._frame
 
     def flag(self, page: int) -> None:
         """From now on the page is among those that are given up last."""

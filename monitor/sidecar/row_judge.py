@@ -133,7 +133,8 @@ class RowJudge:
         num_rows = len(token_ids_n)
         slots_n, positions_n = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
         classes_n, phases_n = np.zeros(num_rows, np.uint8), np.zeros(num_rows, np.uint8)
-        places_n, given_up = np.empty(num_rows, np.int64), self._history.pool.given_up
+        places_n = np.empty(num_rows, np.int64)
+        self._history.pool.begin_frame()
         finite_n = np.asarray(np.isfinite(acts_nk).all(axis=1))
         all_finite = bool(finite_n.all())
         for segment in segments:
@@ -164,7 +165,7 @@ class RowJudge:
             positions_n=positions_n[rows],
             save_n=_lines(runs),
         )
-        if self._history.pool.given_up != given_up:
+        if not self._history.pool.holds:
             # The pages of some rows may be another request's by now.
             for run in runs.runs:
                 places_n[run.row : run.row + run.count] = run.request.log.places(run.first, run.count)

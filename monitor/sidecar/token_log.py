@@ -60,18 +60,20 @@ class TokenLog:
         """Takes the tokens of rows from position `first` on, which lie behind all that were taken before.
 
         Returns:
-            int64 [n], the places for their scores (`write_scores`); they hold until the pool gives up a page.
+            int64 [n], the places for their scores (`HistoryView.write_scores`), as long as `HistoryPool.holds`.
         """
         self._written = first + len(token_ids_n)
         tokens = self._view.tokens_per_page
         places_n = np.empty(len(token_ids_n), np.int64)
         if len(token_ids_n) == 1:
             page, offset = self._page_for(first // tokens), first % tokens
+            self._view.pool.mark_written(page)
             self._view.ids_gt[page, offset] = token_ids_n[0]
             places_n[0] = page * tokens + offset
             return places_n
         for row, position, count in self._pieces(first, len(token_ids_n)):
             page = self._page_for(position // tokens)
+            self._view.pool.mark_written(page)
             offset = position % tokens
             self._view.ids_gt[page, offset : offset + count] = token_ids_n[row : row + count]
             place = page * tokens + offset

@@ -81,7 +81,8 @@ def _frame(
     rng: np.random.Generator,
 ) -> None:
     """As the judge does it: ids as rows come, scores of all rows of the frame at the end."""
-    given_up, written, places, scores, token_scores = view.pool.given_up, [], [], [], []
+    written, places, scores, token_scores = [], [], [], []
+    view.pool.begin_frame()
     for which, skip, count in {span[0] % len(live): span for span in spans}.values():
         log, naive = live[which % len(live)]
         first = naive.next_position + skip
@@ -94,7 +95,7 @@ def _frame(
         for row in range(count):
             naive.ids[first + row] = int(ids_n[row])
             naive.rows[first + row] = scores[-1][row].astype(np.float32), token_scores[-1][row].astype(np.float32)
-    if view.pool.given_up != given_up:
+    if not view.pool.holds:
         places = [log.places(first, count) for log, first, count in written]
     if places:
         view.write_scores(np.concatenate(places), np.concatenate(scores), np.concatenate(token_scores))
