@@ -22,7 +22,11 @@ GREEDY = all_at_once([{"id": f"greedy-{n}", "prompt": list(range(10, 10 + n)), "
 def test_compiled_graphs_fire_and_a_plain_engines_compile_cache_is_not_mistaken_for_a_tapped_ones(
     engines: SteppedEngines, tmp_path: Path
 ) -> None:
-    """The plain engine fills the cache; the tap is configured by environment: only its salt tells them apart."""
+    """The plain engine fills the cache; the tap is configured by environment: only its salt tells them apart.
+
+    vLLM 0.32's CPU engine never reads what it has saved, so that a mistake would not show in the outputs: the names
+    under which the graphs are saved must differ.
+    """
     cache = {"VLLM_CACHE_ROOT": str(tmp_path / "cache")}
     args = engine_args(None, max_num_batched_tokens=64, enforce_eager=False)
     with engines.opened(args, cache) as plain:
@@ -45,6 +49,8 @@ def test_compiled_graphs_fire_and_a_plain_engines_compile_cache_is_not_mistaken_
     print(f"\ncompiled: largest relative error {worst:.1e}")
     assert sidecar.hellos[0].engine.execution == "compiled"
     assert len(mixed.requests) == 14
+    saved = list((tmp_path / "cache" / "torch_compile_cache" / "torch_aot_compile").iterdir())
+    assert len(saved) == 2, f"plain and tapped graphs under {[path.name for path in saved]}"
     assert sidecar.heartbeats[-1].steps == sidecar.heartbeats[-1].steps_fired > 0
 
 
