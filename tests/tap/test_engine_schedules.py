@@ -11,7 +11,8 @@ import pytest
 from support.schedule_property import assert_happened, try_schedules
 from support.stepped_engine import SteppedEngines
 
-pytestmark = pytest.mark.engine
+# Shrinking a failing schedule takes a while.
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
 HOOK_POINTS = ["resid_post.0", "resid_post.2", "resid_post.3"]
 EVENTS = [
@@ -28,7 +29,7 @@ NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 1,
 
 
 def test_any_schedule_is_reported_as_it_was_computed(engines: SteppedEngines, tmp_path: Path) -> None:
-    seen = try_schedules(engines, tmp_path, HOOK_POINTS, examples=30, runner="v1")
+    seen = try_schedules(engines, tmp_path, HOOK_POINTS, examples=24, runner="v1")
     assert_happened(seen, *EVENTS)
     assert seen["accepted drafts"] == seen["rejected drafts"] == 0
 
@@ -38,6 +39,6 @@ def test_any_schedule_with_drafts_is_reported_without_the_rejected_ones(
 ) -> None:
     """Prompts repeat short patterns, so that the n-gram proposer finds something, and now and then is right."""
     seen = try_schedules(
-        engines, tmp_path, HOOK_POINTS, examples=20, runner="v1", repeating=True, speculative_config=NGRAM
+        engines, tmp_path, HOOK_POINTS, examples=16, runner="v1", repeating=True, speculative_config=NGRAM
     )
     assert_happened(seen, *EVENTS, "accepted drafts", "rejected drafts", "steps with accepted and rejected drafts")
