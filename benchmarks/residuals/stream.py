@@ -60,5 +60,5 @@ def open_stream(shared_bytes: int) -> Iterator[Stream]:
         finally:
             process.kill()
             process.wait()
-            shared.close()
             shared.unlink()
+            shared.close()
