@@ -27,9 +27,10 @@ _SHARED: Final[Options] = (
 CHANNEL_OPTIONS: Final[Options] = (
     *_SHARED,
     ("grpc.keepalive_time_ms", CLIENT_PING_SECONDS * 1000),
-    # A sidecar that restarts is found again within two seconds.
+    # A sidecar that restarts is found again within two seconds. The minimum is how long an attempt may take: a TLS
+    # handshake over a long way, or a host with too much to do.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 2000),
     # Never through a proxy: the sidecar is on this host or in this network.
     ("grpc.enable_http_proxy", 0),
