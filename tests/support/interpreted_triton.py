@@ -6,6 +6,7 @@ TRITON_INTERPRET=1 no backend is ever asked to compile anything, so an empty one
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 ENVIRONMENT = {"TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
@@ -16,6 +17,11 @@ class _Driver:
     @staticmethod
     def is_active() -> bool:
         return True
+
+
+ASYNCHRONOUS = "TEST_ASYNCHRONOUS_CPU"
+"""In the environment of a process that calls `install`: asynchronous scheduling, which vLLM switches off on a CPU. Its
+engine core then decides on the next step before it looks at the output of this one; on a CPU that output is there."""
 
 
 def install() -> None:
@@ -41,3 +47,17 @@ def install() -> None:
 
     interpreter.InterpreterBuilder.create_masked_load = create_masked_load
     interpreter.InterpreterBuilder.create_masked_store = create_masked_store
+    if ASYNCHRONOUS in os.environ:
+        _schedule_asynchronously()
+
+
+def _schedule_asynchronously() -> None:
+    from vllm.platforms.cpu import CpuPlatform
+
+    check = CpuPlatform.check_and_update_config.__func__
+
+    def check_and_update_config(cls: Any, vllm_config: Any) -> None:
+        check(cls, vllm_config)
+        vllm_config.scheduler_config.async_scheduling = True
+
+    CpuPlatform.check_and_update_config = classmethod(check_and_update_config)

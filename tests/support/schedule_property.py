@@ -46,6 +46,7 @@ def try_schedules(
     *,
     examples: int,
     runner: str,
+    asynchronous: bool = False,
     repeating: bool = False,
     tails: bool = True,
     **args: Any,
@@ -55,6 +56,7 @@ def try_schedules(
 
     Args:
         runner: the model runner that it must be.
+        asynchronous: whether it must schedule so.
         tails: False where the tap does not know the tokens that were sampled and never fed back.
         args: more `EngineArgs`.
 
@@ -63,7 +65,8 @@ def try_schedules(
     """
     reference, seen = Reference(glassllm_folder()), Counter[str]()
     with engines.tapped(folder, hook_points, WIDTH, **ENGINE, **args) as (engine, sidecar):
-        assert sidecar.hellos[0].engine.runner == runner
+        told = sidecar.hellos[0].engine
+        assert (told.runner, told.async_scheduling) == (runner, asynchronous)
 
         @settings(
             max_examples=examples,

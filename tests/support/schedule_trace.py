@@ -34,6 +34,8 @@ class ScheduleTrace:
     def clear(self) -> None:
         self.requests: dict[str, dict[str, Any]] = {}
         self.mixed_steps = 0
+        # Decided on, and not computed yet, as far as the scheduler knows.
+        self._in_flight: list[tuple[Any, dict[str, list[int]]]] = []
 
     def _decided(self, output: Any) -> None:
         first = {}
@@ -53,12 +55,16 @@ class ScheduleTrace:
         first |= dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
         for request_id in cached.resumed_req_ids:
             self.requests[request_id]["resumed"] += 1
-        for request_id, rows in output.num_scheduled_tokens.items():
-            self.requests[request_id]["passes"].append([first[request_id], rows, 0, 0])
+        shares = {name: [first[name], rows, 0, 0] for name, rows in output.num_scheduled_tokens.items()}
+        for request_id, share in shares.items():
+            self.requests[request_id]["passes"].append(share)
+        self._in_flight.append((output, shares))
         decoding = [len(self.requests[name]["prompt"]) <= first[name] for name in output.num_scheduled_tokens]
         self.mixed_steps += any(decoding) and not all(decoding)
 
     def _computed(self, scheduler_output: Any, output: Any) -> None:
+        place = next(at for at, (decided, _) in enumerate(self._in_flight) if decided is scheduler_output)
+        _, shares = self._in_flight.pop(place)
         for request_id in scheduler_output.num_scheduled_tokens:
             tokens = output.sampled_token_ids[output.req_id_to_index[request_id]] if output.sampled_token_ids else []
             request = self.requests[request_id]
@@ -66,4 +72,16 @@ class ScheduleTrace:
             drafts = scheduler_output.scheduled_spec_decode_tokens.get(request_id, ())
             if drafts:
                 # The model's own token comes on top of the accepted drafts.
-                request["passes"][-1][2:] = len(drafts), len(drafts) - (len(tokens) - 1)
+                share = shares[request_id]
+                share[2:] = len(drafts), len(drafts) - (len(tokens) - 1)
+                self._correct(request_id, share)
+
+    def _correct(self, request_id: str, judged: list[int]) -> None:
+        """Under asynchronous scheduling what follows was decided as if all drafts had been accepted."""
+        first, rows, _, rejected = judged
+        end = first + rows
+        for _, shares in self._in_flight:
+            share = shares.get(request_id)
+            if share is not None and share[0] == end:
+                end += share[1]
+                share[0] -= rejected

@@ -53,7 +53,8 @@ class SteppedEngine:
                 self._engine.abort_request([self._internal_ids[event["abort"]]], internal=True)
             for _ in range(event.get("steps", 0)):
                 self._step()
-        while self._core.scheduler.has_requests():
+        # Under asynchronous scheduling a pass may be under way for requests that have ended.
+        while self._core.scheduler.has_requests() or self._core.batch_queue:
             self._step()
         return {
             "outputs": self._outputs,
