@@ -109,13 +109,23 @@ def _know_model(folder: Path) -> None:
             ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
 
 
+def _keep_kernels() -> None:
+    """vLLM's CPU engine puts kernels of its own in the place of Triton's when it starts. To find that place it looks at
+    all modules, and falls over llvmlite's, which n-gram drafting loads; once done it is done for the whole process."""
+    from vllm.platforms import current_platform
+
+    type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
+
+
 def _open(command: dict[str, Any]) -> tuple[SteppedEngine | None, str | None]:
     from vllm.distributed import cleanup_dist_env_and_memory
 
     os.environ.update(command["environment"])
     _know_model(Path(command["open"]["model"]))
     try:
-        return SteppedEngine(command["open"]), None
+        engine = SteppedEngine(command["open"])
+        _keep_kernels()
+        return engine, None
     except Exception as error:  # noqa: BLE001 -- whatever refuses the start is the answer
         traceback.print_exc()
         refusal = f"{type(error).__name__}: {error}"
