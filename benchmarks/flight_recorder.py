@@ -22,8 +22,8 @@ from residuals.stream import Stream, open_stream
 
 from monitor.sae import HookPoint
 from monitor.tap.record import Segment, Step
-from monitor.tap.recorder import FlightRecorder, make_recorder
-from monitor.tap.recording import Recording
+from monitor.tap.recorder.recorder import FlightRecorder, make_recorder
+from monitor.tap.recorder.recording import Recording
 from monitor.tap.sites import Site
 from monitor.tap.stats import TapStats
 

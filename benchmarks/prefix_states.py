@@ -16,7 +16,7 @@ import numpy as np
 
 from monitor.policy import CompiledDetector, CompiledRule, DirectionRef, Phase, PolicyEngine, PolicySet, Severity
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
-from monitor.sidecar.prefix_states import PrefixKey, PrefixState, PrefixStates
+from monitor.sidecar.prefix.states import PrefixKey, PrefixState, PrefixStates
 from monitor.v1.engine_pb2 import EngineInfo
 
 DIRECTIONS = 64

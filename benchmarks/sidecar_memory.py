@@ -33,7 +33,7 @@ from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
-from monitor.sidecar.prefix_states import PrefixStates
+from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import HookActivations, RequestBegin, StepFrame

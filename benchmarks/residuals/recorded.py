@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from monitor.sae import HookPoint
-from monitor.tap.captures import Captures
 from monitor.tap.record import Segment
-from monitor.tap.recorder import FlightRecorder, make_recorder
+from monitor.tap.recorder.captures import Captures
+from monitor.tap.recorder.recorder import FlightRecorder, make_recorder
 from monitor.tap.sites import Site
 from monitor.tap.stats import TapStats
 from monitor.v1 import tap_pb2

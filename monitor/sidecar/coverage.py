@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from monitor.sidecar.totals import Totals
+from monitor.sidecar.metrics.totals import Totals
 from monitor.v1.coverage_pb2 import Coverage
 from monitor.v1.generations_pb2 import CoverageGap
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.sidecar.frame_rows import Segment
-from monitor.sidecar.prefix_book import Boundary
+from monitor.sidecar.prefix.book import Boundary
 from monitor.sidecar.request import LiveRequest
 
 

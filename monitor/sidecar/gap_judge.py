@@ -6,8 +6,8 @@ from monitor.audit import gap_reason_text
 from monitor.policy import PolicyEngine
 from monitor.sidecar.alert_maker import AlertMaker
 from monitor.sidecar.plan import TapPlan
-from monitor.sidecar.prefix_book import PrefixBook
-from monitor.sidecar.prefix_states import PrefixFiring, PrefixState, firings_in_order
+from monitor.sidecar.prefix.book import PrefixBook
+from monitor.sidecar.prefix.states import PrefixFiring, PrefixState, firings_in_order
 from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.alerts_pb2 import Alert, DetectorReading

@@ -22,8 +22,8 @@ from monitor.audit import (
 from monitor.audit.writer import BuildRecord
 from monitor.errors import FeaturewatchError
 from monitor.rpc import abort
-from monitor.sidecar.capture import CaptureRefusedError
-from monitor.sidecar.capture_calls import CODES, CaptureCalls
+from monitor.sidecar.evidence.calls import CODES, CaptureCalls
+from monitor.sidecar.evidence.capture import CaptureRefusedError
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.taps import Taps
 from monitor.v1.generations_pb2 import (

@@ -12,25 +12,25 @@ import numpy.typing as npt
 from monitor.policy import PolicyEngine
 from monitor.rpc import WireFormatError, ints_from_bytes
 from monitor.sidecar.alert_maker import AlertMaker
-from monitor.sidecar.capture import Subject
-from monitor.sidecar.ended_requests import EndedRequests, observed_positions, subject_of
+from monitor.sidecar.evidence.capture import Subject
+from monitor.sidecar.evidence.ended_requests import EndedRequests, observed_positions, subject_of
 from monitor.sidecar.frame_reader import FrameReader, gaps_around_rows
 from monitor.sidecar.frame_rows import Segment
 from monitor.sidecar.gap_judge import GapJudge
 from monitor.sidecar.history import HistoryPool, HistoryView
 from monitor.sidecar.ledger import PolicyLedger
+from monitor.sidecar.metrics.totals import Totals
 from monitor.sidecar.opening import LATEST_NANOS, RequestOpener
 from monitor.sidecar.plan import TapPlan, model_name
-from monitor.sidecar.prefix_book import PrefixBook
-from monitor.sidecar.prefix_namespace import prefix_namespace, tells_phases_apart
-from monitor.sidecar.prefix_states import PrefixStates
+from monitor.sidecar.prefix.book import PrefixBook
+from monitor.sidecar.prefix.namespace import prefix_namespace, tells_phases_apart
+from monitor.sidecar.prefix.states import PrefixStates
+from monitor.sidecar.prefix.waiting_gaps import WaitingGaps
 from monitor.sidecar.problem_log import ProblemLog
 from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.row_judge import RowJudge
 from monitor.sidecar.tokenizer import TokenReader
-from monitor.sidecar.totals import Totals
 from monitor.sidecar.verdicts import Verdicts
-from monitor.sidecar.waiting_gaps import WaitingGaps
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import Gap, GapReason, RequestBegin, RequestEnd, StepFrame
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from monitor.sidecar.latency import LatencyHistogram
+from monitor.sidecar.metrics.latency import LatencyHistogram
 from monitor.v1.alerts_pb2 import Alert, Mode
 
 

@@ -9,11 +9,11 @@ from monitor.rpc import ints_from_bytes
 from monitor.sidecar.alerting import stable_id
 from monitor.sidecar.coverage import CoverageBook
 from monitor.sidecar.history import HistoryView
-from monitor.sidecar.prefix_book import PrefixBook
+from monitor.sidecar.metrics.totals import Totals
+from monitor.sidecar.prefix.book import PrefixBook
 from monitor.sidecar.request import LiveRequest, RequestIdentity
 from monitor.sidecar.token_log import TokenLog
 from monitor.sidecar.tokenizer import TokenReader
-from monitor.sidecar.totals import Totals
 from monitor.v1.tap_pb2 import RequestBegin
 
 # The store keeps times as signed integers.

@@ -10,8 +10,8 @@ from monitor.audit import AuditWriter, RecentSummaries
 from monitor.audit.writer import BuildRecord
 from monitor.emit import Delivery, alert_event
 from monitor.sidecar.alert_hub import AlertHub
-from monitor.sidecar.capture import Subject
-from monitor.sidecar.ended_requests import subject_of
+from monitor.sidecar.evidence.capture import Subject
+from monitor.sidecar.evidence.ended_requests import subject_of
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.request import LiveRequest

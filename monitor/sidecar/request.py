@@ -12,7 +12,7 @@ import numpy.typing as npt
 from monitor.audit import Transcript
 from monitor.policy import CompiledDetector, Peaks, Phase, PolicyEngine
 from monitor.sidecar.coverage import CoverageBook
-from monitor.sidecar.request_prefix import RequestPrefix
+from monitor.sidecar.prefix.request import RequestPrefix
 from monitor.sidecar.token_log import TokenLog
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.alerts_pb2 import Alert, DetectorState, Mode

@@ -18,7 +18,7 @@ from monitor.sidecar.frame_runs import Runs
 from monitor.sidecar.history import HistoryView
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan
-from monitor.sidecar.prefix_book import PrefixBook
+from monitor.sidecar.prefix.book import PrefixBook
 from monitor.sidecar.problem_log import ProblemLog
 from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.tokenizer import TokenReader

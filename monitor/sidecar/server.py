@@ -22,15 +22,15 @@ from monitor.sae import Catalog
 from monitor.sidecar.alert_hub import AlertHub
 from monitor.sidecar.alert_service import AlertService
 from monitor.sidecar.config import SidecarConfig
-from monitor.sidecar.evidence_desk import EvidenceDesk
+from monitor.sidecar.evidence.desk import EvidenceDesk
 from monitor.sidecar.generation_service import GenerationService
 from monitor.sidecar.history import HistoryPool
-from monitor.sidecar.metrics_server import MetricsServer
+from monitor.sidecar.metrics.server import MetricsServer
+from monitor.sidecar.metrics.snapshot import Snapshot, take_snapshot
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.policy_service import PolicyService
-from monitor.sidecar.prefix_states import PrefixStates
+from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.publisher import Publisher
-from monitor.sidecar.snapshot import Snapshot, take_snapshot
 from monitor.sidecar.sockets import bind, check_tls
 from monitor.sidecar.tap_service import TapService
 from monitor.sidecar.taps import Taps

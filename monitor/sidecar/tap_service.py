@@ -13,7 +13,7 @@ from monitor.errors import FeaturewatchError
 from monitor.rpc import PROTOCOL_VERSION, abort
 from monitor.sidecar.downlink import Downlink
 from monitor.sidecar.plan import model_name
-from monitor.sidecar.prefix_service import PrefixService
+from monitor.sidecar.prefix.service import PrefixService
 from monitor.sidecar.tap import Tap
 from monitor.sidecar.taps import Taps
 from monitor.v1.tap_pb2 import Hello, StepFrame, StreamRequest, StreamResponse, WatchPrefixesRequest, Welcome

@@ -12,18 +12,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from monitor.sidecar.capture import Capture, CaptureRefusedError, Subject
-from monitor.sidecar.evidence_desk import EvidenceDesk, Gathered, Seen
+from monitor.sidecar.evidence.capture import Capture, CaptureRefusedError, Subject
+from monitor.sidecar.evidence.desk import EvidenceDesk, Gathered, Seen
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
+from monitor.sidecar.metrics.totals import Totals
 from monitor.sidecar.plan import plan_for_tap
 from monitor.sidecar.policy_book import PolicyBook
-from monitor.sidecar.prefix_states import PrefixStates
+from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.publisher import CaptureOrder, Outcome, Publisher
 from monitor.sidecar.tap import Tap
 from monitor.sidecar.tokenizer_cache import TokenizerCache
-from monitor.sidecar.totals import Totals
 from monitor.sidecar.verdicts import Verdicts
 from monitor.v1.tap_pb2 import Hello, StepFrame
 

@@ -18,8 +18,8 @@ from monitor.tap.log import logger
 from monitor.tap.outbox import Outbox
 from monitor.tap.plan import ActivePlan, prepare_plan
 from monitor.tap.publisher import Publisher
-from monitor.tap.recorder import make_recorder
-from monitor.tap.runner import RunnerAdapter
+from monitor.tap.recorder.recorder import make_recorder
+from monitor.tap.runner.adapter import RunnerAdapter
 from monitor.tap.self_test import SelfTest
 from monitor.tap.sites import Site, install_sites
 from monitor.tap.stats import TapStats

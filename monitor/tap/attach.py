@@ -9,9 +9,9 @@ from monitor.tap.assembly import install, start
 from monitor.tap.config import read_config
 from monitor.tap.engine import check_engine, describe_engine, num_layers, prefix_block_size, salt_compile_cache
 from monitor.tap.op import OP_REVISION
-from monitor.tap.runner import RunnerAdapter
-from monitor.tap.runner_v1 import RunnerV1
-from monitor.tap.runner_v2 import RunnerV2
+from monitor.tap.runner.adapter import RunnerAdapter
+from monitor.tap.runner.v1 import RunnerV1
+from monitor.tap.runner.v2 import RunnerV2
 from monitor.tap.startup import around_warm_up, once_kv_cache_is_made
 
 

@@ -9,10 +9,10 @@ import grpc
 
 from monitor.errors import FeaturewatchError
 from monitor.rpc import WireFormatError, open_channel
-from monitor.tap.captures import Captures
 from monitor.tap.link import Link
 from monitor.tap.log import logger
 from monitor.tap.plan import ActivePlan
+from monitor.tap.recorder.captures import Captures
 from monitor.tap.sender import Sender
 from monitor.v1 import tap_pb2, tap_pb2_grpc
 

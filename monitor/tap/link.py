@@ -11,7 +11,7 @@ from monitor.rpc import ClientTls, Target
 from monitor.tap.log import RateLimitedLog, logger
 from monitor.tap.outbox import Outbox
 from monitor.tap.plan import ActivePlan
-from monitor.tap.recorder import FlightRecorder
+from monitor.tap.recorder.recorder import FlightRecorder
 from monitor.tap.stats import TapStats
 from monitor.v1 import engine_pb2, tap_pb2
 

@@ -48,7 +48,7 @@ def _wrap_scheduler(scheduler_class: Any) -> None:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 -- it is one
         original(self, *args, **kwargs)
         if _configured(self.vllm_config):
-            from monitor.tap.scheduler_side import attach_scheduler
+            from monitor.tap.scheduler.side import attach_scheduler
 
             attach_scheduler(self, self.vllm_config)
 

@@ -8,10 +8,10 @@ from enum import Enum, auto
 from typing import Final
 
 from monitor.rpc import PROTOCOL_VERSION
-from monitor.tap.captures import Captures
 from monitor.tap.frame import Frame
 from monitor.tap.link import Link
 from monitor.tap.record import TAP_ERROR
+from monitor.tap.recorder.captures import Captures
 from monitor.tap.wire import heartbeat, step_frame
 from monitor.v1 import tap_pb2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from monitor.tap.instance_methods import InstanceMethods
+from monitor.tap.runner.instance_methods import InstanceMethods
 from monitor.tap.self_test import SelfTest, judge, make_pass
 from monitor.tap.sites import Site
 

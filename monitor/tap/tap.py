@@ -14,8 +14,8 @@ from monitor.tap.log import RateLimitedLog, logger
 from monitor.tap.pending import InOrder
 from monitor.tap.plan import ActivePlan
 from monitor.tap.record import NO_PLAN, QUEUE_FULL, TAP_ERROR, KeptRows, NewRequest, Payload, RowTable, Step
-from monitor.tap.recorder import FlightRecorder
-from monitor.tap.recording import Recording
+from monitor.tap.recorder.recorder import FlightRecorder
+from monitor.tap.recorder.recording import Recording
 from monitor.tap.stats import TapStats
 
 _P = ParamSpec("_P")

@@ -25,7 +25,7 @@ from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import ServedPolicy, TapPlan
-from monitor.sidecar.prefix_states import PrefixStates
+from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import (

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from sidecar_kit import WIDTH, hello, residual_rows
 
 from monitor.rpc import residuals_from
-from monitor.sidecar import capture as capture_module
-from monitor.sidecar import captures as captures_module
-from monitor.sidecar.capture import Capture, Outcome, Subject
-from monitor.sidecar.captures import Captures
 from monitor.sidecar.downlink import Downlink
+from monitor.sidecar.evidence import capture as capture_module
+from monitor.sidecar.evidence import captures as captures_module
+from monitor.sidecar.evidence.capture import Capture, Outcome, Subject
+from monitor.sidecar.evidence.captures import Captures
 from monitor.sidecar.problem_log import ProblemLog
 from monitor.v1.tap_pb2 import CaptureRows, Directive, ResidualRows
 

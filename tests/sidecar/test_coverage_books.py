@@ -15,7 +15,7 @@ from monitor.sidecar import row_judge
 from monitor.sidecar.alerting import readings_of
 from monitor.sidecar.coverage import NEVER_REPORTED, CoverageBook
 from monitor.sidecar.plan import TapPlan
-from monitor.sidecar.prefix_states import PrefixStates
+from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.request import LiveRequest
 from monitor.v1.alerts_pb2 import DetectorReading
 from monitor.v1.engine_pb2 import EngineInfo

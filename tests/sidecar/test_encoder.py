@@ -16,9 +16,9 @@ from sidecar_kit import LATENTS, WIDTH, make_dictionary
 
 from monitor.rpc import floats_to_bytes
 from monitor.sae import Dictionary, HookPoint, Relu, load_saelens, save_saelens, top_latents
-from monitor.sidecar.encode_cuda import CudaEncoder
-from monitor.sidecar.encode_process import Dictionaries
-from monitor.sidecar.encoder import Encoder, EncodingError
+from monitor.sidecar.evidence.encode_cuda import CudaEncoder
+from monitor.sidecar.evidence.encode_process import Dictionaries
+from monitor.sidecar.evidence.encoder import Encoder, EncodingError
 from monitor.v1.tap_pb2 import ResidualRows
 
 ROWS = np.random.default_rng(1).standard_normal((6, WIDTH), np.float32)
@@ -114,7 +114,7 @@ def test_the_process_ends_with_a_sidecar_that_is_killed(tmp_path: Path) -> None:
 import asyncio, os, signal, sys
 from pathlib import Path
 from monitor.sae import load_saelens
-from monitor.sidecar.encoder import Encoder
+from monitor.sidecar.evidence.encoder import Encoder
 from monitor.v1.tap_pb2 import ResidualRows
 
 async def main():

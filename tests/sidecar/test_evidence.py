@@ -33,7 +33,7 @@ from monitor.audit import AuditStore
 from monitor.rpc import floats_from_bytes, floats_to_bytes
 from monitor.rpc.errors import error_info
 from monitor.sae import load_dense_probe
-from monitor.sidecar.evidence_desk import EvidenceStats
+from monitor.sidecar.evidence.desk import EvidenceStats
 from monitor.v1.evidence_pb2 import Evidence
 from monitor.v1.generations_pb2 import CaptureGenerationRequest, CaptureGenerationResponse, GenerationRecord
 from monitor.v1.generations_pb2_grpc import GenerationServiceStub

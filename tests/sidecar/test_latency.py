@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.sidecar.latency import BOUNDS_NANOS, LatencyHistogram
+from monitor.sidecar.metrics.latency import BOUNDS_NANOS, LatencyHistogram
 
 
 @given(st.lists(st.integers(10_001, 3_000_000_000), min_size=1, max_size=200), st.floats(0.01, 1.0))

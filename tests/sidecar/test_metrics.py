@@ -15,7 +15,8 @@ from sidecar_kit import Rows, World, begin, channel_to, connect, end, hello, run
 
 from monitor.errors import FeaturewatchError
 from monitor.rpc import Target
-from monitor.sidecar import metrics_server, tap_families
+from monitor.sidecar.metrics import server as metrics_server
+from monitor.sidecar.metrics import tap_families
 from monitor.sidecar.server import Sidecar
 from monitor.v1.tap_pb2 import Heartbeat, SelfTest, StreamRequest, TapMemory
 

@@ -13,12 +13,12 @@ from monitor.audit import AuditStore, AuditWriter, RecentSummaries
 from monitor.sae import Catalog
 from monitor.sidecar import publisher as publisher_module
 from monitor.sidecar.alert_hub import AlertHub
-from monitor.sidecar.evidence_desk import EvidenceDesk
+from monitor.sidecar.evidence.desk import EvidenceDesk
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.policy_book import PolicyBook
-from monitor.sidecar.prefix_states import PrefixStates
+from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.publisher import Outcome, Publisher
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.request import LiveRequest

@@ -9,7 +9,7 @@ from prefix_kit import CLASSES, plan_of
 
 from monitor.policy import TokenClasses
 from monitor.sidecar.plan import TapPlan
-from monitor.sidecar.prefix_namespace import prefix_namespace, tells_phases_apart
+from monitor.sidecar.prefix.namespace import prefix_namespace, tells_phases_apart
 from monitor.v1.tap_pb2 import HookPlan
 
 DOCUMENT = {

@@ -14,7 +14,7 @@ from prefix_scenarios import policy_texts, requests, schedule
 
 from monitor.sidecar.coverage import RESTORED
 from monitor.sidecar.plan import TapPlan
-from monitor.sidecar.prefix_states import PrefixStates
+from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.request import LiveRequest
 from monitor.v1.alerts_pb2 import Alert
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sidecar_kit import ENGINE, FakeTap, Rows, World, begin, channel_to, connect, end, hello, running_sidecar
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
-from monitor.sidecar.prefix_feed import PrefixFeed, known_among
-from monitor.sidecar.prefix_states import ENTRY_BYTES, PrefixKey, PrefixState, PrefixStates
+from monitor.sidecar.prefix.feed import PrefixFeed, known_among
+from monitor.sidecar.prefix.states import ENTRY_BYTES, PrefixKey, PrefixState, PrefixStates
 from monitor.sidecar.server import Sidecar
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import WatchPrefixesRequest, WatchPrefixesResponse

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.sidecar.prefix_feed import known_among
-from monitor.sidecar.prefix_states import (
+from monitor.sidecar.prefix.feed import known_among
+from monitor.sidecar.prefix.states import (
     ENTRY_BYTES,
     PrefixFiring,
     PrefixKey,

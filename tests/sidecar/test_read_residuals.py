@@ -26,7 +26,7 @@ from sidecar_kit import (
 
 from monitor.rpc import residuals_from
 from monitor.rpc.errors import error_info
-from monitor.sidecar import capture, captures
+from monitor.sidecar.evidence import capture, captures
 from monitor.v1.generations_pb2 import ReadResidualsRequest
 from monitor.v1.generations_pb2_grpc import GenerationServiceStub
 from monitor.v1.tap_pb2 import ResidualRows, TapMemory

@@ -76,8 +76,11 @@ async def test_sigkill_and_restart_resume_judging_and_count_the_gap(world: World
             assert before.summary.end_unix_nanos == 0
             first.send_signal(signal.SIGKILL)
             first.wait()
-        assert world.socket.exists(), "a killed process leaves its socket file"
-        with started(world) as second:
+    assert world.socket.exists(), "a killed process leaves its socket file"
+    with started(world) as second:
+        # A channel of its own: that to the killed process may still be finding out.
+        async with channel_to(world.socket) as channel:
+            generations = GenerationServiceStub(channel)
             back = await connect(channel, hello(last_session_id=tap.welcome.session_id))
             assert back.welcome.session_id != tap.welcome.session_id
             assert back.welcome.last_seq == 0

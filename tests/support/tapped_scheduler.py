@@ -17,8 +17,8 @@ from monitor.tap.encode import CpuEncoder
 from monitor.tap.host_copy import CpuCopier, HostCopy
 from monitor.tap.plan import prepare_plan
 from monitor.tap.record import Step
-from monitor.tap.runner_v1 import RunnerV1
-from monitor.tap.runner_v2 import RunnerV2
+from monitor.tap.runner.v1 import RunnerV1
+from monitor.tap.runner.v2 import RunnerV2
 from monitor.tap.stats import TapStats
 from monitor.tap.tap import Tap
 from monitor.v1 import tap_pb2

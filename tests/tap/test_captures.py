@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from monitor.rpc import Target, residuals_from
 from monitor.sae import HookPoint
-from monitor.tap.captures import FOLLOW_SECONDS, MAX_CAPTURES, Captures
 from monitor.tap.frame import Frame
 from monitor.tap.link import Link
 from monitor.tap.outbox import Outbox
 from monitor.tap.record import Begin, End, Segment, Step
-from monitor.tap.recorder import MAX_MESSAGE_BYTES, FlightRecorder
-from monitor.tap.ring import HostRing
+from monitor.tap.recorder.captures import FOLLOW_SECONDS, MAX_CAPTURES, Captures
+from monitor.tap.recorder.recorder import MAX_MESSAGE_BYTES, FlightRecorder
+from monitor.tap.recorder.ring import HostRing
 from monitor.tap.sender import Sender, Turn
 from monitor.tap.sites import Site
 from monitor.tap.stats import TapStats

@@ -67,9 +67,9 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     module: Any = ModuleType("monitor.tap.attach")
     module.attach = lambda worker, vllm_config: calls.append(worker.model_runner)
     monkeypatch.setitem(sys.modules, "monitor.tap.attach", module)
-    beside: Any = ModuleType("monitor.tap.scheduler_side")
+    beside: Any = ModuleType("monitor.tap.scheduler.side")
     beside.attach_scheduler = lambda scheduler, vllm_config: calls.append((scheduler.kv_cache_config, vllm_config))
-    monkeypatch.setitem(sys.modules, "monitor.tap.scheduler_side", beside)
+    monkeypatch.setitem(sys.modules, "monitor.tap.scheduler.side", beside)
     return calls
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from monitor.rpc import SERVER_OPTIONS, Target
 from monitor.rpc.channels import open_channel
-from monitor.tap import prefix_watch
-from monitor.tap.prefix_watch import PrefixWatch
+from monitor.tap.scheduler import watch as prefix_watch
+from monitor.tap.scheduler.watch import PrefixWatch
 from monitor.v1 import engine_pb2, tap_pb2, tap_pb2_grpc
 
 Response = tap_pb2.WatchPrefixesResponse

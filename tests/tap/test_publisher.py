@@ -19,8 +19,8 @@ from monitor.tap.outbox import Outbox
 from monitor.tap.plan import ActivePlan, prepare_plan
 from monitor.tap.publisher import Publisher
 from monitor.tap.record import QUEUE_FULL, SIDECAR_LOST, TAP_ERROR, Begin, End, HostRows, Segment, Step
-from monitor.tap.recorder import FlightRecorder
-from monitor.tap.ring import HostRing
+from monitor.tap.recorder.recorder import FlightRecorder
+from monitor.tap.recorder.ring import HostRing
 from monitor.tap.sites import Site
 from monitor.tap.stats import TapStats
 from monitor.v1 import engine_pb2, tap_pb2

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from monitor.tap.record import Segment
-from monitor.tap.recorder import FlightRecorder, Run, make_recorder
-from monitor.tap.ring import HostRing
+from monitor.tap.recorder.recorder import FlightRecorder, Run, make_recorder
+from monitor.tap.recorder.ring import HostRing
 from monitor.tap.sites import Site
 
 WIDTH, MAX_ROWS = 3, 12

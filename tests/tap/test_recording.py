@@ -13,7 +13,7 @@ from monitor.sae import HookPoint
 from monitor.tap.book import RequestBook
 from monitor.tap.drafts import SampledDrafts
 from monitor.tap.record import HostRows, NewRequest, RowTable, Step
-from monitor.tap.recorder import FlightRecorder, make_recorder
+from monitor.tap.recorder.recorder import FlightRecorder, make_recorder
 from monitor.tap.sites import Site
 from monitor.tap.stats import TapStats
 from monitor.tap.tap import Tap

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from monitor.sae import HookPoint
-from monitor.tap.ring import CudaRing, HostRing
+from monitor.tap.recorder.ring import CudaRing, HostRing
 from monitor.tap.sites import Site
 
 ROWS, WIDTH = 8, 5

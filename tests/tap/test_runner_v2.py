@@ -15,7 +15,7 @@ from monitor.errors import FeaturewatchError
 from monitor.tap.book import RequestBook
 from monitor.tap.encode import CpuEncoder
 from monitor.tap.record import Segment, Step
-from monitor.tap.runner_v2 import RunnerV2
+from monitor.tap.runner.v2 import RunnerV2
 from monitor.tap.stats import TapStats
 from monitor.tap.tap import Tap
 

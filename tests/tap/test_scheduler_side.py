@@ -16,9 +16,9 @@ from support.lone_scheduler import BLOCK, RealScheduler
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
 from monitor.tap import plugin
-from monitor.tap.prefix_gate import GateStats, PrefixGate
-from monitor.tap.request_labels import new_request
-from monitor.tap.scheduler_side import wrap_lookups, wrap_schedule
+from monitor.tap.scheduler.gate import GateStats, PrefixGate
+from monitor.tap.scheduler.labels import new_request
+from monitor.tap.scheduler.side import wrap_lookups, wrap_schedule
 from monitor.tap.tap import DETACH_AFTER_ERRORS
 from monitor.v1 import engine_pb2
 
@@ -366,7 +366,7 @@ def test_a_gate_that_fails_lets_hits_pass_and_leaves_after_repeated_failure() ->
 def test_labels_that_fail_are_counted_and_the_step_is_scheduled(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Watched()
     engine.add("a", PROMPT)
-    monkeypatch.setattr("monitor.tap.scheduler_side.labels_of", MagicMock(side_effect=RuntimeError("broken")))
+    monkeypatch.setattr("monitor.tap.scheduler.side.labels_of", MagicMock(side_effect=RuntimeError("broken")))
     (new,) = engine.step().scheduled_new_reqs
     assert engine.labels.errors == 1
     assert new_request(new).content_keys == ()

@@ -13,7 +13,7 @@ from monitor.errors import FeaturewatchError
 from monitor.tap.book import RequestBook
 from monitor.tap.external_id import external_id
 from monitor.tap.record import NO_PLAN, QUEUE_FULL, TAP_ERROR, HostRows, NewRequest, Segment, Step
-from monitor.tap.runner_v1 import RunnerV1
+from monitor.tap.runner.v1 import RunnerV1
 from monitor.tap.stats import TapStats
 from monitor.tap.tap import DETACH_AFTER_ERRORS, Tap
 

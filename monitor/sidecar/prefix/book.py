@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
-from monitor.sidecar.prefix_states import PrefixFiring, PrefixKey, PrefixState, PrefixStates
+from monitor.sidecar.prefix.request import RequestPrefix
+from monitor.sidecar.prefix.states import PrefixFiring, PrefixKey, PrefixState, PrefixStates
 from monitor.sidecar.request import LiveRequest
-from monitor.sidecar.request_prefix import RequestPrefix
 from monitor.v1.alerts_pb2 import DetectorReading
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import RequestBegin

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from monitor.rpc import WireFormatError
-from monitor.sidecar.capture import Capture, CaptureRefusedError, Outcome, Subject
 from monitor.sidecar.downlink import Downlink
+from monitor.sidecar.evidence.capture import Capture, CaptureRefusedError, Outcome, Subject
 from monitor.sidecar.judge import DEFAULT_MAX_POSITIONS, TapJudge
 from monitor.v1.tap_pb2 import CaptureRows, Directive, Hello, ResidualRows
 

@@ -1,4 +1,4 @@
-"""The child process that encodes full dictionaries: ``python -m monitor.sidecar.encode_process``.
+"""The child process that encodes full dictionaries: ``python -m monitor.sidecar.evidence.encode_process``.
 
 Judging shares an interpreter lock with whatever else runs in its process; this work has a process of its own, with low
 priority and one BLAS thread, so that neither decisions nor an engine on the same host wait for it. On a host with CUDA
@@ -25,7 +25,7 @@ import numpy as np
 from monitor.errors import FeaturewatchError
 from monitor.rpc import WireFormatError, residuals_from
 from monitor.sae import Dictionary, load_saelens, top_latents
-from monitor.sidecar.encode_cuda import CudaEncoder, cuda_is_there
+from monitor.sidecar.evidence.encode_cuda import CudaEncoder, cuda_is_there
 from monitor.v1.evidence_pb2 import Evidence, TokenEvidence
 from monitor.v1.tap_pb2 import ResidualRows
 

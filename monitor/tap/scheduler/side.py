@@ -16,9 +16,9 @@ from monitor.rpc.channels import open_channel
 from monitor.tap.config import read_config
 from monitor.tap.engine import describe_engine, prefix_block_size
 from monitor.tap.log import RateLimitedLog, logger
-from monitor.tap.prefix_gate import PrefixGate
-from monitor.tap.prefix_watch import PrefixWatch
-from monitor.tap.request_labels import attach_labels, labels_of
+from monitor.tap.scheduler.gate import PrefixGate
+from monitor.tap.scheduler.labels import attach_labels, labels_of
+from monitor.tap.scheduler.watch import PrefixWatch
 from monitor.tap.tap import DETACH_AFTER_ERRORS
 
 CLOSE_SECONDS: Final = 1.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from monitor.tap.log import RateLimitedLog
-from monitor.tap.recorder import FlightRecorder, Run
+from monitor.tap.recorder.recorder import FlightRecorder, Run
 from monitor.tap.stats import TapStats
 from monitor.v1 import tap_pb2
 

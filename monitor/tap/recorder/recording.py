@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from monitor.tap.log import RateLimitedLog
 from monitor.tap.record import Step
-from monitor.tap.recorder import FlightRecorder
+from monitor.tap.recorder.recorder import FlightRecorder
 from monitor.tap.stats import TapStats
 
 _P = ParamSpec("_P")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from monitor.rpc.prefix_chain import prefix_root
 from monitor.sidecar.plan import model_name
-from monitor.sidecar.prefix_feed import PrefixFeed, known_among
+from monitor.sidecar.prefix.feed import PrefixFeed, known_among
 from monitor.sidecar.tap import Tap
 from monitor.sidecar.taps import Taps
 from monitor.v1.engine_pb2 import EngineInfo

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from monitor.sidecar.capture import Subject
+from monitor.sidecar.evidence.capture import Subject
 from monitor.sidecar.request import LiveRequest
 
 # With the recorder's usual 64 MiB rows are overwritten long before.

@@ -82,7 +82,7 @@ class Encoder:
     async def _running(self) -> Process:
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "monitor.sidecar.encode_process"),
+                *(sys.executable, "-m", "monitor.sidecar.evidence.encode_process"),
                 stdin=PIPE,
                 stdout=PIPE,
                 env={**os.environ, **_ONE_THREAD},

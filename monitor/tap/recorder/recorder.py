@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.tap.record import Segment
-from monitor.tap.ring import Ring, make_ring
+from monitor.tap.recorder.ring import Ring, make_ring
 from monitor.tap.sites import Site
 
 MAX_MESSAGE_BYTES: Final = 256 << 10

@@ -17,10 +17,10 @@ from prometheus_client.registry import Collector
 
 from monitor.errors import FeaturewatchError
 from monitor.rpc import Target
-from monitor.sidecar.metric_families import sidecar_families
+from monitor.sidecar.metrics.families import sidecar_families
+from monitor.sidecar.metrics.snapshot import Snapshot
+from monitor.sidecar.metrics.tap_families import tap_families
 from monitor.sidecar.problem_log import ProblemLog
-from monitor.sidecar.snapshot import Snapshot
-from monitor.sidecar.tap_families import tap_families
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse

@@ -20,7 +20,7 @@ class PrefixKey(NamedTuple):
     """Names a prefix.
 
     Attributes:
-        namespace: what judges it (`monitor.sidecar.prefix_namespace`).
+        namespace: what judges it (`monitor.sidecar.prefix.namespace`).
         prefix_hash: which tokens, on which model (`monitor.rpc.prefix_chain`).
         responses: how many of its last positions were judged as response; 0 where no detector tells phases apart.
     """

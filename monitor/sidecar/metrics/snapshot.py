@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from monitor.audit import AuditWriter
 from monitor.emit import Delivery
 from monitor.emit.delivery import DeliveryStats
-from monitor.sidecar.evidence_desk import EvidenceStats
+from monitor.sidecar.evidence.desk import EvidenceStats
 from monitor.sidecar.history import HistoryStats
 from monitor.sidecar.ledger import PolicyLedger
-from monitor.sidecar.prefix_states import PrefixStats
+from monitor.sidecar.metrics.totals import Totals
+from monitor.sidecar.prefix.states import PrefixStats
 from monitor.sidecar.taps import Taps
-from monitor.sidecar.totals import Totals
 from monitor.v1.policies_pb2 import TapStatus
 
 

@@ -10,7 +10,7 @@ import grpc
 
 from monitor.audit import AuditWriter, RecentSummaries
 from monitor.audit.writer import BuildRecord
-from monitor.sidecar.capture import Capture, CaptureRefusedError, Outcome, Subject
+from monitor.sidecar.evidence.capture import Capture, CaptureRefusedError, Outcome, Subject
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.tap import Tap
 from monitor.sidecar.taps import Taps

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from monitor.audit import AuditWriter, StoredEvidence
 from monitor.policy import SaeInfo
-from monitor.sidecar.capture import Capture
-from monitor.sidecar.captures import Captures, CaptureTap
-from monitor.sidecar.encoder import Encoder, EncodingError
-from monitor.sidecar.evidence_draft import EvidenceDraft
+from monitor.sidecar.evidence.capture import Capture
+from monitor.sidecar.evidence.captures import Captures, CaptureTap
+from monitor.sidecar.evidence.draft import EvidenceDraft
+from monitor.sidecar.evidence.encoder import Encoder, EncodingError
 from monitor.v1.evidence_pb2 import Evidence
 
 _log = logging.getLogger(__name__)

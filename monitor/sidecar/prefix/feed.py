@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from typing import Final
 
-from monitor.sidecar.prefix_states import PrefixKey, PrefixStates
+from monitor.sidecar.prefix.states import PrefixKey, PrefixStates
 
 MOST_WAITING: Final = 65_536
 """Changes that wait for a reader; beyond them it is told everything anew."""

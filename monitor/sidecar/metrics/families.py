@@ -16,11 +16,11 @@ from prometheus_client.core import (
 
 from monitor import __version__
 from monitor.rpc import name_of
-from monitor.sidecar.evidence_desk import EvidenceStats
+from monitor.sidecar.evidence.desk import EvidenceStats
 from monitor.sidecar.history import HistoryStats
-from monitor.sidecar.latency import LatencyHistogram
-from monitor.sidecar.prefix_states import PrefixStats
-from monitor.sidecar.snapshot import Snapshot
+from monitor.sidecar.metrics.latency import LatencyHistogram
+from monitor.sidecar.metrics.snapshot import Snapshot
+from monitor.sidecar.prefix.states import PrefixStats
 from monitor.v1.alerts_pb2 import Mode, Severity
 
 # Between them the histogram's own bounds are served, 6 to 14 % apart; beyond them a few.

@@ -21,9 +21,9 @@ from torch import nn
 from monitor.errors import FeaturewatchError
 from monitor.tap.drafts import DeviceDrafts
 from monitor.tap.host_copy import HostCopier, make_copier
-from monitor.tap.instance_methods import InstanceMethods
 from monitor.tap.record import RowTable
-from monitor.tap.request_labels import new_request
+from monitor.tap.runner.instance_methods import InstanceMethods
+from monitor.tap.scheduler.labels import new_request
 from monitor.tap.tap import Tap
 
 _NEEDED: Final = (
@@ -33,7 +33,7 @@ _NEEDED: Final = (
 
 
 class RunnerV2:
-    """Adapter of one `GPUModelRunner`. See `monitor.tap.runner.RunnerAdapter`."""
+    """Adapter of one `GPUModelRunner`. See `monitor.tap.runner.adapter.RunnerAdapter`."""
 
     name: Final = "v2"
 

@@ -17,9 +17,9 @@ from torch import nn
 
 from monitor.errors import FeaturewatchError
 from monitor.tap.drafts import SampledDrafts
-from monitor.tap.instance_methods import InstanceMethods
 from monitor.tap.record import RowTable
-from monitor.tap.request_labels import new_request
+from monitor.tap.runner.instance_methods import InstanceMethods
+from monitor.tap.scheduler.labels import new_request
 from monitor.tap.tap import Tap
 
 _NEEDED: Final = (
@@ -29,7 +29,7 @@ _NEEDED: Final = (
 
 
 class RunnerV1:
-    """Adapter of one `GPUModelRunner`. See `monitor.tap.runner.RunnerAdapter`.
+    """Adapter of one `GPUModelRunner`. See `monitor.tap.runner.adapter.RunnerAdapter`.
 
     Args:
         knows_outputs: False on a pipeline rank that does not sample; the last token of a request never gets there.

@@ -15,7 +15,7 @@ import numpy as np
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
 from monitor.tap.log import RateLimitedLog, logger
-from monitor.tap.request_labels import labels_of
+from monitor.tap.scheduler.labels import labels_of
 from monitor.v1 import engine_pb2
 
 SUMMARY_SECONDS: Final = 30.0
@@ -24,7 +24,7 @@ _MEMORY: Final = "_featurewatch_prefix"
 
 
 class KnownPrefixes(Protocol):
-    """`monitor.tap.prefix_watch.PrefixWatch`, as the gate reads it."""
+    """`monitor.tap.scheduler.watch.PrefixWatch`, as the gate reads it."""
 
     @property
     def active(self) -> bool: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from monitor.rpc.prefix_chain import PrefixChain
-from monitor.sidecar.prefix_states import PrefixFiring, PrefixKey
+from monitor.sidecar.prefix.states import PrefixFiring, PrefixKey
 
 
 @dataclass(slots=True, eq=False)

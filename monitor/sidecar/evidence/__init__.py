@@ -1,0 +1,1 @@
+"""Residual rows out of a tap's flight recorder, and what whole dictionaries say of them."""

@@ -1,0 +1,1 @@
+"""What the sidecar counts, and how it is read."""

@@ -1,0 +1,1 @@
+"""The flight recorder: the last residual rows, and captures of them."""
