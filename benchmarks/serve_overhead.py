@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     policies = write_policy(folder, hook_points, width, options.directions)
     serving = Serving(options.model, options.dtype, options.compiled, folder)
     with ExitStack() as stack:
-        sidecar = stack.enter_context(running(start_sidecar(folder, target, policies, metrics)))
+        sidecar = stack.enter_context(running(start_sidecar(folder, target, policies, metrics, options.sidecar_cores)))
         wait_for_sidecar(sidecar, target)
         tap = {"sidecar": target, "hook_points": [str(point) for point in hook_points]}
         # A queue of the usual size would hold a whole round, and the troubles would not show.
@@ -198,6 +198,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Throughput and inter-token latency with tap and sidecar, as ratios.")
     parser.add_argument("model", help="Hugging Face folder of a chat model")
     parser.add_argument("--troubles", action="store_true", help="also with a stopped and with a flooded sidecar")
+    parser.add_argument("--sidecar-cores", default="", help="cores of the sidecar as in taskset -c; default: any")
     parser.add_argument("--peers", action="store_true", help="also other packages that hook into vLLM (uses pip)")
     parser.add_argument("--compiled", action="store_true", help="under torch.compile instead of eager")
     parser.add_argument("--dtype", default="float32")

@@ -49,8 +49,10 @@ def wait_for_vllm(server: Child, port: int) -> None:
     server.wait_until(lambda: vllm_ready(port), 900, _say)
 
 
-def start_sidecar(folder: Path, target: str, policies: Path, metrics_port: int) -> Child:
-    command = [sys.executable, "-m", "monitor.cli.main", "sidecar", "--listen", target, "--policies", str(policies)]
+def start_sidecar(folder: Path, target: str, policies: Path, metrics_port: int, cores: str = "") -> Child:
+    """`cores` is a list as taskset reads it; empty leaves the choice to the kernel."""
+    command = ["taskset", "-c", cores] if cores else []
+    command += [sys.executable, "-m", "monitor.cli.main", "sidecar", "--listen", target, "--policies", str(policies)]
     command += ["--zoo", str(folder / "zoo"), "--store", str(folder / "audit.sqlite")]
     command += ["--alerts-jsonl", str(folder / "alerts.jsonl"), "--metrics", f"127.0.0.1:{metrics_port}"]
     return Child("the sidecar", command, folder / "sidecar.log")

@@ -161,7 +161,7 @@ class GenerationService(GenerationServiceServicer):
         def work() -> list[GenerationSummary]:
             return [request.summary(tap.plan.policies.detectors) for tap in self._taps for request in tap.judge.live]
 
-        return await self._taps.in_judge_thread(work)
+        return await self._taps.between_frames(work)
 
     async def _live_record(self, generation_id: str) -> BuildRecord | None:
         def work() -> BuildRecord | None:
@@ -171,7 +171,7 @@ class GenerationService(GenerationServiceServicer):
                         return prepare_record(request, tap.judge)
             return None
 
-        return await self._taps.in_judge_thread(work)
+        return await self._taps.between_frames(work)
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FeaturewatchError) -> NoReturn:

@@ -7,8 +7,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -24,15 +24,19 @@ from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.publisher import CaptureOrder, Outcome, Publisher
 from monitor.sidecar.tap import Tap
 from monitor.sidecar.tokenizer_cache import TokenizerCache
+from monitor.sidecar.turns import Turns
 from monitor.sidecar.verdicts import Verdicts
 from monitor.v1.tap_pb2 import Hello, StepFrame
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+# Rows that are judged in less time than it takes to hand them to another thread and back, or hardly more.
+SHORT_ROWS: Final = 256
+
 
 class Taps:
-    """Attaches streams to taps and runs all judging in one thread, in order.
+    """Attaches streams to taps and judges their frames, one at a time and in order.
 
     A tap that goes away keeps its state for `grace_seconds`, so that a short break costs nothing; then its requests are
     ended as far as they got.
@@ -67,7 +71,7 @@ class Taps:
         self._leaving: list[Tap] = []
         self._gone = Totals()
         self._gone_problems: Counter[str] = Counter()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="judge")
+        self._turns = Turns()
         self._attaching = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -91,11 +95,11 @@ class Taps:
 
     def submit(self, work: Callable[[], _T]) -> Future[_T]:
         """Runs `work` between frames, for callers in other threads; raises RuntimeError after `close`."""
-        return self._thread.submit(work)
+        return self._turns.submit(work)
 
-    async def in_judge_thread(self, work: Callable[[], _T]) -> _T:
+    async def between_frames(self, work: Callable[[], _T]) -> _T:
         """Runs `work` between frames, when the state of all requests is consistent."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._turns.run(work)
 
     async def find(self, generation_id: str) -> tuple[Tap, Subject] | None:
         """The tap of a generation, live or lately ended, with what a capture must know of it."""
@@ -107,7 +111,7 @@ class Taps:
                     return tap, subject
             return None
 
-        return await self.in_judge_thread(work)
+        return await self.between_frames(work)
 
     def gather(self, tap: Tap, capture: Capture, reason: str) -> asyncio.Task[Gathered]:
         """Evidence of a capture at hook points with dictionaries, which the store gets too; `close` waits for it."""
@@ -120,7 +124,7 @@ class Taps:
                 return Seen("", np.ones(subject.positions, np.bool_))
             return Seen(now.content, observed_p)
 
-        return self._start(self.evidence.gather(tap, capture, reason, look=lambda: self.in_judge_thread(look)))
+        return self._start(self.evidence.gather(tap, capture, reason, look=lambda: self.between_frames(look)))
 
     async def attach(self, hello: Hello) -> Tap:
         """The tap's state, as it was left or new; an older stream of the same tap ends. Raises FeaturewatchError."""
@@ -137,7 +141,7 @@ class Taps:
                 await self._expire(tap)
                 tap = None
             if tap is None:
-                tap = await self.in_judge_thread(lambda: self._new_tap(hello))
+                tap = await self.between_frames(lambda: self._new_tap(hello))
                 self._taps[hello.tap_id] = tap
                 self.on_change()
         if tap.expiry is not None:
@@ -175,7 +179,7 @@ class Taps:
         await asyncio.gather(*self._background, return_exceptions=True)
         for tap in self:
             await self._finish(tap, "the sidecar shut down before it ended")
-        self._thread.shutdown()
+        self._turns.close()
 
     def _new_tap(self, hello: Hello) -> Tap:
         self._lives[hello.tap_id] += 1
@@ -200,7 +204,8 @@ class Taps:
         def work() -> list[Outcome]:
             return [_outcome(tap.judge.apply(frame), tap.judge) for frame in frames]
 
-        for outcome in await self.in_judge_thread(work):
+        short = sum(sum(frame.row_counts) for frame in frames) <= SHORT_ROWS
+        for outcome in await self._turns.run(work, short=short):
             self._publisher.publish(outcome)
             for order in outcome.captures:
                 self._follow(tap, order)
@@ -223,13 +228,13 @@ class Taps:
             self.gather(tap, capture, order.reason)
 
     async def _note(self, tap: Tap, generation_id: str, text: str) -> None:
-        await self.in_judge_thread(lambda: tap.judge.note(generation_id, text))
+        await self.between_frames(lambda: tap.judge.note(generation_id, text))
 
     async def _save_flagged(self, tap: Tap) -> None:
         def work() -> Outcome:
             return Outcome.of_requests([request for request in tap.judge.live if request.alerts], tap.judge)
 
-        self._publisher.publish(await self.in_judge_thread(work))
+        self._publisher.publish(await self.between_frames(work))
 
     async def _expire_away(self, tap: Tap) -> None:
         # It may have come back since the timer went off.
@@ -251,7 +256,7 @@ class Taps:
         def work() -> Outcome:
             return _outcome(Verdicts(ended=tap.judge.finish_all(note)), tap.judge)
 
-        self._publisher.publish(await self.in_judge_thread(work))
+        self._publisher.publish(await self.between_frames(work))
 
     def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)

@@ -11,10 +11,11 @@ import os
 from monitor.tap.log import logger
 
 
-def cores_of_parent() -> set[int]:
-    """Cores of the process that started this one, which vLLM has not bound, besides our own; empty when unknown."""
+def spare_cores() -> set[int]:
+    """Cores that the process which started this one may use and this one may not: vLLM has bound it, and these are not
+    the computation's. Empty when there are none, or when it cannot be known."""
     try:
-        return os.sched_getaffinity(os.getppid()) | os.sched_getaffinity(0)
+        return os.sched_getaffinity(os.getppid()) - os.sched_getaffinity(0)
     except (AttributeError, OSError):
         # Not Linux, or the parent has ended: the threads stay where they are.
         return set()

@@ -78,5 +78,5 @@ async def test_a_tap_s_status_holds_totals_engine_heartbeat_and_memory(world: Wo
         while [*sidecar.taps]:
             await asyncio.sleep(0.01)
         # What a tap counted stays in the totals when it is gone.
-        totals = await sidecar.taps.in_judge_thread(sidecar.taps.totals)
+        totals = await sidecar.taps.between_frames(sidecar.taps.totals)
         assert totals.message() == CoverageTotals(positions=4, observed=3, dropped=1, broken=1)

@@ -65,7 +65,7 @@ async def test_ranks_of_a_pipeline_and_engines_with_other_models_at_once(world: 
         summaries = (
             await GenerationServiceStub(one).ListGenerations(ListGenerationsRequest(include_unflagged=True))
         ).generations
-        totals = await sidecar.taps.in_judge_thread(sidecar.taps.totals)
+        totals = await sidecar.taps.between_frames(sidecar.taps.totals)
     found = by_id(listed.taps)
     assert found["rank-0"].coverage == found["rank-1"].coverage == CoverageTotals(positions=215, observed=215)
     assert found["large"].coverage == CoverageTotals(positions=30, observed=30)
@@ -95,8 +95,8 @@ async def test_a_tap_that_sends_nonsense_or_goes_away_leaves_the_others_alone(wo
             await asyncio.sleep(0.01)
         await good.send(good.frame([Rows(1, 3, (4,), dense=(9.0,))], ends=[end(1, 4)]))
         (status,) = (await policies(channel)).taps
-        totals = await sidecar.taps.in_judge_thread(sidecar.taps.totals)
-        problems = await sidecar.taps.in_judge_thread(sidecar.taps.problems)
+        totals = await sidecar.taps.between_frames(sidecar.taps.totals)
+        problems = await sidecar.taps.between_frames(sidecar.taps.problems)
     assert status.tap_id == "good"
     assert (status.errors, status.coverage) == (0, CoverageTotals(positions=4, observed=4))
     assert totals.message() == CoverageTotals(positions=7, observed=4, dropped=3)

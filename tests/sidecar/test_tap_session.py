@@ -191,7 +191,7 @@ async def test_watchers_get_the_alerts_of_frames_in_flight_when_the_sidecar_stop
             alerts = await watch(channel)
             tap = await connect(channel)
             judging = threading.Event()
-            held = asyncio.create_task(sidecar.taps.in_judge_thread(judging.wait))
+            held = asyncio.create_task(sidecar.taps.between_frames(judging.wait))
             await tap.send(tap.frame([Rows(1, 0, (0, 1, 2), dense=(0, 0, 3))], begins=[begin(1)]), wait=False)
             while not sidecar.taps._background:
                 await asyncio.sleep(0.001)

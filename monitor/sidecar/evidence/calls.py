@@ -78,7 +78,7 @@ class CaptureCalls:
             request = tap.judge.keep(subject.generation_id)
             return None if request is None else prepare_record(request, tap.judge)
 
-        build = await self._taps.in_judge_thread(work)
+        build = await self._taps.between_frames(work)
         if build is None:
             known = [s for s in self._recent.summaries() if s.generation_id == subject.generation_id]
             record = GenerationRecord(summary=known[0] if known else None, content="none", notes=[CAPTURED])

@@ -90,7 +90,7 @@ class PrefixService:
             feed.outdate()
 
     async def _known(self, feed: PrefixFeed, namespaces: frozenset[bytes]) -> list[bytes]:
-        keys = await self._taps.in_judge_thread(partial(feed.begin, namespaces))
+        keys = await self._taps.between_frames(partial(feed.begin, namespaces))
         # Elsewhere: a full store takes longer to go through than a verdict may.
         return await asyncio.to_thread(known_among, keys, namespaces)
 
