@@ -60,7 +60,8 @@ class AuditStore:
         return self._path
 
     def put(self, record: GenerationRecord) -> None:
-        """Writes a record, replacing an earlier one of the same generation. Raises SQLAlchemy's DatabaseError."""
+        """Writes a record, replacing an earlier one of the same generation; evidence that was kept before a policy
+        forbade content goes. Raises SQLAlchemy's DatabaseError."""
         summary = record.summary
         values = {
             "generation_id": summary.generation_id,
@@ -77,6 +78,9 @@ class AuditStore:
         statement = insert(schema.generations).values(values)
         with self._engine.begin() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=["generation_id"], set_=values))
+            if record.content == "none" and summary.fired:
+                kept = schema.evidence
+                connection.execute(sa.delete(kept).where(kept.c.generation_id == summary.generation_id))
 
     def add_evidence(self, stored: StoredEvidence) -> None:
         """Adds evidence to a generation, whether its record is there yet or not. Raises SQLAlchemy's DatabaseError."""

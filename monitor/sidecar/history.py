@@ -37,7 +37,7 @@ class HistoryStats:
 
 class HistoryPool:
     """Pages of equal size, shared by all taps. When it is full the oldest page is given up: first one of a request that
-    nothing flagged, else one of a flagged request. Used in the judging thread; `stats` may be read from any.
+    nothing flagged, else one of a flagged request. Used between frames; `stats` may be read from any.
     """
 
     def __init__(self, max_bytes: int, num_detectors: int) -> None:

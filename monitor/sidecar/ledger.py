@@ -19,7 +19,7 @@ class AlertKind(NamedTuple):
 
 
 class PolicyLedger:
-    """Counters by policy name. Written by the judging thread, read by others.
+    """Counters by policy name. Written by whoever judges, read by others.
 
     Attributes:
         latency: from the end of a forward pass to the moment at which its rows were judged, per frame with rows.

@@ -32,7 +32,7 @@ class CaptureOrder:
 
 @dataclass
 class Outcome:
-    """Verdicts cut loose from live state, so that they can leave the judging thread.
+    """Verdicts cut loose from live state, so that they can leave whoever judges.
 
     Attributes:
         records: generation id and what builds its record.

@@ -31,8 +31,8 @@ from monitor.v1.tap_pb2 import Hello, StepFrame
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-# Rows that take so little time (about a microsecond each) that other calls need not be served in between.
-SHORT_ROWS: Final = 2048
+# They take so little time (about a microsecond each) that other calls need not be served in between.
+SHORT_POSITIONS: Final = 2048
 
 
 class Taps:
@@ -149,6 +149,8 @@ class Taps:
             tap.expiry = None
         if tap.reader is not None:
             tap.reader.cancel()
+        # Until the new stream writes: directives on the old one would be lost without a word.
+        tap.downlink = None
         # What an older stream was asked for does not come on this one.
         self.evidence.captures.tap_gone(tap)
         return tap
@@ -175,7 +177,7 @@ class Taps:
             if tap.expiry is not None:
                 tap.expiry.cancel()
         await self.evidence.close()
-        # Frames that are on their way to the judging thread come before the end of their requests.
+        # Frames that wait for their turn come before the end of their requests.
         await asyncio.gather(*self._background, return_exceptions=True)
         for tap in self:
             await self._finish(tap, "the sidecar shut down before it ended")
@@ -204,7 +206,7 @@ class Taps:
         def work() -> list[Outcome]:
             return [_outcome(tap.judge.apply(frame), tap.judge) for frame in frames]
 
-        short = sum(sum(frame.row_counts) for frame in frames) <= SHORT_ROWS
+        short = sum(_positions(frame) for frame in frames) <= SHORT_POSITIONS
         for outcome in await self._turns.run(work, short=short):
             self._publisher.publish(outcome)
             for order in outcome.captures:
@@ -242,15 +244,19 @@ class Taps:
             await self._expire(tap)
 
     async def _expire(self, tap: Tap) -> None:
+        def go() -> None:
+            if tap in self._leaving:
+                self._leaving.remove(tap)
+                self._gone.add(tap.judge.totals)
+                self._gone_problems.update(tap.judge.problems.by_kind)
+
         if self._taps.get(tap.hello.tap_id) is tap:
             del self._taps[tap.hello.tap_id]
-            self.on_change()
             self._leaving.append(tap)
+            self.on_change()
         await self._finish(tap, "the tap went away before it ended")
-        if tap in self._leaving:
-            self._leaving.remove(tap)
-            self._gone.add(tap.judge.totals)
-            self._gone_problems.update(tap.judge.problems.by_kind)
+        # In its turn: a snapshot in between would miss what the tap counted.
+        await self.between_frames(go)
 
     async def _finish(self, tap: Tap, note: str) -> None:
         def work() -> Outcome:
@@ -276,6 +282,12 @@ def _outcome(verdicts: Verdicts, judge: TapJudge) -> Outcome:
         # Its record has copies.
         request.log.release()
     return outcome
+
+
+def _positions(frame: StepFrame) -> int:
+    """How many a frame speaks of: rows, gaps, prompts."""
+    gaps = sum(gap.count for gap in frame.gaps)
+    return sum(frame.row_counts) + gaps + sum(len(begin.prompt_token_ids) // 4 for begin in frame.begins)
 
 
 def _same_tap(one: Hello, other: Hello) -> bool:

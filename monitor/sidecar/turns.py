@@ -25,6 +25,8 @@ class Turns:
         # Asked for and not done; guarded, because several threads ask.
         self._count = threading.Lock()
         self._waiting = 0
+        # Done in the thread, and whoever asked on the loop has not seen it yet; only the loop uses it.
+        self._unseen = 0
 
     def submit(self, work: Callable[[], _T]) -> Future[_T]:
         """Runs `work` in its turn. From any thread; raises RuntimeError after `close`."""
@@ -38,12 +40,17 @@ class Turns:
 
     async def run(self, work: Callable[[], _T], *, short: bool = False) -> _T:
         """Runs `work` in its turn, from the event loop; short work at once, and on the loop, if it is its turn."""
-        if short and not self._waiting and self._turn.acquire(blocking=False):
+        if short and not self._waiting and not self._unseen and self._turn.acquire(blocking=False):
             try:
                 return work()
             finally:
                 self._turn.release()
-        return await asyncio.wrap_future(self.submit(work))
+        # What comes later must not be done, and published, before an earlier answer has been taken.
+        self._unseen += 1
+        try:
+            return await asyncio.wrap_future(self.submit(work))
+        finally:
+            self._unseen -= 1
 
     def close(self) -> None:
         """Waits for what was asked for; then nothing more is taken."""

@@ -13,6 +13,7 @@ from monitor.cli.verify.checks import (
     check_differences,
     check_overhead,
     check_self_test,
+    check_taps,
 )
 from monitor.cli.verify.report import as_json
 from monitor.cli.verify.truth import Difference
@@ -52,6 +53,11 @@ def test_a_healthy_tap_passes() -> None:
 )
 def test_a_silent_tap_fails(beat: dict[str, object], name: str) -> None:
     assert failed(check_self_test([tap(**beat)])) == [name]
+
+
+def test_a_tap_that_went_away_fails() -> None:
+    assert check_taps([tap()], [tap()]).ok
+    assert not check_taps([tap()], []).ok
 
 
 def test_errors_fail() -> None:

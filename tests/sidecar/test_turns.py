@@ -36,6 +36,22 @@ async def test_short_work_waits_behind_what_was_asked_for_before() -> None:
     turns.close()
 
 
+async def test_short_work_does_not_overtake_an_answer_that_nobody_has_taken_yet() -> None:
+    turns, order = Turns(), []
+
+    async def ask_and_publish() -> None:
+        order.append(await turns.run(lambda: "older"))
+
+    first = asyncio.create_task(ask_and_publish())
+    await asyncio.sleep(0)
+    # The thread is done with it, the loop has not come to it.
+    turns.submit(lambda: None).result()
+    order.append(await turns.run(lambda: "newer", short=True))
+    await first
+    assert order == ["older", "newer"]
+    turns.close()
+
+
 async def test_two_never_run_at_the_same_time() -> None:
     turns, inside, most = Turns(), 0, 0
 

@@ -35,6 +35,13 @@ class Check:
     ok: bool
 
 
+def check_taps(before: Sequence[TapStatus], after: Sequence[TapStatus]) -> Check:
+    """Whether those that were there are still there."""
+    gone = sorted({tap.tap_id for tap in before} - {tap.tap_id for tap in after})
+    found = f"{', '.join(gone)} gone" if gone else f"{len(after)} connected"
+    return Check("taps", found, "none goes away meanwhile", not gone)
+
+
 def check_self_test(taps: Sequence[TapStatus]) -> list[Check]:
     """The passes at start, and whether every hook point fired in every step since."""
     checks = []

@@ -27,6 +27,7 @@ from monitor.cli.verify.checks import (
     check_differences,
     check_overhead,
     check_self_test,
+    check_taps,
 )
 from monitor.cli.verify.report import as_json, table
 from monitor.cli.verify.sidecar_side import Rows, SidecarSide
@@ -111,7 +112,7 @@ def _run(
     seconds = time.monotonic() - begun
     found = side.generations(sent)
     after = side.taps_after(models, time.time_ns())
-    checks = check_self_test(after) + check_coverage(sent, found, "canaries")
+    checks = [check_taps(before, after), *check_self_test(after), *check_coverage(sent, found, "canaries")]
     observed = []
     for canary in sent:
         rows: Rows = {}

@@ -49,6 +49,7 @@ class Truth:
                         error = np.linalg.norm(row_d - expected_d) / np.linalg.norm(expected_d)
                         errors[str(point)].append(float(error))
         return [
-            Difference(name, len(found), max(found, default=np.inf), float(np.median(found)) if found else np.inf)
+            # numpy's maximum is NaN where one of them is; Python's would pass it over.
+            Difference(name, len(found), *((float(np.max(found)), float(np.median(found))) if found else (np.inf,) * 2))
             for name, found in errors.items()
         ]

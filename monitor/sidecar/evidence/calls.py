@@ -97,6 +97,8 @@ class CaptureCalls:
         capture = self._taps.evidence.captures.start(tap, subject, asked, follow=False)
         try:
             async for rows in capture:
+                # A policy that fires meanwhile may forbid content.
+                await self._find(generation_id)
                 yield rows
             require_rows(capture, tap)
         finally:

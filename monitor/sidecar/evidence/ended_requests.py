@@ -42,7 +42,7 @@ class _Ended:
 
 
 class EndedRequests:
-    """The latest `MOST_ENDED` of one tap, by handle. Used in the judging thread only."""
+    """The latest `MOST_ENDED` of one tap, by handle. Used between frames only."""
 
     def __init__(self) -> None:
         self._by_handle: OrderedDict[int, _Ended] = OrderedDict()

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 SNAPSHOT_SECONDS: Final = 1.0
-"""How long a scrape waits for the judging thread; then it gets the counters as they were last."""
+"""How long a scrape waits for its turn between frames; then it gets the counters as they were last."""
 _IDLE_SECONDS: Final = 10.0
 
 AskForSnapshot = Callable[[], "Future[Snapshot]"]
 
 
 class _SidecarCollector(Collector):
-    """Asks the judging thread for the counters and makes the text here, in the thread of the scrape."""
+    """Asks between frames for the counters and makes the text here, in the thread of the scrape."""
 
     def __init__(self, ask: AskForSnapshot) -> None:
         self._ask = ask
@@ -65,7 +65,7 @@ class _SidecarCollector(Collector):
 
 
 class MetricsServer:
-    """Serves until `close`. A scrape costs the judging thread no more than a copy of numbers."""
+    """Serves until `close`. A scrape costs judging no more than a copy of numbers."""
 
     def __init__(self, target: Target, ask: AskForSnapshot, *, insecure_tcp: bool) -> None:
         """Listens at once; raises FeaturewatchError when it may not or cannot."""

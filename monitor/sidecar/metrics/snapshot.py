@@ -44,7 +44,7 @@ class Snapshot:
 
 
 def take_snapshot(taps: Taps, deliveries: Sequence[Delivery], writer: AuditWriter) -> Snapshot:
-    """To be called in the judging thread; copies numbers only, so that judging goes on at once."""
+    """To be called between frames; copies numbers only, so that judging goes on at once."""
     known = sorted(taps, key=lambda tap: tap.hello.tap_id)
     return Snapshot(
         totals=taps.totals(),

@@ -20,7 +20,7 @@ def known_among(keys: list[PrefixKey], namespaces: frozenset[bytes]) -> list[byt
 
 
 class PrefixFeed:
-    """Gathers changes in the judging thread; the event loop takes them.
+    """Gathers changes wherever frames are judged; the event loop takes them.
 
     A prefix counts as known when all of `namespaces` know it: the ranks of a pipeline each judge a part of the model.
     """
@@ -45,7 +45,7 @@ class PrefixFeed:
             self._wake()
 
     def begin(self, namespaces: frozenset[bytes]) -> list[PrefixKey]:
-        """All states as of now, for `known_among`; from now on changes gather. In the judging thread."""
+        """All states as of now, for `known_among`; from now on changes gather. Between frames."""
         with self._lock:
             self._namespaces = namespaces
             self._waiting.clear()
@@ -64,7 +64,7 @@ class PrefixFeed:
         return added, [prefix_hash for prefix_hash, known in waiting.items() if not known]
 
     def on_added(self, namespace: bytes, prefix_hash: bytes) -> None:
-        """In the judging thread, as `on_removed`."""
+        """Between frames, as `on_removed`."""
         if namespace not in self._namespaces:
             return
         others = self._namespaces - {namespace}

@@ -32,10 +32,10 @@ class PrefixService:
     def __init__(self, taps: Taps) -> None:
         self._taps = taps
         self._states = taps.prefix_states
-        # Replaced, not changed: the judging thread goes through it.
+        # Replaced, not changed: judging goes through it.
         self._feeds: tuple[PrefixFeed, ...] = ()
         self._closing = False
-        # The judging thread has nothing to do before the first tap comes.
+        # There is nothing to judge before the first tap comes.
         self._states.add_listener(self)
         taps.on_change = self._outdate
 

@@ -1,6 +1,7 @@
 """Detector state at block boundaries of token prefixes, so that what the engine takes from its prefix cache is judged.
 
-Used by the judging thread only; `stats` may be read from any thread. Bounded by bytes: the least recently used prefix
+Used between frames only (`monitor.sidecar.turns`); `stats` may be read from any thread. Bounded by bytes: the least
+recently used prefix
 goes first, of one sequence its longest.
 """
 
@@ -92,7 +93,7 @@ class PrefixStats:
 
 
 class PrefixListener(Protocol):
-    """Is told, in the judging thread, which prefixes of prompts are known; must not raise and must not wait."""
+    """Is told, between frames, which prefixes of prompts are known; must not raise and must not wait."""
 
     def on_added(self, namespace: bytes, prefix_hash: bytes) -> None: ...
 
@@ -165,7 +166,7 @@ class PrefixStates:
         return [*self._entries]
 
     def add_listener(self, listener: PrefixListener) -> None:
-        """From now on it is told of changes; what is there already is `known`."""
+        """From now on it is told of changes; what is there already are its `keys`."""
         self._listeners.append(listener)
 
     def remove_listener(self, listener: PrefixListener) -> None:
