@@ -11,6 +11,7 @@ from typing import Final
 
 from monitor.tap.book import RequestBook
 from monitor.tap.config import TapConfig
+from monitor.tap.cores import spare_cores
 from monitor.tap.encode import make_encoder
 from monitor.tap.external_id import external_id
 from monitor.tap.link import Link
@@ -53,9 +54,12 @@ def install(adapter: RunnerAdapter, config: TapConfig, engine: engine_pb2.Engine
 
 
 def start(
-    adapter: RunnerAdapter, config: TapConfig, engine: engine_pb2.EngineInfo, sites: list[Site]
+    adapter: RunnerAdapter, config: TapConfig, engine: engine_pb2.EngineInfo, sites: list[Site], *, alone: bool
 ) -> tuple[Publisher, Callable[[SelfTest], None]]:
     """Makes the tap.
+
+    Args:
+        alone: no other worker is part of this engine.
 
     Returns:
         The publisher, whose thread is to be started, and what to call when the engine begins to serve.
@@ -103,6 +107,7 @@ def start(
             on_plan=on_plan,
             recorder=recorder,
             memory=memory,
+            cores=spare_cores() if alone and engine.device == "cpu" else set(),
         )
     )
     tap = Tap(make_encoder(sites), book, publisher, stats, leave, recorder=recorder)

@@ -53,7 +53,7 @@ def attach(worker: Any, vllm_config: Any) -> None:
         sites = install(adapter, config, engine)
         if not sites:
             return
-        publisher, serve = start(adapter, config, engine, sites)
+        publisher, serve = start(adapter, config, engine, sites, alone=workers == 1)
         around_warm_up(worker, sites, workers, serve)
 
         def on_kv_cache(kv_cache_config: Any) -> None:

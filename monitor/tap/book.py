@@ -43,19 +43,19 @@ class RequestBook:
     def begin(self, request: NewRequest, step: Step) -> None:
         """Announces a request that is not live."""
         handle, self._next_handle = self._next_handle, self._next_handle + 1
-        self._live[request.request_id] = _Live(handle, len(request.prompt_token_ids))
-        step.begins.append(
-            Begin(
-                handle=handle,
-                request_id=request.request_id,
-                external_id=self._name_for_client(request.request_id),
-                prompt_token_ids=ints_to_bytes(np.asarray(request.prompt_token_ids)),
-                start_unix_nanos=step.time_unix_nanos,
-                adapter=request.adapter,
-                cache_salt_sha256=request.cache_salt_sha256,
-                content_keys=request.content_keys,
-            )
+        begin = Begin(
+            handle=handle,
+            request_id=request.request_id,
+            external_id=self._name_for_client(request.request_id),
+            prompt_token_ids=ints_to_bytes(np.asarray(request.prompt_token_ids)),
+            start_unix_nanos=step.time_unix_nanos,
+            adapter=request.adapter,
+            cache_salt_sha256=request.cache_salt_sha256,
+            content_keys=request.content_keys,
         )
+        # Not before: rows of a request that could not be announced are nobody's.
+        self._live[request.request_id] = _Live(handle, len(request.prompt_token_ids))
+        step.begins.append(begin)
 
     def rows(self, table: RowTable, step: Step) -> npt.NDArray[np.int64] | None:
         """Adds the step's segments and gaps.

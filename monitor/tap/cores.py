@@ -6,18 +6,23 @@ serving. On the worker's cores each frame would push the computation aside, and 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 
 from monitor.tap.log import logger
 
 
 def spare_cores() -> set[int]:
-    """Cores that the process which started this one may use and this one may not: vLLM has bound it, and these are not
-    the computation's. Empty when there are none, or when it cannot be known."""
+    """Cores that vLLM's process which made this one may use and this one may not: vLLM has bound it. Empty when there
+    are none, or when it cannot be known. For the only worker of a CPU engine: others have cores that are not spare."""
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid != os.getppid():
+        # Within the process of whoever uses vLLM, or the parent has ended: there is nobody whose cores tell.
+        return set()
     try:
         return os.sched_getaffinity(os.getppid()) - os.sched_getaffinity(0)
     except (AttributeError, OSError):
-        # Not Linux, or the parent has ended: the threads stay where they are.
+        # Not Linux, or the parent has just ended: the threads stay where they are.
         return set()
 
 

@@ -26,6 +26,7 @@ class Link:
         tls: what this side trusts and shows, where the target is a `tls:` address.
         recorder: what captures are answered from; None when it is off.
         memory: what the tap holds.
+        cores: where the publisher's threads may run; empty: wherever this thread may.
         changed: guards `outbox` and wakes whoever waits for it.
         closing: set when the engine stops.
     """
@@ -41,6 +42,7 @@ class Link:
     tls: ClientTls = field(default_factory=ClientTls)
     recorder: FlightRecorder | None = None
     memory: tap_pb2.TapMemory = field(default_factory=tap_pb2.TapMemory)
+    cores: set[int] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
     closing: threading.Event = field(default_factory=threading.Event)
     log: RateLimitedLog = field(default_factory=RateLimitedLog)

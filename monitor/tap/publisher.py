@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 
 from monitor.tap.connection import Connection
-from monitor.tap.cores import allow_cores, spare_cores
+from monitor.tap.cores import allow_cores
 from monitor.tap.link import Link
 from monitor.tap.record import Step
 
@@ -67,7 +67,7 @@ class Publisher:
         link.log_summary()
 
     def _run(self) -> None:
-        allow_cores(spare_cores())
+        allow_cores(self._link.cores)
         link, pause = self._link, BACKOFF_SECONDS[0]
         while not link.closing.is_set():
             connection = self._connection = Connection(link)

@@ -131,7 +131,8 @@ class KeptRows:
 
     @property
     def nbytes(self) -> int:
-        return self.payload.nbytes * len(self.kept) // self.total
+        # All of it is held until it is sent.
+        return self.payload.nbytes
 
     def read(self) -> HostRows:
         rows = self.payload.read()

@@ -91,6 +91,13 @@ def _rest(vllm_config: Any) -> Iterator[_Refusal]:
         "it leaves most rows of a prompt out of the upper layers",
         "start the engine without --kv-sharing-fast-prefill",
     )
+    transfer = getattr(vllm_config, "kv_transfer_config", None)
+    yield (
+        getattr(transfer, "kv_load_failure_policy", "fail") == "recompute",
+        "a KV connector with kv_load_failure_policy recompute",
+        "rows that were computed over blocks which failed to load would count as observed",
+        "use the policy fail",
+    )
     yield (
         bool(getattr(model, "is_encoder_decoder", False)),
         f"the encoder-decoder model {model.model}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, ParamSpec, Protocol
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 from monitor.tap.book import RequestBook
 from monitor.tap.drafts import Verdict
@@ -19,6 +19,7 @@ from monitor.tap.recorder.recording import Recording
 from monitor.tap.stats import TapStats
 
 _P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 DETACH_AFTER_ERRORS: Final = 20
 """Errors without a faultless step between them after which the tap takes itself out of the engine."""
@@ -108,18 +109,16 @@ class Tap:
         self._announced = True
 
     def _close(self, ended: Iterable[tuple[str, Sequence[int]]], step: Step) -> None:
+        known = [one for one in ended if one[0] in self._book]
         try:
-            for request_id, output_token_ids in ended:
-                if request_id in self._book:
-                    self._book.end(request_id, output_token_ids, step)
+            _each(lambda one: self._book.end(*one, step), known)
         finally:
             if step.ends:
                 self._offer(step)
 
     def _open(self, begun: Iterable[NewRequest], step: Step) -> None:
         try:
-            for request in begun:
-                self._book.begin(request, step)
+            _each(lambda request: self._book.begin(request, step), begun)
         finally:
             if step.begins:
                 self._offer(step)
@@ -157,14 +156,14 @@ class Tap:
                     self._stats.encode.add(time.perf_counter_ns() - start)
         except Exception as error:  # noqa: BLE001 -- the rows must be reported, as a gap
             step.missing_because, failure = TAP_ERROR, error
-        faultless = self._announced and failure is None
+        faultless, self._announced = self._announced and failure is None, False
         self._order.add(lambda: self._report(table, step, payload, placed, faultless), table.drafts)
         if failure is not None:
             raise failure
 
-    def settle(self) -> None:
-        """Drafts of an earlier step may have been judged."""
-        self._order.settle()
+    def settle(self, *, wait: bool = False) -> None:
+        """Drafts of an earlier step may have been judged; with `wait` they will be, and the device is waited for."""
+        self._order.settle(wait=wait)
 
     def _report(
         self, table: RowTable, step: Step, payload: Payload | None, placed: int | None, faultless: bool
@@ -230,3 +229,15 @@ class Tap:
                 self._detach()
             except Exception:  # noqa: BLE001 -- a tap that cannot leave must still not fail a request
                 logger.exception("featurewatch: the tap could not detach itself")
+
+
+def _each(work: Callable[[_T], None], items: Iterable[_T]) -> None:
+    """Does `work` for all items, whichever of them fail; then raises the first failure."""
+    failures = []
+    for item in items:
+        try:
+            work(item)
+        except Exception as error:  # noqa: BLE001 -- one request's fault must not cost the others their announcement
+            failures.append(error)
+    if failures:
+        raise failures[0]

@@ -88,6 +88,8 @@ class TappedScheduler:
     """
 
     def __init__(self, mode: Mode, *, seed: int, blocks: int, prefix_caching: bool, lag: int, faults: float) -> None:
+        # Steps without rows, after which the engine may be idle.
+        self.idle_steps = 0
         self.mode, self._fault_rate = mode, faults
         self.random = np.random.default_rng(seed)
         self.world, self.sink, self.stats = World(self.random), RecordingSink(), TapStats()
@@ -144,6 +146,7 @@ class TappedScheduler:
     def _step(self) -> None:
         decided = self.scheduler.schedule()
         rows = decided.total_num_scheduled_tokens
+        self.idle_steps += not rows
         fault = ""
         if rows and self.random.random() < self._fault_rate:
             fault = str(self.random.choice(FAULTS))

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
-import sys
 import threading
-
-import pytest
+from multiprocessing.queues import Queue
 
 from monitor.tap.cores import allow_cores, spare_cores
 
-BOUND = """
-import os, threading
-from monitor.tap.cores import allow_cores, spare_cores
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-found = []
-def run():
-    allow_cores(spare_cores())
-    inner = threading.Thread(target=lambda: found.append(sorted(os.sched_getaffinity(0))))
-    inner.start(); inner.join()
-thread = threading.Thread(target=run)
-thread.start(); thread.join()
-everywhere, bound = os.sched_getaffinity(os.getppid()), os.sched_getaffinity(0)
-print(set(found[0]) == (everywhere - bound or bound), len(bound))
-"""
+
+def _bound_worker(found: Queue[tuple[set[int], set[int]]]) -> None:
+    """As vLLM's worker: bound to a core before its threads begin."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    def run() -> None:
+        allow_cores(spare_cores())
+        inner = threading.Thread(target=lambda: found.put((os.sched_getaffinity(0), spare)))
+        inner.start()
+        inner.join()
+
+    spare = spare_cores()
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
 
 
 def test_a_thread_of_a_bound_worker_runs_on_its_parents_other_cores() -> None:
-    answer = subprocess.run([sys.executable, "-c", BOUND], capture_output=True, text=True, check=True)
-    assert answer.stdout.split() == ["True", "1"]
+    context = multiprocessing.get_context("spawn")
+    found: Queue[tuple[set[int], set[int]]] = context.Queue()
+    worker = context.Process(target=_bound_worker, args=(found,))
+    worker.start()
+    threads_cores, spare = found.get(timeout=60)
+    worker.join()
+    ours = os.sched_getaffinity(0)
+    assert spare == ours - {min(ours)}
+    assert threads_cores == (spare or {min(ours)})
 
 
 def test_cores_that_are_not_there_leave_the_thread_alone() -> None:
@@ -47,6 +53,6 @@ def test_cores_that_are_not_there_leave_the_thread_alone() -> None:
     assert found == [True]
 
 
-def test_a_parent_that_has_ended_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getppid", lambda: 2**22 - 1)
+def test_without_a_process_of_vllms_above_nothing_is_known() -> None:
+    assert multiprocessing.parent_process() is None
     assert spare_cores() == set()

@@ -49,6 +49,7 @@ class Engine:
             scheduled_new_reqs=new,
             scheduled_cached_reqs=SimpleNamespace(req_ids=cached, num_computed_tokens=computed),
             num_scheduled_tokens=scheduled,
+            total_num_scheduled_tokens=sum(scheduled.values()),
             scheduled_spec_decode_tokens={},
         )
         assert self.runner.execute_model(output) is None

@@ -152,7 +152,12 @@ class RunnerV2:
                 ended.append(new.req_id)
             self._prompts[new.req_id] = length
             begun.append(new_request(new))
-        tap.between_steps([(request_id, ()) for request_id in ended], begun)
+        try:
+            tap.between_steps([(request_id, ()) for request_id in ended], begun)
+        finally:
+            if not scheduler_output.total_num_scheduled_tokens:
+                # The engine may now be idle for long, and nothing is scheduled that would wait.
+                tap.settle(wait=True)
 
     def _after_forward(self, batch: Any, scheduler_output: Any) -> None:
         tap = self._tap

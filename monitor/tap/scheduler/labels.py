@@ -7,9 +7,11 @@ scheduler adds one attribute to it, of plain Python types, so that a worker with
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from typing import Any, Final
 
+from monitor.tap.log import logger
 from monitor.tap.record import NewRequest
 
 ATTRIBUTE: Final = "featurewatch"
@@ -34,7 +36,11 @@ def new_request(new_request_data: Any) -> NewRequest:
     if labels is None:
         # A scheduler that the plugin is not in. The features are here too; the salt is not, and states of equal tokens
         # under different salts are equal.
-        labels = b"", content_keys(new_request_data.mm_features)
+        try:
+            labels = b"", content_keys(new_request_data.mm_features)
+        except Exception as error:  # noqa: BLE001 -- the request must be announced; that it is like no other is safe
+            logger.warning("featurewatch: the images of request %s have no names: %s", new_request_data.req_id, error)
+            labels = b"", ((0, os.urandom(32)),)
     salt_sha256, keys = labels
     lora = new_request_data.lora_request
     return NewRequest(

@@ -11,7 +11,6 @@ from typing import Final
 
 import grpc
 
-from monitor.tap.cores import allow_cores, spare_cores
 from monitor.tap.log import RateLimitedLog, logger
 from monitor.v1 import engine_pb2, tap_pb2, tap_pb2_grpc
 
@@ -71,7 +70,6 @@ class PrefixWatch:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        allow_cores(spare_cores())
         pause = BACKOFF_SECONDS[0]
         while not self._closing.is_set():
             before = self.connections
