@@ -10,79 +10,39 @@ drafts were accepted is in the output of `sample_tokens`, as long as scheduling 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
-import torch
-from torch import nn
-
-from monitor.errors import FeaturewatchError
 from monitor.tap.drafts import SampledDrafts
 from monitor.tap.record import RowTable
-from monitor.tap.runner.instance_methods import InstanceMethods
+from monitor.tap.runner.base import RunnerBase
 from monitor.tap.scheduler.labels import new_request
 from monitor.tap.tap import Tap
 
-_NEEDED: Final = (
-    *("load_model", "execute_model", "_model_forward", "sample_tokens", "shutdown"),
-    *("input_batch", "requests", "input_ids", "positions", "query_start_loc"),
-)
 
-
-class RunnerV1:
+class RunnerV1(RunnerBase):
     """Adapter of one `GPUModelRunner`. See `monitor.tap.runner.adapter.RunnerAdapter`.
 
     Args:
         knows_outputs: False on a pipeline rank that does not sample; the last token of a request never gets there.
     """
 
-    name: Final = "v1"
+    name = "v1"
+    drafter_attribute = "drafter"
+    needed = (
+        *("load_model", "execute_model", "_model_forward", "sample_tokens", "shutdown"),
+        *("input_batch", "requests", "input_ids", "positions", "query_start_loc"),
+    )
 
     def __init__(self, runner: Any, *, knows_outputs: bool = True) -> None:
-        missing = [name for name in _NEEDED if not hasattr(runner, name)]
-        if missing:
-            raise FeaturewatchError(
-                f"model runner {type(runner).__module__}.{type(runner).__name__} without {', '.join(missing)}",
-                "the tap knows vLLM's V1 model runner",
-                "serve with a vLLM version that the tap was proven on (see docs/tap.md)",
-            )
-        self._runner = runner
+        super().__init__(runner)
         self._knows_outputs = knows_outputs
-        self._methods = InstanceMethods(runner)
-        self._tap: Tap | None = None
         self._scheduled: Any = None
         # Of the last forward pass, until `sample_tokens` has judged them.
         self._drafts: SampledDrafts | None = None
 
-    @property
-    def model(self) -> nn.Module:
-        model: nn.Module = self._runner.model
-        return model
-
-    @property
-    def drafter(self) -> nn.Module | None:
-        model = getattr(getattr(self._runner, "drafter", None), "model", None)
-        return model if isinstance(model, nn.Module) else None
-
-    @property
-    def max_rows(self) -> int:
-        return int(self._runner.max_num_tokens)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self._runner.dtype
-        return dtype
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self._runner.device
-        return device
-
-    def on_model_loaded(self, callback: Callable[[], None]) -> None:
-        self._methods.run_after("load_model", lambda *args, **kwargs: callback())
-
     def attach(self, tap: Tap, on_shutdown: Callable[[], None]) -> None:
         runner = self._runner
-        execute_model, model_forward, shutdown = runner.execute_model, runner._model_forward, runner.shutdown
+        execute_model, model_forward = runner.execute_model, runner._model_forward
         sample_tokens = runner.sample_tokens
         self._tap = tap
 
@@ -107,18 +67,10 @@ class RunnerV1:
                 tap.guard(self._judge_drafts, output)
             return output
 
-        def wrapped_shutdown(*args: Any, **kwargs: Any) -> Any:
-            on_shutdown()
-            return shutdown(*args, **kwargs)
-
         self._methods.wrap("execute_model", wrapped_execute_model)
         self._methods.wrap("_model_forward", wrapped_model_forward)
         self._methods.wrap("sample_tokens", wrapped_sample_tokens)
-        self._methods.wrap("shutdown", wrapped_shutdown)
-
-    def detach(self) -> None:
-        self._tap = None
-        self._methods.restore_all(but="shutdown")
+        self._wrap_shutdown(on_shutdown)
 
     def outputs(self, request_id: str) -> Sequence[int]:
         state = self._runner.requests.get(request_id) if self._knows_outputs else None

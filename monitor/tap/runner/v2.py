@@ -12,44 +12,32 @@ count, is only on the device. Both are copied from there and read when they have
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from monitor.errors import FeaturewatchError
 from monitor.tap.drafts import DeviceDrafts
 from monitor.tap.host_copy import HostCopier, make_copier
 from monitor.tap.record import RowTable
-from monitor.tap.runner.instance_methods import InstanceMethods
+from monitor.tap.runner.base import RunnerBase
 from monitor.tap.scheduler.labels import new_request
 from monitor.tap.tap import Tap
 
-_NEEDED: Final = (
-    *("load_model", "execute_model", "prepare_inputs", "postprocess_sampled", "shutdown"),
-    *("req_states", "input_buffers", "max_num_tokens", "num_speculative_steps"),
-)
 
-
-class RunnerV2:
+class RunnerV2(RunnerBase):
     """Adapter of one `GPUModelRunner`. See `monitor.tap.runner.adapter.RunnerAdapter`."""
 
-    name: Final = "v2"
+    name = "v2"
+    drafter_attribute = "speculator"
+    needed = (
+        *("load_model", "execute_model", "prepare_inputs", "postprocess_sampled", "shutdown"),
+        *("req_states", "input_buffers", "max_num_tokens", "num_speculative_steps"),
+    )
 
     def __init__(self, runner: Any, copier: HostCopier | None = None) -> None:
-        missing = [name for name in _NEEDED if not hasattr(runner, name)]
-        if missing:
-            raise FeaturewatchError(
-                f"model runner {type(runner).__module__}.{type(runner).__name__} without {', '.join(missing)}",
-                "the tap knows vLLM's V2 model runner",
-                "serve with a vLLM version that the tap was proven on (see docs/tap.md)",
-            )
-        self._runner = runner
-        self._methods = InstanceMethods(runner)
+        super().__init__(runner)
         self._speculative = int(runner.num_speculative_steps) > 0
         self._copier = copier or make_copier(self.device)
-        self._tap: Tap | None = None
         # Of the step that is being executed.
         self._batch: Any = None
         # Of the last forward pass, until it was sampled from.
@@ -57,37 +45,10 @@ class RunnerV2:
         # Length of the prompt of each live request.
         self._prompts: dict[str, int] = {}
 
-    @property
-    def model(self) -> nn.Module:
-        model: nn.Module = self._runner.model
-        return model
-
-    @property
-    def drafter(self) -> nn.Module | None:
-        model = getattr(getattr(self._runner, "speculator", None), "model", None)
-        return model if isinstance(model, nn.Module) else None
-
-    @property
-    def max_rows(self) -> int:
-        return int(self._runner.max_num_tokens)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self._runner.dtype
-        return dtype
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self._runner.device
-        return device
-
-    def on_model_loaded(self, callback: Callable[[], None]) -> None:
-        self._methods.run_after("load_model", lambda *args, **kwargs: callback())
-
     def attach(self, tap: Tap, on_shutdown: Callable[[], None]) -> None:
         runner = self._runner
         execute_model, prepare_inputs = runner.execute_model, runner.prepare_inputs
-        postprocess_sampled, shutdown = runner.postprocess_sampled, runner.shutdown
+        postprocess_sampled = runner.postprocess_sampled
         self._tap = tap
 
         def wrapped_execute_model(
@@ -113,18 +74,10 @@ class RunnerV2:
                 tap.guard(self._judge_drafts, args, kwargs)
             return result
 
-        def wrapped_shutdown(*args: Any, **kwargs: Any) -> Any:
-            on_shutdown()
-            return shutdown(*args, **kwargs)
-
         self._methods.wrap("execute_model", wrapped_execute_model)
         self._methods.wrap("prepare_inputs", wrapped_prepare_inputs)
         self._methods.wrap("postprocess_sampled", wrapped_postprocess_sampled)
-        self._methods.wrap("shutdown", wrapped_shutdown)
-
-    def detach(self) -> None:
-        self._tap = None
-        self._methods.restore_all(but="shutdown")
+        self._wrap_shutdown(on_shutdown)
 
     def outputs(self, request_id: str) -> Sequence[int]:
         """None: what was sampled is on the device."""
