@@ -96,8 +96,6 @@ def _stored_form(
 ) -> Dictionary:
     """The dictionary as it will be read back, with its threshold set on the rounded weights."""
     metadata = {
-        "training_architecture": "batchtopk",
-        "k": k,
         "prepend_bos": True,
         "exclude_special_tokens": True,
     }

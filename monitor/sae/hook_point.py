@@ -1,26 +1,35 @@
-"""Names of sites in the residual stream."""
+"""Names of sites in a decoder layer."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from monitor.errors import FeaturewatchError
 
-_PATTERN = re.compile(r"resid_post\.(0|[1-9][0-9]{0,3})")
-_TRANSFORMER_LENS = re.compile(r"blocks\.([0-9]+)\.hook_resid_post")
-_HUGGING_FACE = re.compile(r"model\.layers\.([0-9]+)")
+SITES: Final = ("resid_pre", "attn_z", "attn_out", "mlp_out", "resid_post")
+"""In the order in which a token meets them."""
+_PATTERN = re.compile(rf"({'|'.join(SITES)})\.(0|[1-9][0-9]{{0,3}})")
+_TRANSFORMER_LENS = re.compile(r"blocks\.([0-9]+)\.(?:attn\.)?hook_(resid_pre|resid_post|attn_out|mlp_out|z)")
+_HUGGING_FACE = re.compile(r"(?:model\.)?(?:language_model\.)?layers\.([0-9]+)(?:\.output)?")
 
 
 @dataclass(frozen=True, order=True)
 class HookPoint:
-    """``resid_post.<layer>``: the output of decoder layer `layer`, before the next norm.
+    """A site of a decoder layer, written ``<site>.<layer>``.
 
-    It equals ``hidden_states[layer + 1]`` of Hugging Face's ``output_hidden_states`` for every layer but the last
-    (there Hugging Face has already applied the final norm).
+    ``resid_post.<layer>`` is the output of decoder layer `layer`, before the next norm. It equals ``hidden_states[layer
+    + 1]`` of Hugging Face's ``output_hidden_states`` for every layer but the last (there Hugging Face has already
+    applied the final norm). ``resid_pre.<layer>`` is the layer's input. ``attn_out`` and ``mlp_out`` are what the two
+    halves of the layer add to the residual stream (behind the norm that some models put there). ``attn_z`` is the input
+    of the attention's output projection, all heads side by side.
+
+    The tap watches ``resid_post``; the other sites are for training and evaluation.
     """
 
     layer: int
+    site: str = "resid_post"
 
     @classmethod
     def parse(cls, text: str) -> HookPoint:
@@ -29,17 +38,18 @@ class HookPoint:
         if match is None:
             raise FeaturewatchError(
                 f"hook point {text!r}",
-                "a hook point is written resid_post.<layer> with a layer number from 0",
+                f"a hook point is written <site>.<layer> with a site of {', '.join(SITES)} and a layer number from 0",
                 "write for example resid_post.14",
             )
-        return cls(int(match.group(1)))
+        return cls(int(match.group(2)), match.group(1))
 
     @classmethod
     def from_foreign(cls, name: str) -> HookPoint:
         """Reads TransformerLens' ``blocks.14.hook_resid_post``, Hugging Face's ``model.layers.14`` or our own name."""
-        for pattern in (_TRANSFORMER_LENS, _HUGGING_FACE):
-            if match := pattern.fullmatch(name):
-                return cls(int(match.group(1)))
+        if match := _TRANSFORMER_LENS.fullmatch(name):
+            return cls(int(match.group(1)), "attn_z" if match.group(2) == "z" else match.group(2))
+        if match := _HUGGING_FACE.fullmatch(name):
+            return cls(int(match.group(1)))
         return cls.parse(name)
 
     def require_in(self, num_layers: int, model: str) -> None:
@@ -48,16 +58,18 @@ class HookPoint:
             raise FeaturewatchError(
                 f"hook point '{self}'",
                 f"model {model} has layers 0 to {num_layers - 1}",
-                f"choose a hook point from resid_post.0 to resid_post.{num_layers - 1}",
+                f"choose a hook point from {self.site}.0 to {self.site}.{num_layers - 1}",
             )
 
     @property
     def transformer_lens_name(self) -> str:
-        return f"blocks.{self.layer}.hook_resid_post"
+        return f"blocks.{self.layer}." + ("attn.hook_z" if self.site == "attn_z" else f"hook_{self.site}")
 
     @property
     def hugging_face_name(self) -> str:
-        return f"model.layers.{self.layer}"
+        """The module whose output it is; for `resid_pre` and `attn_z`, whose input."""
+        part = {"attn_z": ".self_attn.o_proj", "attn_out": ".self_attn", "mlp_out": ".mlp"}.get(self.site, "")
+        return f"model.layers.{self.layer}{part}"
 
     def __str__(self) -> str:
-        return f"resid_post.{self.layer}"
+        return f"{self.site}.{self.layer}"

@@ -80,6 +80,20 @@ def read_config(additional_config: Any, environ: Mapping[str, str]) -> TapConfig
     return _from_mapping(settings, environ, source=f"environment ({ENV_SIDECAR}, {ENV_HOOK_POINTS})")
 
 
+def _tapped(name: str) -> HookPoint:
+    hook_point = HookPoint.parse(name)
+    if hook_point.site != "resid_post":
+        raise FeaturewatchError(
+            f"hook point '{hook_point}'",
+            "the tap reads resid_post.<layer>; other sites are for training and evaluation",
+            f"write resid_post.{hook_point.layer}, or resid_post.{hook_point.layer - 1} for what layer "
+            f"{hook_point.layer} reads"
+            if hook_point.layer
+            else "write resid_post.0",
+        )
+    return hook_point
+
+
 def _from_mapping(
     settings: Any, environ: Mapping[str, str], source: str = "additional_config.featurewatch"
 ) -> TapConfig:
@@ -109,7 +123,7 @@ def _from_mapping(
     sidecar = Target.parse(settings["sidecar"])
     return TapConfig(
         sidecar=sidecar,
-        hook_points=tuple(sorted({HookPoint.parse(name) for name in names})),
+        hook_points=tuple(sorted({_tapped(name) for name in names})),
         allow_unproven_engine=allow,
         queue_frames=_whole(settings, "queue_frames", source, low=8, high=1_000_000),
         queue_mib=_whole(settings, "queue_mib", source, low=1, high=65_536),

@@ -4,6 +4,7 @@ import pytest
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
+from monitor.sae.hook_point import SITES
 
 
 @pytest.mark.parametrize(
@@ -15,14 +16,20 @@ def test_reads_known_spellings(name: str, layer: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "resid_post", "resid_post.-1", "resid_post.01", "resid_pre.3", "blocks.7.hook_mlp_out"]
+    "name", ["", "resid_post", "resid_post.-1", "resid_post.01", "resid_mid.3", "blocks.7.hook_resid_mid", "mlp.3"]
 )
 def test_refuses_other_sites_with_value_rule_and_remedy(name: str) -> None:
     with pytest.raises(FeaturewatchError) as caught:
         HookPoint.from_foreign(name)
     assert repr(name) in caught.value.subject
-    assert "resid_post.<layer>" in caught.value.rule
+    assert "resid_post" in caught.value.rule
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_each_site_has_a_name_of_ours_and_of_transformer_lens(site: str) -> None:
+    hook_point = HookPoint(3, site)
+    assert HookPoint.from_foreign(hook_point.transformer_lens_name) == hook_point == HookPoint.parse(f"{site}.3")
 
 
 def test_every_spelling_leads_back() -> None:

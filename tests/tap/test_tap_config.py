@@ -217,3 +217,9 @@ def test_files_of_tls_come_from_the_key_or_the_environment() -> None:
 def test_tls_settings_that_do_not_fit(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(FeaturewatchError, match=says):
         read_config({"featurewatch": settings}, {})
+
+
+def test_a_site_that_the_tap_does_not_read_is_refused_with_the_one_that_it_does() -> None:
+    settings = {"sidecar": "unix:/run/fw.sock", "hook_points": ["mlp_out.3"]}
+    with pytest.raises(FeaturewatchError, match=r"'mlp_out\.3'.*resid_post\.3"):
+        read_config({"featurewatch": settings}, {})

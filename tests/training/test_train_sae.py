@@ -11,9 +11,10 @@ import torch
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, JumpRelu, load_saelens, save_saelens
+from training.architectures.architecture import Shape, StepContext
+from training.architectures.batch_top_k import BatchTopK, BatchTopKSettings
 from training.harvest.cache import ActivationCache, CacheWriter
 from training.harvest.manifest import Manifest
-from training.trainer.batch_top_k import BatchTopK
 from training.trainer.config import TrainConfig
 from training.trainer.export import require_l0, rounded, to_dictionary, with_threshold
 from training.trainer.train import TrainedSae, train_sae
@@ -125,17 +126,18 @@ def test_dead_latents_are_revived_by_the_auxiliary_loss(world: World, aux_weight
     """Half of the latents start with a bias at which they never fire; only the auxiliary loss gives them a gradient."""
     generator = torch.Generator().manual_seed(0)
     offset_d = torch.from_numpy(world.offset.astype(np.float32))
-    sae = BatchTopK(torch.randn(64, WIDTH, generator=generator), offset_d, ACTIVE, aux_weight)
+    sae = BatchTopK(BatchTopKSettings(ACTIVE, aux_weight), Shape(WIDTH, 64), offset_d[None], generator)
     dead_j = torch.arange(32)
     sae.b_enc_m[dead_j] = -4.0
-    adam = torch.optim.Adam(sae.parameters(), lr=3e-3)
+    adam = torch.optim.Adam(sae.parameters().values(), lr=3e-3)
     fired = set()
     for step in range(400):
-        loss = sae.step(torch.from_numpy(world.rows(256, seed=100 + step)), dead_j if aux_weight else None)
-        sae.remove_parallel_gradient()
+        x_nd = torch.from_numpy(world.rows(256, seed=100 + step))
+        loss = sae.step(x_nd, StepContext(step, 1, dead_j if aux_weight else None))
+        sae.before_update()
         adam.step()
-        sae.normalise_decoder()
-        fired |= set(loss.codes.latents_a[loss.codes.latents_a < 32].tolist())
+        sae.after_update()
+        fired |= set(loss.fired_m[:32].nonzero().flatten().tolist())
     # A few wake up by themselves when the decoder bias moves.
     assert (len(fired) > 16) == revived
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, JumpRelu, load_saelens, save_saelens
@@ -28,17 +27,7 @@ def to_dictionary(
     The decoder keeps unit rows, so a latent's activation is its share of the residual in the residual's own units. The
     threshold is 0 until `with_threshold` sets it.
     """
-    sae, scale = trained.weights, trained.scale
-    return Dictionary(
-        w_enc_md=_numpy(sae.w_enc_md),
-        b_enc_m=_numpy((sae.b_enc_m - sae.w_enc_md @ sae.b_dec_d) / scale),
-        w_dec_md=_numpy(sae.w_dec_md),
-        b_dec_d=_numpy(sae.b_dec_d / scale),
-        activation=JumpRelu(np.zeros(len(sae.w_enc_md), np.float32)),
-        hook_point=hook_point,
-        model=model,
-        metadata=dict(metadata or {}),
-    )
+    return trained.weights.export(trained.scale, hook_point, model, dict(metadata or {}))
 
 
 def rounded(dictionary: Dictionary, dtype: str) -> Dictionary:
@@ -86,7 +75,3 @@ def require_l0(l0: float, k: float, tolerance: float, hook_point: HookPoint) -> 
             "raise --card-tokens (and --heldout-tokens with it), so that the threshold is estimated on more rows, or "
             "--threshold-tolerance",
         )
-
-
-def _numpy(tensor: Tensor) -> Floats:
-    return np.ascontiguousarray(tensor.detach().cpu().numpy(), np.float32)

@@ -11,9 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from monitor.sae import HookPoint
+from training.architectures.architecture import Shape
+from training.architectures.batch_top_k import BatchTopK, BatchTopKSettings
 from training.harvest.cache import ActivationCache
 from training.harvest.manifest import Manifest
-from training.trainer.batch_top_k import BatchTopK
 from training.trainer.config import TrainConfig
 from training.trainer.train import TRAINER_REVISION, TrainedSae, train_sae
 
@@ -44,10 +45,7 @@ def _settings(manifest: Manifest, config: TrainConfig) -> str:
 
 
 def _save(trained: TrainedSae, path: Path, settings: str) -> None:
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in zip(_NAMES, trained.weights.parameters(), strict=True)
-    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.weights.parameters().items()}
     figures = json.dumps({name: getattr(trained, name) for name in _FIGURES})
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata={"settings": settings, "figures": figures})
@@ -55,8 +53,9 @@ def _save(trained: TrainedSae, path: Path, settings: str) -> None:
 
 
 def _restored(tensors: list[torch.Tensor], figures: dict[str, float], config: TrainConfig) -> TrainedSae:
-    w_enc_md, b_enc_m, w_dec_md, b_dec_d = tensors
-    weights = BatchTopK(w_dec_md, b_dec_d, config.k, config.aux_weight)
-    for parameter, value in zip(weights.parameters(), (w_enc_md, b_enc_m, w_dec_md, b_dec_d), strict=True):
-        parameter.copy_(value)
+    sample_nd = tensors[3][None]
+    shape = Shape(width=tensors[0].shape[1], latents=len(tensors[0]))
+    weights = BatchTopK(BatchTopKSettings(config.k, config.aux_weight), shape, sample_nd, torch.Generator())
+    for name, value in zip(_NAMES, tensors, strict=True):
+        weights.parameters()[name].copy_(value)
     return TrainedSae(weights=weights, **figures)  # type: ignore[arg-type]

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
+from training.architectures.architecture import Shape, StepContext
+from training.architectures.batch_top_k import BatchTopK, BatchTopKSettings
 from training.harvest.cache import ActivationCache
 from training.harvest.compute import forward_device
 from training.progress import ProgressLine
-from training.trainer.batch_top_k import BatchTopK
 from training.trainer.config import TrainConfig
 
 TRAINER_REVISION = 1  # to be raised when the same rows and settings would give other weights than before
@@ -84,13 +85,11 @@ class _Loop:
         )
         self._scale = math.sqrt(width) / float(np.linalg.norm(first_nd, axis=1).mean())
         generator = torch.Generator().manual_seed(config.seed)
+        sample_nd = torch.from_numpy(first_nd * np.float32(self._scale)).to(self._device)
         self._sae = BatchTopK(
-            torch.randn(latents, width, generator=generator).to(self._device),
-            torch.from_numpy(first_nd.mean(0) * self._scale).to(self._device),
-            config.k,
-            config.aux_weight,
+            BatchTopKSettings(config.k, config.aux_weight), Shape(width, latents), sample_nd, generator
         )
-        self._adam = torch.optim.Adam(self._sae.parameters(), lr=config.learning_rate, fused=True)
+        self._adam = torch.optim.Adam(self._sae.parameters().values(), lr=config.learning_rate, fused=True)
         self._fired_at_m = torch.zeros(latents, dtype=torch.int64, device=self._device)
         self._dead_rows = max(config.batch_rows, round(config.dead_share * steps * config.batch_rows))
         self._fvu, self._l0 = np.zeros(steps), np.zeros(steps)
@@ -106,17 +105,18 @@ class _Loop:
         rate = self._config.learning_rate_at(step, self._steps)
         for group in self._adam.param_groups:
             group["lr"] = rate
-        loss = self._sae.step(x_nd, self._dead())
-        self._sae.remove_parallel_gradient()
-        torch.nn.utils.clip_grad_norm_(self._sae.parameters(), self._config.clip)
+        result = self._sae.step(x_nd, StepContext(step, self._steps, self._dead()))
+        self._sae.before_update()
+        torch.nn.utils.clip_grad_norm_(self._sae.parameters().values(), self._config.clip)
         self._adam.step()
-        self._sae.normalise_decoder()
-        self._fired_at_m[loss.codes.latents_a] = (step + 1) * self._config.batch_rows
-        self._fvu[step], self._l0[step] = loss.fvu, len(loss.codes.values_a) / len(x_nd)
+        self._sae.after_update()
+        self._fired_at_m[result.fired_m > 0] = (step + 1) * self._config.batch_rows
+        fvu = result.losses["fvu"]
+        self._fvu[step], self._l0[step] = fvu, result.l0
         self._step = step + 1
-        if not math.isfinite(loss.fvu):
+        if not math.isfinite(fvu):
             raise FeaturewatchError(
-                f"training at {self._hook_point}, step {step}: loss {loss.fvu}",
+                f"training at {self._hook_point}, step {step}: loss {fvu}",
                 "the loss must stay finite",
                 "use a lower --learning-rate and check the cache for damaged rows",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.trainer.codes import SparseCodes
+from training.kernels.codes import SparseCodes
 
 
 def batch_top_k(pre_nm: Tensor, count: int, hint: float = 0.0) -> SparseCodes:

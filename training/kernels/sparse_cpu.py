@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.trainer.codes import SparseCodes
+from training.kernels.codes import SparseCodes
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

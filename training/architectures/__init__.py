@@ -1,0 +1,1 @@
+"""Trainable SAEs: one file per architecture, all behind `training.architectures.registry`."""

@@ -1,0 +1,1 @@
+"""Training on several processes: rows shared out (data parallel) or latents shared out (sharded dictionaries)."""
