@@ -100,7 +100,7 @@ def test_foreign_folder_follows_the_saelens_forward_pass(tmp_path: Path, archite
         ({"normalize_activations": "layer_norm"}, "layer_norm"),
         ({"reshape_activations": "hook_z"}, "hook_z"),
         ({"d_in": D + 1}, f"d_in={D + 1}"),
-        ({"metadata": {"hook_name": "blocks.3.hook_mlp_out"}}, "hook_resid_mid"),
+        ({"metadata": {"hook_name": "blocks.3.hook_resid_mid"}}, "hook_resid_mid"),
         ({"metadata": {}}, "hook_name"),
     ],
 )
