@@ -1,0 +1,1 @@
+"""Peers' trainers, each run as its own users run it."""
