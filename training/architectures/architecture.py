@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -79,6 +80,9 @@ class Architecture(ABC, Generic[Settings]):
     """The export is a JumpReLU whose one threshold is fitted on held-out rows after the training."""
     target_l0: float | None = None
     """Active latents per row that the settings ask for; None where a penalty decides."""
+    recommended: ClassVar[Mapping[str, float]] = {}
+    """Where the recipe wants another optimiser or schedule than the defaults: fields of `SaeOptions`
+    (training/trainer/sae_config.py), for example ``{"learning_rate": 5e-4, "beta1": 0.0}``."""
 
     def __init__(
         self,
