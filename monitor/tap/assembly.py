@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from monitor.tap.book import RequestBook
-from monitor.tap.config import TapConfig
+from monitor.tap.config import RowLogConfig, TapConfig
 from monitor.tap.cores import spare_cores
 from monitor.tap.encode import make_encoder
 from monitor.tap.external_id import external_id
@@ -31,7 +31,7 @@ CLOSE_SECONDS: Final = 1.5
 """Most time the engine's shutdown waits for the last frames."""
 
 
-def install(adapter: RunnerAdapter, config: TapConfig, engine: engine_pb2.EngineInfo) -> list[Site]:
+def install(adapter: RunnerAdapter, config: TapConfig | RowLogConfig, engine: engine_pb2.EngineInfo) -> list[Site]:
     """Taps what this worker holds of the configured hook points, and says so in the log."""
     sites = install_sites(
         adapter.model,
@@ -51,6 +51,12 @@ def install(adapter: RunnerAdapter, config: TapConfig, engine: engine_pb2.Engine
         points = ", ".join(str(point) for point in config.hook_points)
         logger.info("featurewatch: nothing of %s is on %s, so it has no tap", points, stage)
     return sites
+
+
+def make_book() -> RequestBook:
+    """Books that know a request by the client's id too."""
+    randomized = os.environ.get("VLLM_DISABLE_REQUEST_ID_RANDOMIZATION", "0") in ("", "0")
+    return RequestBook(lambda request_id: external_id(request_id, randomized=randomized))
 
 
 def start(
@@ -73,8 +79,7 @@ def start(
         queue_bytes=config.queue_mib << 20,
     )
     stats = TapStats()
-    randomized = os.environ.get("VLLM_DISABLE_REQUEST_ID_RANDOMIZATION", "0") in ("", "0")
-    book = RequestBook(lambda request_id: external_id(request_id, randomized=randomized))
+    book = make_book()
 
     def on_plan(plan: ActivePlan | None) -> None:
         tap.propose(plan)

@@ -6,9 +6,11 @@ import os
 from typing import Any
 
 from monitor.tap.assembly import install, start
-from monitor.tap.config import read_config
+from monitor.tap.config import RowLogConfig, TapConfig, read_config
 from monitor.tap.engine import check_engine, describe_engine, num_layers, prefix_block_size, salt_compile_cache
 from monitor.tap.op import OP_REVISION
+from monitor.tap.row_log.assembly import start_row_log
+from monitor.tap.row_log.writer import claim_folder
 from monitor.tap.runner.adapter import RunnerAdapter
 from monitor.tap.runner.v1 import RunnerV1
 from monitor.tap.runner.v2 import RunnerV2
@@ -29,7 +31,7 @@ def attach(worker: Any, vllm_config: Any) -> None:
     if config is None:
         return
     check_engine(vllm_config, vllm.__version__, config)
-    if config.sidecar.tls:
+    if isinstance(config, TapConfig) and config.sidecar.tls:
         # Files that cannot be used refuse the start; afterwards each connection reads them anew.
         config.tls.credentials()
     layers = num_layers(vllm_config)
@@ -39,6 +41,8 @@ def attach(worker: Any, vllm_config: Any) -> None:
     if rank != 0:
         # The residual stream is the same on all ranks of a tensor-parallel group.
         return
+    if isinstance(config, RowLogConfig):
+        claim_folder(config)
     salt_compile_cache(vllm_config, config, OP_REVISION)
     stages = get_pp_group()
     adapter: RunnerAdapter
@@ -52,6 +56,9 @@ def attach(worker: Any, vllm_config: Any) -> None:
     def on_model_loaded() -> None:
         sites = install(adapter, config, engine)
         if not sites:
+            return
+        if isinstance(config, RowLogConfig):
+            around_warm_up(worker, sites, workers, start_row_log(adapter, config, engine, sites))
             return
         publisher, serve = start(adapter, config, engine, sites, alone=workers == 1)
         around_warm_up(worker, sites, workers, serve)

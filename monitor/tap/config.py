@@ -16,6 +16,7 @@ ADDITIONAL_CONFIG_KEY: Final = "featurewatch"
 ENV_SIDECAR: Final = "FEATUREWATCH_SIDECAR"
 ENV_HOOK_POINTS: Final = "FEATUREWATCH_HOOK_POINTS"
 ENV_ALLOW_UNPROVEN: Final = "FEATUREWATCH_ALLOW_UNPROVEN_ENGINE"
+ENV_RECORD_TO: Final = "FEATUREWATCH_RECORD_TO"
 
 _EXAMPLE: Final = (
     'write --additional-config \'{"featurewatch": {"sidecar": "unix:/run/fw.sock", "hook_points": ["resid_post.14"]}}\''
@@ -29,7 +30,10 @@ _KNOWN: Final = (
     "queue_frames",
     "queue_mib",
     "recorder_mib",
+    "record_to",
+    "record_mib",
 )
+_WITH_RECORD_TO: Final = ("hook_points", "allow_unproven_engine", "record_to", "record_mib")
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,29 @@ class TapConfig:
     tls: ClientTls = field(default_factory=ClientTls)
 
 
-def read_config(additional_config: Any, environ: Mapping[str, str]) -> TapConfig | None:
+@dataclass(frozen=True)
+class RowLogConfig:
+    """Settings of a tap that writes residual rows into a folder instead of telling a sidecar: for offline use.
+
+    Attributes:
+        record_to: absolute path of the folder (`monitor.sae.row_log`).
+        hook_points: sites to tap, ascending, without duplicates.
+        allow_unproven_engine: attach to a vLLM version that this tap was not proven on.
+        record_mib: most MiB of steps in the folder that nobody has read and removed; beyond that recording fails.
+    """
+
+    record_to: Path
+    hook_points: tuple[HookPoint, ...]
+    allow_unproven_engine: bool = False
+    record_mib: int = 1024
+
+
+def read_config(additional_config: Any, environ: Mapping[str, str]) -> TapConfig | RowLogConfig | None:
     """The tap's configuration, or None when there is none.
 
     Args:
         additional_config: vLLM's `additional_config`; its key ``featurewatch`` goes before the environment.
-        environ: `FEATUREWATCH_SIDECAR`, `FEATUREWATCH_HOOK_POINTS` (comma separated),
+        environ: `FEATUREWATCH_SIDECAR` or `FEATUREWATCH_RECORD_TO`, `FEATUREWATCH_HOOK_POINTS` (comma separated),
             `FEATUREWATCH_ALLOW_UNPROVEN_ENGINE` (``1``). Files of TLS that the key does not name are taken from
             `FEATUREWATCH_TLS_CA`, `FEATUREWATCH_TLS_CERT` and `FEATUREWATCH_TLS_KEY`.
 
@@ -72,6 +93,8 @@ def read_config(additional_config: Any, environ: Mapping[str, str]) -> TapConfig
     settings: dict[str, Any] = {}
     if environ.get(ENV_SIDECAR):
         settings["sidecar"] = environ[ENV_SIDECAR]
+    if environ.get(ENV_RECORD_TO):
+        settings["record_to"] = environ[ENV_RECORD_TO]
     if environ.get(ENV_HOOK_POINTS):
         settings["hook_points"] = [name for name in environ[ENV_HOOK_POINTS].split(",") if name.strip()]
     if not settings:
@@ -96,7 +119,7 @@ def _tapped(name: str) -> HookPoint:
 
 def _from_mapping(
     settings: Any, environ: Mapping[str, str], source: str = "additional_config.featurewatch"
-) -> TapConfig:
+) -> TapConfig | RowLogConfig:
     if not isinstance(settings, Mapping):
         raise FeaturewatchError(f"{source} of type {type(settings).__name__}", "it must be a JSON object", _EXAMPLE)
     for key in settings:
@@ -107,29 +130,64 @@ def _from_mapping(
                 f"known settings are {', '.join(_KNOWN)}",
                 f"did you mean {near[0]!r}" if near else "remove it",
             )
-    for key in ("sidecar", "hook_points"):
+    needed = "record_to" if "record_to" in settings else "sidecar"
+    for key in (needed, "hook_points"):
         if not settings.get(key):
-            raise FeaturewatchError(f"{source} without {key}", "the tap needs sidecar and hook_points", _EXAMPLE)
+            raise FeaturewatchError(f"{source} without {key}", f"the tap needs {needed} and hook_points", _EXAMPLE)
+    if needed == "record_to":
+        return _row_log(settings, source)
     if not isinstance(settings["sidecar"], str):
         raise FeaturewatchError(f"sidecar {settings['sidecar']!r} in {source}", "it must be a string", _EXAMPLE)
-    names = settings["hook_points"]
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise FeaturewatchError(f"hook_points {names!r} in {source}", "it must be a list of strings", _EXAMPLE)
-    allow = settings.get("allow_unproven_engine", False)
-    if not isinstance(allow, bool):
-        raise FeaturewatchError(
-            f"allow_unproven_engine {allow!r} in {source}", "it is true or false", "write true without quotes"
-        )
     sidecar = Target.parse(settings["sidecar"])
     return TapConfig(
         sidecar=sidecar,
-        hook_points=tuple(sorted({_tapped(name) for name in names})),
-        allow_unproven_engine=allow,
+        hook_points=_hook_points(settings, source),
+        allow_unproven_engine=_allow(settings, source),
         queue_frames=_whole(settings, "queue_frames", source, low=8, high=1_000_000),
         queue_mib=_whole(settings, "queue_mib", source, low=1, high=65_536),
         recorder_mib=_whole(settings, "recorder_mib", source, low=0, high=65_536),
         tls=_tls(settings, sidecar, environ, source),
     )
+
+
+def _row_log(settings: Mapping[str, Any], source: str) -> RowLogConfig:
+    beside = [key for key in settings if key not in _WITH_RECORD_TO]
+    if beside:
+        raise FeaturewatchError(
+            f"record_to in {source} beside {', '.join(beside)}",
+            "a tap that records rows into a folder may slow the engine and tells no sidecar; beside it go "
+            + ", ".join(key for key in _WITH_RECORD_TO if key != "record_to"),
+            f"remove record_to to serve, or {', '.join(beside)} to record",
+        )
+    folder = settings["record_to"]
+    if not isinstance(folder, str) or not Path(folder).is_absolute():
+        raise FeaturewatchError(
+            f"record_to {folder!r} in {source}",
+            "it is the absolute path of a folder: workers may run elsewhere than the engine was started",
+            "write for example /var/tmp/rows",
+        )
+    return RowLogConfig(
+        record_to=Path(folder),
+        hook_points=_hook_points(settings, source),
+        allow_unproven_engine=_allow(settings, source),
+        record_mib=_whole(settings, "record_mib", source, low=1, high=1_048_576, of=RowLogConfig),
+    )
+
+
+def _hook_points(settings: Mapping[str, Any], source: str) -> tuple[HookPoint, ...]:
+    names = settings["hook_points"]
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise FeaturewatchError(f"hook_points {names!r} in {source}", "it must be a list of strings", _EXAMPLE)
+    return tuple(sorted({_tapped(name) for name in names}))
+
+
+def _allow(settings: Mapping[str, Any], source: str) -> bool:
+    allow = settings.get("allow_unproven_engine", False)
+    if not isinstance(allow, bool):
+        raise FeaturewatchError(
+            f"allow_unproven_engine {allow!r} in {source}", "it is true or false", "write true without quotes"
+        )
+    return allow
 
 
 def _tls(settings: Mapping[str, Any], sidecar: Target, environ: Mapping[str, str], source: str) -> ClientTls:
@@ -155,8 +213,8 @@ def _own(given: Mapping[str, str]) -> ClientTls:
     return ClientTls(cert=cert, key=key)
 
 
-def _whole(settings: Mapping[str, Any], key: str, source: str, *, low: int, high: int) -> int:
-    default = int(getattr(TapConfig, key))
+def _whole(settings: Mapping[str, Any], key: str, source: str, *, low: int, high: int, of: type = TapConfig) -> int:
+    default = int(getattr(of, key))
     value = settings.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise FeaturewatchError(

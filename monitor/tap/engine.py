@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from monitor.errors import FeaturewatchError
-from monitor.tap.config import TapConfig
+from monitor.tap.config import RowLogConfig, TapConfig
 from monitor.tap.proven import Cell, require_proven
-from monitor.tap.refusals import refuse_unsupported
+from monitor.tap.refusals import refuse_holes, refuse_unsupported
 from monitor.v1 import engine_pb2
 
 
-def check_engine(vllm_config: Any, version: str, config: TapConfig) -> None:
+def check_engine(vllm_config: Any, version: str, config: TapConfig | RowLogConfig) -> None:
     """Refuses the start where observed rows could be wrong. Raises FeaturewatchError with value, rule and remedy."""
     refuse_unsupported(vllm_config)
+    if isinstance(config, RowLogConfig):
+        refuse_holes(vllm_config)
     cell = Cell(
         version=version.partition("+")[0],
         runner=runner_name(vllm_config),
@@ -33,7 +35,7 @@ def drafting(vllm_config: Any) -> str:
     return "" if speculative is None else str(speculative.method)
 
 
-def salt_compile_cache(vllm_config: Any, config: TapConfig, op_revision: int) -> None:
+def salt_compile_cache(vllm_config: Any, config: TapConfig | RowLogConfig, op_revision: int) -> None:
     """Makes the tapped graph another one for vLLM's compile cache, which does not know plugins: `additional_config`
     is part of its key."""
     additional = vllm_config.additional_config

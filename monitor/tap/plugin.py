@@ -11,7 +11,7 @@ import functools
 import os
 from typing import Any
 
-_ENVIRONMENT = ("FEATUREWATCH_SIDECAR", "FEATUREWATCH_HOOK_POINTS")
+_ENVIRONMENT = ("FEATUREWATCH_SIDECAR", "FEATUREWATCH_RECORD_TO", "FEATUREWATCH_HOOK_POINTS")
 
 
 def register() -> None:

@@ -100,10 +100,11 @@ class End(NamedTuple):
 
 
 class HostRows(NamedTuple):
-    """What one step's rows hold, on the host: token ids int32 [rows] and per hook point float32 [rows, K]."""
+    """What one step's rows hold, on the host: token ids int32 [rows] and per hook point float32 [rows, K]. Where
+    residual rows themselves are recorded these are their bytes, uint8 [rows, bytes of a row]."""
 
     token_ids_n: npt.NDArray[np.int32]
-    activations: list[tuple[str, npt.NDArray[np.float32]]]
+    activations: list[tuple[str, npt.NDArray[Any]]]
 
 
 class Payload(Protocol):

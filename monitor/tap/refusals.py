@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from monitor.errors import FeaturewatchError
@@ -12,13 +12,42 @@ _Refusal = tuple[bool, str, str, str]
 
 def refuse_unsupported(vllm_config: Any) -> None:
     """Raises FeaturewatchError with value, rule and remedy."""
-    for refused, subject, rule, remedy in (
-        *_of_parallelism(vllm_config),
-        *_of_drafts(vllm_config),
-        *_rest(vllm_config),
-    ):
+    _raise_first((*_of_parallelism(vllm_config), *_of_drafts(vllm_config), *_rest(vllm_config)))
+
+
+def refuse_holes(vllm_config: Any) -> None:
+    """Raises FeaturewatchError where rows recorded into a folder would have holes, or more than one writer."""
+    _raise_first(_of_recording(vllm_config))
+
+
+def _raise_first(refusals: Iterable[_Refusal]) -> None:
+    for refused, subject, rule, remedy in refusals:
         if refused:
             raise FeaturewatchError(subject, rule, remedy)
+
+
+def _of_recording(vllm_config: Any) -> Iterator[_Refusal]:
+    parallel = vllm_config.parallel_config
+    yield (
+        bool(vllm_config.cache_config.enable_prefix_caching),
+        "record_to with prefix caching",
+        "positions that come out of the cache are not computed and have no rows",
+        "start the engine with --no-enable-prefix-caching (enable_prefix_caching=False)",
+    )
+    yield (
+        getattr(vllm_config, "kv_transfer_config", None) is not None,
+        "record_to with a KV connector",
+        "positions that it brings are not computed and have no rows",
+        "start the engine without --kv-transfer-config",
+    )
+    for name in ("pipeline_parallel_size", "data_parallel_size"):
+        size = int(getattr(parallel, name, 1))
+        yield (
+            size > 1,
+            f"record_to with {name} {size}",
+            "several workers would write into one folder",
+            "use tensor parallelism (only its first rank writes), or one engine",
+        )
 
 
 def _of_parallelism(vllm_config: Any) -> Iterator[_Refusal]:

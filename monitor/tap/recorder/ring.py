@@ -44,10 +44,10 @@ class HostRing:
     """For engines whose tensors live on the host. Copies with numpy on the calling thread."""
 
     def __init__(self, sites: Sequence[Site], slots: int) -> None:
-        self._buffers = [_as_bytes(site.buffer_nd) for site in sites]
+        self._buffers = [as_bytes(site.buffer_nd) for site in sites]
         # Zeroed, and so really there from the start on.
         self._rings = [
-            _as_bytes(torch.zeros(slots, *site.buffer_nd.shape[1:], dtype=site.buffer_nd.dtype)) for site in sites
+            as_bytes(torch.zeros(slots, *site.buffer_nd.shape[1:], dtype=site.buffer_nd.dtype)) for site in sites
         ]
         self.slots, self.row_bytes = slots, self._buffers[0].shape[1]
         self.nbytes = sum(ring.nbytes for ring in self._rings)
@@ -99,7 +99,7 @@ class CudaRing:
             torch.index_select(self._rings[hook], 0, self._index_n[:count], out=self._rows_nd[:count])
             self._rows_host_nd[:count].copy_(self._rows_nd[:count], non_blocking=True)
         self._stream.synchronize()
-        return _as_bytes(self._rows_host_nd[:count])
+        return as_bytes(self._rows_host_nd[:count])
 
 
 def make_ring(sites: Sequence[Site], mib: int, most: int) -> Ring:
@@ -126,7 +126,7 @@ def make_ring(sites: Sequence[Site], mib: int, most: int) -> Ring:
     return CudaRing(sites, slots, most) if buffer_nd.is_cuda else HostRing(sites, slots)
 
 
-def _as_bytes(rows_nd: torch.Tensor) -> npt.NDArray[np.uint8]:
+def as_bytes(rows_nd: torch.Tensor) -> npt.NDArray[np.uint8]:
     """The same memory as uint8 [n, bytes of a row]; numpy has no bfloat16."""
     view: Any = rows_nd.detach().view(torch.uint8).numpy()
     return view  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from monitor.errors import FeaturewatchError
 from monitor.rpc.channels import open_channel
-from monitor.tap.config import read_config
+from monitor.tap.config import RowLogConfig, read_config
 from monitor.tap.engine import describe_engine, prefix_block_size
 from monitor.tap.log import RateLimitedLog, logger
 from monitor.tap.scheduler.gate import PrefixGate
@@ -137,7 +137,8 @@ def attach_scheduler(scheduler: Any, vllm_config: Any) -> None:
     import vllm
 
     config = read_config(vllm_config.additional_config, os.environ)
-    if config is None:
+    if config is None or isinstance(config, RowLogConfig):
+        # Recorded rows go with no labels, and without a prefix cache there is nothing to ask about.
         return
     missing = [name for name in _NEEDED if not hasattr(scheduler, name)]
     if missing:
