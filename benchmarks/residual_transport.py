@@ -20,8 +20,7 @@ import torch
 from residuals.recorded import over_grpc, over_shared_memory, recorded
 from residuals.stream import Messages, Stream, open_stream
 
-from monitor.sae import Dictionary, HookPoint, top_latents
-from monitor.sae.dictionary import Relu
+from monitor.sae import Dictionary, HookPoint, Relu, top_latents
 from monitor.tap.blas import use_one_blas_thread
 
 SIZES = [(16, 576, torch.float32), (512, 576, torch.float32), (1024, 4096, torch.bfloat16)]

@@ -1,20 +1,26 @@
 """Dictionaries (sparse autoencoders), probes and the hook points they belong to. No torch."""
 
+from monitor.sae.activation import Activation, GroupMax, JumpRelu, Relu, TopK
 from monitor.sae.catalog import Catalog
-from monitor.sae.dictionary import Dictionary, JumpRelu, Relu
+from monitor.sae.dictionary import Dictionary
 from monitor.sae.full_encode import TopLatents, top_latents
 from monitor.sae.hook_point import HookPoint
+from monitor.sae.input_norm import InputNorm
 from monitor.sae.probe import DenseProbe, SaeProbe, load_dense_probe, load_sae_probe, save_dense_probe, save_sae_probe
 from monitor.sae.saelens_format import load_saelens, save_saelens
 
 __all__ = [
+    "Activation",
     "Catalog",
     "DenseProbe",
     "Dictionary",
+    "GroupMax",
     "HookPoint",
+    "InputNorm",
     "JumpRelu",
     "Relu",
     "SaeProbe",
+    "TopK",
     "TopLatents",
     "load_dense_probe",
     "load_sae_probe",

@@ -9,28 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.errors import FeaturewatchError
+from monitor.sae.activation import Activation, JumpRelu, Relu, activate_, check_activation
 from monitor.sae.hook_point import HookPoint
+from monitor.sae.input_norm import INPUT_NORMS, InputNorm, normalise
 
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Relu:
-    """``f = max(pre, 0)``."""
-
-
-@dataclass(frozen=True)
-class JumpRelu:
-    """``f = pre`` where ``pre > threshold`` and ``pre > 0``, else 0 (arXiv 2407.14435)."""
-
-    threshold_m: Floats
 
 
 @dataclass(frozen=True)
 class Dictionary:
     """A sparse autoencoder in normal form.
 
-    ``pre = W_enc x + b_enc``, ``f = activation(pre)``, ``x_hat = f W_dec + b_dec``.
+    ``pre = W_enc x + b_enc``, ``f = activation(pre)``, ``x_hat = f W_dec + b_dec``; with an input normalisation, x is
+    the normalised row and x_hat is brought back to the row's own units.
 
     Everything foldable is folded: `b_enc` already holds ``-W_enc b_dec`` where the SAE subtracts its decoder bias.
 
@@ -44,17 +35,19 @@ class Dictionary:
         model: the model it was trained on, as named in its configuration.
         sha256: of the weights file; empty for a dictionary that has not been stored.
         metadata: the configuration's remaining entries, as stored.
+        input_norm: what is done to each row first; see `monitor.sae.input_norm`.
     """
 
     w_enc_md: Floats
     b_enc_m: Floats
     w_dec_md: Floats
     b_dec_d: Floats
-    activation: Relu | JumpRelu
+    activation: Activation
     hook_point: HookPoint
     model: str
     sha256: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    input_norm: InputNorm = "none"
 
     def __post_init__(self) -> None:
         m, d = self.w_enc_md.shape
@@ -79,6 +72,13 @@ class Dictionary:
                     "every weight must be finite",
                     "retrain or download the SAE again",
                 )
+        check_activation(self.activation, m)
+        if self.input_norm not in INPUT_NORMS:
+            raise FeaturewatchError(
+                f"SAE with input normalisation {self.input_norm!r}",
+                f"it is one of {', '.join(INPUT_NORMS)}",
+                "choose one",
+            )
 
     @property
     def num_latents(self) -> int:
@@ -97,15 +97,41 @@ class Dictionary:
                 f"use an SAE that was trained on {model}",
             )
 
+    @property
+    def decides_by_latent(self) -> bool:
+        """Whether each latent depends on its own pre-activation of the raw row alone, so that few can be watched."""
+        return isinstance(self.activation, Relu | JumpRelu) and self.input_norm == "none"
+
     def encode(self, x_nd: Floats) -> Floats:
         """Latents [n, m] of residual rows [n, d]."""
+        if self.input_norm != "none":
+            x_nd = normalise(x_nd, self.input_norm).rows_nd
         f_nm = x_nd @ self.w_enc_md.T
         f_nm += self.b_enc_m
-        if isinstance(self.activation, JumpRelu):
-            f_nm[f_nm <= self.activation.threshold_m] = 0.0
-        np.maximum(f_nm, 0.0, out=f_nm)
+        activate_(f_nm, self.activation)
         return f_nm
 
-    def decode(self, f_nm: Floats) -> Floats:
-        """Reconstruction [n, d] of latents [n, m]."""
-        return f_nm @ self.w_dec_md + self.b_dec_d
+    def decode(self, f_nm: Floats, x_nd: Floats | None = None) -> Floats:
+        """Reconstruction [n, d] of latents [n, m].
+
+        Args:
+            x_nd: the rows that were encoded; only an SAE with input normalisation needs them.
+
+        Raises:
+            FeaturewatchError: it has one and they are not given.
+        """
+        x_hat_nd = f_nm @ self.w_dec_md
+        x_hat_nd += self.b_dec_d
+        if self.input_norm == "none":
+            return x_hat_nd
+        if x_nd is None:
+            raise FeaturewatchError(
+                f"SAE at {self.hook_point} with input normalisation {self.input_norm}",
+                "its latents alone do not tell the scale of the row",
+                "give the rows that were encoded too, or call reconstruct",
+            )
+        return normalise(x_nd, self.input_norm).undo(x_hat_nd)
+
+    def reconstruct(self, x_nd: Floats) -> Floats:
+        """``decode(encode(x))`` [n, d]."""
+        return self.decode(self.encode(x_nd), x_nd)

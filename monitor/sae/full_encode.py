@@ -52,7 +52,7 @@ def top_latents(dictionary: Dictionary, x_nd: npt.NDArray[np.float32], top: int 
 def _chunk(dictionary: Dictionary, x_nd: npt.NDArray[np.float32], top: int) -> TopLatents:
     f_nm = dictionary.encode(x_nd)
     k = min(top, dictionary.num_latents)
-    left_nd = dictionary.decode(f_nm)
+    left_nd = dictionary.decode(f_nm, x_nd)
     left_nd -= x_nd
     norm_n = np.einsum("nd,nd->n", x_nd, x_nd, dtype=np.float64)
     error_n = np.einsum("nd,nd->n", left_nd, left_nd, dtype=np.float64) / np.where(norm_n > 0, norm_n, np.inf)

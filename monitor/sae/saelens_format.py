@@ -19,7 +19,8 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save_file
 
 from monitor.errors import FeaturewatchError
-from monitor.sae.dictionary import Dictionary, JumpRelu, Relu
+from monitor.sae.activation import JumpRelu, Relu
+from monitor.sae.dictionary import Dictionary
 from monitor.sae.hook_point import HookPoint
 
 CONFIG_FILE = "cfg.json"

@@ -14,6 +14,28 @@ _Name = TypeVar("_Name")
 _Read = TypeVar("_Read")
 
 
+def require_watchable(sae_id: str, dictionary: Dictionary) -> None:
+    """Raises FeaturewatchError unless single latents can be computed from a row of `resid_post`."""
+    if dictionary.hook_point.site != "resid_post":
+        raise FeaturewatchError(
+            f"SAE {sae_id!r} at {dictionary.hook_point}",
+            "the tap reads resid_post, and a policy can only watch an SAE of that site",
+            "name an SAE that was trained at resid_post",
+        )
+    if dictionary.input_norm != "none":
+        raise FeaturewatchError(
+            f"SAE {sae_id!r} with input normalisation {dictionary.input_norm}",
+            "a policy watches latents of the row as the model has it",
+            "name an SAE that was trained without normalisation of each row",
+        )
+    if not dictionary.decides_by_latent:
+        raise FeaturewatchError(
+            f"SAE {sae_id!r} with activation {type(dictionary.activation).__name__}",
+            "whether a latent fires depends there on all others, and the tap computes only those that are watched",
+            "give it thresholds: featurewatch sae convert SAE --out FOLDER --threshold-from ROWS --l0 K",
+        )
+
+
 class CatalogSources:
     """`monitor.policy.Sources` over a catalog of SAEs and a folder of policies. Each file is read once.
 
@@ -39,7 +61,9 @@ class CatalogSources:
         return self._dense[file]
 
     def sae(self, sae_id: str) -> SaeInfo:
+        """Raises FeaturewatchError also for an SAE whose latents the tap cannot watch."""
         dictionary = self.dictionary(sae_id)
+        require_watchable(sae_id, dictionary)
         return SaeInfo(
             hook_point=str(dictionary.hook_point),
             num_latents=dictionary.num_latents,
@@ -49,6 +73,10 @@ class CatalogSources:
 
     def dense_probe(self, file: str) -> DenseProbeInfo:
         probe = self.dense_weights(file)
+        if probe.hook_point.site != "resid_post":
+            raise FeaturewatchError(
+                f"probe file {file!r} at {probe.hook_point}", "the tap reads resid_post", "fit a probe at that site"
+            )
         return DenseProbeInfo(hook_point=str(probe.hook_point), width=probe.weight_d.size, sha256=probe.sha256)
 
     def sae_probe(self, file: str) -> SaeProbeInfo:

@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from monitor.sae import Dictionary, JumpRelu, TopLatents
+from monitor.sae import Dictionary, GroupMax, JumpRelu, TopK, TopLatents
 from monitor.sae.full_encode import TOP
+from monitor.sae.input_norm import EPSILON, InputNorm
 
 CHUNK_ROWS: Final = 256
 
@@ -49,15 +50,40 @@ class CudaEncoder:
         chunks = []
         for at in range(0, max(len(x_nd), 1), CHUNK_ROWS):
             x = torch.from_numpy(x_nd[at : at + CHUNK_ROWS]).to(self._device)
-            f = torch.relu(torch.addmm(self._tensors["b_enc"], x, self._tensors["w_enc"].T))
-            if "threshold" in self._tensors:
-                f = torch.where(f > self._tensors["threshold"], f, 0.0)
-            left = x - torch.addmm(self._tensors["b_dec"], f, self._tensors["w_dec"])
+            rows, scale, shift = self._normalise(x, dictionary.input_norm)
+            f = self._activate(torch.addmm(self._tensors["b_enc"], rows, self._tensors["w_enc"].T), dictionary)
+            left = x - (torch.addmm(self._tensors["b_dec"], f, self._tensors["w_dec"]) * scale + shift)
             norm = x.double().square().sum(1)
             error = left.double().square().sum(1) / torch.where(norm > 0, norm, torch.inf)
             activations, latents = f.topk(k, dim=1)
             chunks.append([t.cpu().numpy() for t in (latents, activations, (f != 0).sum(1), error.float())])
         return TopLatents(*(np.concatenate(parts) for parts in zip(*chunks, strict=True)))
+
+    def _normalise(self, x: Any, rule: InputNorm) -> tuple[Any, Any, Any]:
+        """As `monitor.sae.input_norm.normalise`: rows, and the scale and shift that undo it."""
+        torch = self._torch
+        if rule == "layer_norm":
+            std, mean = torch.std_mean(x, dim=1, keepdim=True)
+            return (x - mean) / (std + EPSILON), std, mean
+        if rule == "unit_norm":
+            scale = x.norm(dim=1, keepdim=True) / x.shape[1] ** 0.5
+            return x / torch.where(scale > 0, scale, 1.0), scale, 0.0
+        return x, 1.0, 0.0
+
+    def _activate(self, pre: Any, dictionary: Dictionary) -> Any:
+        """As `monitor.sae.activation.activate_`, but which of equal latents TopK and GroupMax keep is open."""
+        torch, activation = self._torch, dictionary.activation
+        f = torch.relu(pre)
+        if isinstance(activation, JumpRelu):
+            return torch.where(f > self._tensors["threshold"], f, 0.0)
+        if isinstance(activation, TopK):
+            values, latents = f.topk(activation.k, dim=1)
+            return torch.zeros_like(f).scatter_(1, latents, values)
+        if isinstance(activation, GroupMax):
+            groups = f.reshape(len(f), activation.groups, -1)
+            values, latents = groups.max(dim=2, keepdim=True)
+            return torch.zeros_like(groups).scatter_(2, latents, values).reshape(f.shape)
+        return f
 
     def _load(self, dictionary: Dictionary) -> None:
         # First let go of the one before: two may not fit.
