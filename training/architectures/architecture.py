@@ -80,6 +80,8 @@ class Architecture(ABC, Generic[Settings]):
     """The export is a JumpReLU whose one threshold is fitted on held-out rows after the training."""
     target_l0: float | None = None
     """Active latents per row that the settings ask for; None where a penalty decides."""
+    replicated: ClassVar[frozenset[str]] = frozenset({"b_dec"})
+    """The parameters that every rank has whole when the latents are shared out; the others are sharded."""
     recommended: ClassVar[Mapping[str, float]] = {}
     """Where the recipe wants another optimiser or schedule than the defaults: fields of `SaeOptions`
     (training/trainer/sae_config.py), for example ``{"learning_rate": 5e-4, "beta1": 0.0}``."""

@@ -1,7 +1,7 @@
 """The exact k-th largest value over all ranks, by radix selection.
 
-Positive float32 values are ordered as their bit patterns are. Three histograms of these (11, 10 and 10 bits), each summed
-over the ranks, name the value's bits from the top down: 24 KiB of traffic per rank, whatever the number of candidates.
+Positive float32 values are ordered as their bit patterns are. Three histograms of these (11, 10 and 10 bits), each
+summed over the ranks, name the value's bits from the top down: 32 KiB of counts, whatever the number of candidates.
 """
 
 from __future__ import annotations

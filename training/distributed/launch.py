@@ -1,7 +1,7 @@
 """Starts the ranks of a training that `torchrun` launched.
 
-``torchrun --nproc-per-node 2 --no-python featurewatch train ...``: every process runs the same command and finds its place
-in the environment. Without torchrun there is one process and nothing to start.
+``torchrun --nproc-per-node 2 --no-python featurewatch train ...``: every process runs the same command and finds its
+place in the environment. Without torchrun there is one process and nothing to start.
 """
 
 from __future__ import annotations
