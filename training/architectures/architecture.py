@@ -86,6 +86,11 @@ class Architecture(ABC, Generic[Settings]):
     """Where the recipe wants another optimiser or schedule than the defaults: fields of `SaeOptions`
     (training/trainer/sae_config.py), for example ``{"learning_rate": 5e-4, "beta1": 0.0}``."""
 
+    revive_shares: ClassVar[tuple[float, ...]] = ()
+    """Shares of the run after which the trainer calls `revive`, with the latents that were silent for
+    `revive_window` of the run's rows."""
+    revive_window: ClassVar[float] = 0.0
+
     def __init__(
         self,
         settings: Settings,
@@ -126,7 +131,13 @@ class Architecture(ABC, Generic[Settings]):
 
     def revive(self, x_nd: Tensor, dead_j: Tensor, generator: torch.Generator) -> list[str]:
         """Resamples dead latents where the recipe asks for it; returns the parameters whose optimiser state restarts
-        for `dead_j`."""
+        for `dead_j`.
+
+        Args:
+            x_nd: scaled rows, the same on every rank.
+            dead_j: this rank's latents that are to start anew. Every rank must make the call, also with none.
+            generator: in the same state on every rank.
+        """
         del x_nd, dead_j, generator
         return []
 
