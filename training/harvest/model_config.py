@@ -80,5 +80,5 @@ def cut(config: Any, depth: int) -> None:
     """Makes the configuration one of a model with the first `depth` layers only."""
     text = text_part(config)
     text.num_hidden_layers = depth
-    if kinds := getattr(text, "layer_types", None):
+    if kinds := vars(text).get("layer_types"):  # some families derive it from the number of layers
         text.layer_types = kinds[:depth]

@@ -36,7 +36,8 @@ def find_layers(network: Any, model: str) -> nn.ModuleList:
     """The decoder layers of a network without head; raises FeaturewatchError when they cannot be told."""
     depth = getattr(text_part(network.config), "num_hidden_layers", None)
     inner = getattr(network, "model", None)
-    for owner in (network, inner, getattr(network, "language_model", None), getattr(inner, "language_model", None)):
+    owners = [getattr(outer, name, None) for outer in (network, inner) for name in ("language_model", "decoder")]
+    for owner in (network, inner, *owners):
         for name in ("layers", "h"):
             layers = getattr(owner, name, None)
             if isinstance(layers, nn.ModuleList) and len(layers) == depth:
