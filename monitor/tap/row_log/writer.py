@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 import torch
 from safetensors.torch import save
 
@@ -113,7 +112,7 @@ class RowLogWriter:
         )
         if not record.runs and not record.ends:
             return
-        rows = step.payload.read() if step.payload is not None and record.runs else self._no_rows()
+        rows = step.payload.read() if step.payload is not None and record.runs else None
         data = save(self._tensors(rows), record.to_metadata())
         unread = self._unread_bytes()
         if unread + len(data) > self._most:
@@ -136,11 +135,10 @@ class RowLogWriter:
         name = tap_pb2.GapReason.Name(reason).removeprefix("GAP_REASON_")  # type: ignore[arg-type]
         raise RowLogError(f"request {self._names[handle][1]}: no rows of {length} positions from {first} on ({name})")
 
-    def _no_rows(self) -> HostRows:
-        nothing = np.empty((0, self._width * self._dtype.itemsize), np.uint8)
-        return HostRows(np.empty(0, np.int32), [(name, nothing) for name in self._hook_points])
-
-    def _tensors(self, rows: HostRows) -> dict[str, torch.Tensor]:
+    def _tensors(self, rows: HostRows | None) -> dict[str, torch.Tensor]:
+        if rows is None:
+            nothing = torch.empty(0, self._width, dtype=self._dtype)
+            return {TOKEN_IDS: torch.empty(0, dtype=torch.int32), **dict.fromkeys(self._hook_points, nothing)}
         tensors = {name: torch.from_numpy(rows_nb).view(self._dtype) for name, rows_nb in rows.activations}
         return {TOKEN_IDS: torch.from_numpy(rows.token_ids_n), **tensors}
 
