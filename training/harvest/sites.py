@@ -39,7 +39,7 @@ class Place:
         value = (inputs[0] if inputs else named_inputs["hidden_states"]) if self.is_input else output
         if isinstance(value, tuple | list):
             value = value[0]
-        rows_btd = value.detach().reshape(*shape, value.shape[-1])
+        rows_btd: Tensor = value.detach().reshape(*shape, value.shape[-1])
         return rows_btd.clone() if self.factor == 1.0 else rows_btd * self.factor
 
 
@@ -71,9 +71,9 @@ def width_at(layer: nn.Module, point: HookPoint, width: int, model: str) -> int:
     (place, *_) = candidates(layer, point, model)
     if point.site != "attn_z":
         return width
-    inputs = getattr(place.module, "in_features", None)
-    # GPT-2's Conv1D holds its weight as [inputs, outputs].
-    return int(place.module.weight.shape[0]) if inputs is None else int(inputs)  # type: ignore[union-attr,arg-type]
+    if isinstance(place.module, nn.Linear):
+        return place.module.in_features
+    return int(place.module.get_parameter("weight").shape[0])  # GPT-2's Conv1D holds [inputs, outputs]
 
 
 def choose(seen: dict[HookPoint, list[Tensor]], layer: int, model: str, dtype: torch.dtype) -> dict[HookPoint, int]:
