@@ -86,16 +86,16 @@ def _key(config: DiscoverConfig, tokenizer: Any, hook_points: Sequence[HookPoint
 def _run(
     config: DiscoverConfig, tokenizer: Any, hook_points: Sequence[HookPoint], prompts: Sequence[Prompt]
 ) -> PromptRows:
-    classes = TokenClasses.from_tokenizer_json(_tokenizer_json(tokenizer))
+    classes = TokenClasses.from_tokenizer_json(tokenizer_json(tokenizer))
     model = ResidualModel(config.model, hook_points, "float32")
-    sequences = [_sequence(tokenizer, classes, prompt.text, config.context) for prompt in prompts]
+    sequences = [chat_sequence(tokenizer, classes, prompt.text, config.context) for prompt in prompts]
     parts: dict[HookPoint, list[Floats]] = {
         point: [np.empty((0, 0), np.float32)] * len(prompts) for point in hook_points
     }
     total = sum(len(sequence.token_ids_n) for sequence in sequences)
     done = 0
     with ProgressLine("capture", total) as progress:
-        for indices in _by_length(sequences, config.batch_tokens):
+        for indices in by_length(sequences, config.batch_tokens):
             batch = pad([sequences[index] for index in indices])
             for point, rows_btd in model.residuals(batch.token_ids_bt).items():
                 for row, index in enumerate(indices):
@@ -107,7 +107,8 @@ def _run(
     return PromptRows({point: np.concatenate(rows) for point, rows in parts.items()}, starts_p1)
 
 
-def _sequence(tokenizer: Any, classes: TokenClasses, text: str, context: int) -> TokenSequence:
+def chat_sequence(tokenizer: Any, classes: TokenClasses, text: str, context: int) -> TokenSequence:
+    """The text as a user turn with the generation prompt, at most `context` tokens; what is no content is TEMPLATE."""
     turns = [{"role": "user", "content": text}]
     rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     ids_n = np.array(tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"][:context], np.int32)
@@ -116,7 +117,7 @@ def _sequence(tokenizer: Any, classes: TokenClasses, text: str, context: int) ->
     return TokenSequence(ids_n, reasons_n, False)
 
 
-def _by_length(sequences: Sequence[TokenSequence], batch_tokens: int) -> list[list[int]]:
+def by_length(sequences: Sequence[TokenSequence], batch_tokens: int) -> list[list[int]]:
     """Batches of indices, longest prompts first."""
     batches: list[list[int]] = [[]]
     longest = 0
@@ -129,7 +130,8 @@ def _by_length(sequences: Sequence[TokenSequence], batch_tokens: int) -> list[li
     return batches
 
 
-def _tokenizer_json(tokenizer: Any) -> dict[str, Any]:
+def tokenizer_json(tokenizer: Any) -> dict[str, Any]:
+    """What ``tokenizer.json`` says."""
     path = Path(tokenizer.name_or_path) / "tokenizer.json"
     text = path.read_text() if path.is_file() else tokenizer.backend_tokenizer.to_str()
     return dict(json.loads(text))

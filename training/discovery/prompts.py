@@ -27,7 +27,7 @@ def load_prompts(config: DiscoverConfig) -> list[Prompt]:
     if config.positive is not None and config.negative is not None:
         prompts = [*_lines(config.positive, True), *_lines(config.negative, False)]
     else:
-        prompts = [prompt for path in config.data for prompt in _labelled(path)]
+        prompts = [prompt for path in config.data for prompt in labelled_prompts(path)]
     order = np.random.default_rng(config.seed).permutation(len(prompts))
     chosen = selected([prompts[index] for index in order], config)
     for is_val in (False, True):
@@ -53,7 +53,12 @@ def data_hash(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _labelled(path: Path) -> Iterable[Prompt]:
+def labelled_prompts(path: Path) -> Iterable[Prompt]:
+    """Rows of a jsonl(.gz) file with text, label, split and perhaps source and category; blank texts are left out.
+
+    Raises:
+        FeaturewatchError: no such file, or a row that lacks one of the three.
+    """
     for number, row in read_rows(path):
         text, label, split = row.get("text"), row.get("label"), row.get("split")
         if not isinstance(text, str) or label not in (0, 1) or split not in ("train", "val"):
