@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from monitor.sae import HookPoint
-from training.harvest import run as harvest_run
+from training.harvest import open_model
 from training.harvest.cache import ActivationCache
 from training.harvest.config import HarvestConfig
 from training.harvest.manifest import Manifest
@@ -39,7 +39,10 @@ class CountingModel:
         del point
         return WIDTH
 
-    def residuals(self, token_ids_bt: npt.NDArray[np.int64]) -> dict[HookPoint, Tensor]:
+    def residuals(
+        self, token_ids_bt: npt.NDArray[np.int64], lengths_b: npt.NDArray[np.int64]
+    ) -> dict[HookPoint, Tensor]:
+        assert lengths_b.shape == token_ids_bt.shape[:1]
         b, t = token_ids_bt.shape
         rows_btd = np.zeros((b, t, WIDTH), np.float32)
         rows_btd[..., 0] = token_ids_bt
@@ -92,7 +95,7 @@ def test_the_cache_of_a_harvest_is_the_one_it_was(
     store_dtype: str,
     digests: tuple[str, str],
 ) -> None:
-    monkeypatch.setattr(harvest_run, "ResidualModel", CountingModel)
+    monkeypatch.setattr(open_model, "ResidualModel", CountingModel)
     manifest = _harvested(tiny_model, corpus, tmp_path / "cache", store_dtype)
     files = [tmp_path / "cache" / str(point) / f"shard-{index:04d}.bin" for point in POINTS for index in range(6)]
     files += [tmp_path / "cache" / "heldout" / f"{name}.bin" for name in ("tokens", "sequences", "reasons")]

@@ -14,8 +14,7 @@ from monitor.cli.main import app
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, JumpRelu, save_saelens
 from training.discovery import capture
-from training.harvest import model_config
-from training.harvest import run as harvest_run
+from training.harvest import model_config, open_model
 
 
 class Untouched:
@@ -27,7 +26,7 @@ class Untouched:
 
 @pytest.fixture(autouse=True)
 def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harvest_run, "ResidualModel", Untouched)
+    monkeypatch.setattr(open_model, "ResidualModel", Untouched)
     monkeypatch.setattr(capture, "ResidualModel", Untouched)
 
 

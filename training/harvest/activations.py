@@ -35,8 +35,15 @@ class ActivationModel(Protocol):
         """Values per row at one of its hook points; only `attn_z` may be wider or narrower than the residual stream."""
         ...
 
-    def residuals(self, token_ids_bt: npt.NDArray[np.int64]) -> dict[HookPoint, Tensor]:
-        """Rows per hook point, float32 [b, t, width] on the CPU. Padding is on the right; its rows mean nothing."""
+    def residuals(
+        self, token_ids_bt: npt.NDArray[np.int64], lengths_b: npt.NDArray[np.int64] | None = None
+    ) -> dict[HookPoint, Tensor]:
+        """Rows per hook point, float32 [b, t, width] on the CPU. Padding is on the right; its rows mean nothing.
+
+        Args:
+            token_ids_bt: padded with any token.
+            lengths_b: [b], tokens of each sequence, for a model that can leave the padding out; None: it is not known.
+        """
         ...
 
 

@@ -28,6 +28,11 @@ class TokenBatch:
     reasons_bt: npt.NDArray[np.uint8]
     held_out: bool
 
+    @property
+    def lengths_b(self) -> npt.NDArray[np.int64]:
+        """[b], tokens of each sequence."""
+        return np.asarray((self.reasons_bt != Reason.PADDING).sum(axis=1), np.int64)
+
 
 def make_batches(sequences: Iterable[TokenSequence], batch_tokens: int) -> Iterator[TokenBatch]:
     """Batches of at most `batch_tokens` positions; held-out sequences get batches of their own."""

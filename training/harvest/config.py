@@ -30,6 +30,10 @@ class HarvestConfig:
     heldout_tokens: int = option(120_000, "At most this many held-out token positions.")
     text_field: str = option("text", "Field of a jsonl row that holds the text.")
     dtype: str = option("auto", "Forward dtype: auto, float32 or bfloat16.")
+    activations: str = option(
+        "huggingface", "What computes the activations: huggingface, or vllm (as a monitored server does, with the tap)."
+    )
+    engine_args: str = option("", "With vllm: further arguments of its LLM class as a JSON object.")
     store_dtype: str = option("float16", "Cache dtype: float16 or float32.")
     shard_rows: int = option(262_144, "Rows of one cache shard, on average; a shard is read into memory whole.")
     seed: int = option(0, "Seed of the document order, the windows and the shuffle.")
@@ -71,6 +75,18 @@ class HarvestConfig:
                 f"dtype {self.dtype!r}",
                 "it is auto, float32 or bfloat16",
                 "choose one of them",
+            ),
+            (
+                self.activations in ("huggingface", "vllm"),
+                f"activations {self.activations!r}",
+                "it is huggingface or vllm",
+                "choose one of them",
+            ),
+            (
+                not self.engine_args or self.activations == "vllm",
+                f"engine-args with activations {self.activations}",
+                "they are arguments of vLLM",
+                "add --activations vllm or leave them out",
             ),
             (0 <= self.chat_share <= 1, f"chat-share {self.chat_share}", "it is a share", "give 0 to 1"),
             (

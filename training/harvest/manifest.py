@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import os
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from monitor.errors import FeaturewatchError
+from training.harvest.config import HarvestConfig
 
 MANIFEST = "manifest.json"
+_DEFAULTS = {item.name: item.default for item in fields(HarvestConfig)}
 
 
 @dataclass
@@ -18,7 +21,8 @@ class Manifest:
 
     Attributes:
         settings: of the harvest, in JSON form; the dtype is the one that was used, never `auto`.
-        identity: hashes of what the rows were made from (see `training.identity`).
+        identity: hashes of what the rows were made from (see `training.identity`); the version of vLLM if it was used.
+        engine: what the tap told of the vLLM engine that computed them; empty without one.
     """
 
     width: int
@@ -37,15 +41,25 @@ class Manifest:
     outliers_by_hook_point: dict[str, int] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     forward_dtype: str = ""
+    engine: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    widths: dict[str, int] = field(default_factory=dict)
+    checksums: dict[str, list[int]] = field(default_factory=dict)
+    heldout_checksums: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         return sum(self.shard_rows)
 
+    def width_of(self, hook_point: str) -> int:
+        return self.widths.get(hook_point, self.width)
+
     def save(self, folder: Path) -> None:
         part = folder / f"{MANIFEST}.part"
-        part.write_text(json.dumps(asdict(self), indent=2))
+        with part.open("w") as file:
+            json.dump(asdict(self), file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(folder / MANIFEST)
 
     @classmethod
@@ -74,11 +88,12 @@ class Manifest:
                 "content differs, whatever the name)",
                 "give another --cache folder or remove this one",
             )
-        # What stands behind the names of model and data has been compared by content.
+        # What stands behind the names of model and data has been compared by content. A setting that is younger than
+        # the cache had its default then.
         changed = [
             key
             for key, value in other.settings.items()
-            if key not in ("model", "data") and self.settings.get(key) != value
+            if key not in ("model", "data") and self.settings.get(key, _DEFAULTS.get(key)) != value
         ]
         if changed:
             raise FeaturewatchError(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
+from training.harvest.activations import ActivationModel
 from training.harvest.batches import TokenBatch
 from training.harvest.cache import CacheWriter, bytes_needed
 from training.harvest.compute import forward_device, forward_dtype
@@ -26,8 +27,8 @@ from training.harvest.documents import read_documents, require_some, shuffled
 from training.harvest.loading import load_tokenizer
 from training.harvest.manifest import MANIFEST, Manifest
 from training.harvest.model_config import ModelConfig
+from training.harvest.open_model import engine_identity, open_model
 from training.harvest.outliers import median_norms, outliers
-from training.harvest.residuals import ResidualModel
 from training.harvest.source import DocumentBatches
 from training.harvest.split import require_usable, without_shared_texts
 from training.harvest.tokens import Reason, SequenceMaker
@@ -63,13 +64,20 @@ def harvest(config: HarvestConfig) -> Manifest:
         "model": model_sha256(config.model),
         "tokenizer or chat template": tokenizer_sha256(tokenizer),
         "data file": files_sha256(config.data),
+        **engine_identity(config, hook_points, shape),
     }
     manifest = _manifest(config, shape.width, dtype, identity)
     if manifest.complete:
         return manifest
     _require_disk(config, manifest)
-    model = ResidualModel(config.model, hook_points, dtype)
     source = DocumentBatches(maker, documents, config)
+    with open_model(config, hook_points, dtype) as (model, engine):
+        manifest.engine = engine
+        return _fill(config, manifest, model, source)
+
+
+def _fill(config: HarvestConfig, manifest: Manifest, model: ActivationModel, source: DocumentBatches) -> Manifest:
+    """Goes on until the cache is complete."""
     if not manifest.medians:
         manifest.medians = median_norms(model, itertools.islice(source, _MEDIAN_BATCHES), config.store_dtype)
     run = _Run(config, model, CacheWriter(config.cache, manifest))
@@ -92,7 +100,7 @@ def harvest(config: HarvestConfig) -> Manifest:
 class _Run:
     """Takes batches through the model into the cache."""
 
-    def __init__(self, config: HarvestConfig, model: ResidualModel, writer: CacheWriter) -> None:
+    def __init__(self, config: HarvestConfig, model: ActivationModel, writer: CacheWriter) -> None:
         self.writer = writer
         self._config, self._model = config, model
         self._counts = Counter(writer.manifest.counts)
@@ -104,7 +112,7 @@ class _Run:
     def take(self, index: int, batch: TokenBatch) -> None:
         """Forward, exclude, write; then notes the batch as done."""
         manifest = self.writer.manifest
-        residuals = self._model.residuals(batch.token_ids_bt)
+        residuals = self._model.residuals(batch.token_ids_bt, batch.lengths_b)
         reasons_bt = self._with_outliers(batch.reasons_bt, residuals, count=not batch.held_out)
         counts = self._heldout_counts if batch.held_out else self._counts
         counts.update({Reason(value).name.lower(): int(n) for value, n in _value_counts(reasons_bt)})
