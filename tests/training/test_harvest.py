@@ -118,11 +118,11 @@ def test_interrupted_harvest_goes_on_to_the_same_cache(
     harvest(_config(tiny_model, corpus, tmp_path / "whole"))
     forward, calls = ResidualModel.residuals, []
 
-    def failing(self: ResidualModel, token_ids_bt: np.ndarray) -> object:
+    def failing(self: ResidualModel, token_ids_bt: np.ndarray, lengths_b: np.ndarray) -> object:
         calls.append(1)
         if len(calls) == 11:
             raise RuntimeError("power cut")
-        return forward(self, token_ids_bt)
+        return forward(self, token_ids_bt, lengths_b)
 
     monkeypatch.setattr(ResidualModel, "residuals", failing)
     with pytest.raises(RuntimeError, match="power cut"):

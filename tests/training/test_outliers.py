@@ -38,7 +38,8 @@ def test_a_dtype_that_holds_hardly_a_row_is_refused_before_the_harvest() -> None
     class Model:
         hook_points = (POINT,)
 
-        def residuals(self, token_ids_bt: np.ndarray) -> dict[HookPoint, torch.Tensor]:
+        def residuals(self, token_ids_bt: np.ndarray, lengths_b: np.ndarray) -> dict[HookPoint, torch.Tensor]:
+            assert lengths_b.tolist() == [3, 3]
             return {POINT: torch.full((*token_ids_bt.shape, 4), 1e5)}
 
     batch = TokenBatch(np.zeros((2, 3), np.int64), np.full((2, 3), Reason.KEPT, np.uint8), False)
