@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from monitor import __version__
-from monitor.cli import alerts, audit, model, policy, sae
+from monitor.cli import activations, alerts, audit, model, policy, sae
 from monitor.cli.common import err_console
 from monitor.cli.demo import demo
 from monitor.cli.discover import discover
@@ -38,6 +38,7 @@ app.command("verify")(verify)
 app.add_typer(model.app, name="model")
 app.command("train")(train)
 app.add_typer(sae.app, name="sae")
+app.add_typer(activations.app, name="activations")
 app.command("discover")(discover)
 app.add_typer(policy.app, name="policy")
 app.add_typer(alerts.app, name="alerts")
