@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monitor.errors import FeaturewatchError
 from monitor.sae.dictionary import Dictionary
-from monitor.sae.saelens_format import CONFIG_FILE, load_saelens
+from monitor.sae.formats.saelens import CONFIG_FILE, load_saelens
 
 
 class Catalog:

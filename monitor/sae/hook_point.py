@@ -12,7 +12,23 @@ SITES: Final = ("resid_pre", "attn_z", "attn_out", "mlp_out", "resid_post")
 """In the order in which a token meets them."""
 _PATTERN = re.compile(rf"({'|'.join(SITES)})\.(0|[1-9][0-9]{{0,3}})")
 _TRANSFORMER_LENS = re.compile(r"blocks\.([0-9]+)\.(?:attn\.)?hook_(resid_pre|resid_post|attn_out|mlp_out|z)")
-_HUGGING_FACE = re.compile(r"(?:model\.)?(?:language_model\.)?layers\.([0-9]+)(?:\.output)?")
+_HUGGING_FACE = re.compile(
+    r"(?:model\.|transformer\.|gpt_neox\.)?(?:language_model\.)?(?:layers|h)\.([0-9]+)"
+    r"(\.(?:mlp|self_attn|attn|attention|post_feedforward_layernorm)|(?:\.self_attn\.o_proj)?\.input"
+    r"|\.self_attn\.o_proj)?(?:\.output)?"
+)
+_MODULES: Final = {
+    None: "resid_post",
+    ".input": "resid_pre",
+    ".self_attn.o_proj": "attn_z",
+    ".self_attn.o_proj.input": "attn_z",
+    ".self_attn": "attn_out",
+    ".attn": "attn_out",
+    ".attention": "attn_out",
+    ".mlp": "mlp_out",
+    # What models with a norm behind the MLP add to the residual stream (Gemma 2 and 3).
+    ".post_feedforward_layernorm": "mlp_out",
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -45,11 +61,14 @@ class HookPoint:
 
     @classmethod
     def from_foreign(cls, name: str) -> HookPoint:
-        """Reads TransformerLens' ``blocks.14.hook_resid_post``, Hugging Face's ``model.layers.14`` or our own name."""
+        """Reads TransformerLens' ``blocks.14.hook_resid_post``, a Hugging Face module, or our own name.
+
+        A module such as ``model.layers.14.mlp`` stands for its output, or its input where the name ends so.
+        """
         if match := _TRANSFORMER_LENS.fullmatch(name):
             return cls(int(match.group(1)), "attn_z" if match.group(2) == "z" else match.group(2))
         if match := _HUGGING_FACE.fullmatch(name):
-            return cls(int(match.group(1)))
+            return cls(int(match.group(1)), _MODULES[match.group(2)])
         return cls.parse(name)
 
     def require_in(self, num_layers: int, model: str) -> None:

@@ -104,5 +104,5 @@ def test_a_rule_that_does_not_fit_is_refused(activation: TopK | GroupMax | JumpR
 
 
 def test_an_unknown_normalisation_is_refused() -> None:
-    with pytest.raises(FeaturewatchError, match="'batch_norm'.*layer_norm"):
+    with pytest.raises(FeaturewatchError, match=r"'batch_norm'.*layer_norm"):
         random_form(6, 3, TopK(2), "batch_norm", 0)  # type: ignore[arg-type]

@@ -96,10 +96,16 @@ def test_foreign_folder_follows_the_saelens_forward_pass(tmp_path: Path, archite
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"architecture": "topk"}, "topk"),
-        ({"normalize_activations": "layer_norm"}, "layer_norm"),
-        ({"reshape_activations": "hook_z"}, "hook_z"),
-        ({"d_in": D + 1}, f"d_in={D + 1}"),
+        ({"architecture": "skip_crosscoder"}, "'skip_crosscoder'"),
+        ({"architecture": "topk"}, "k None"),
+        ({"architecture": "topk", "k": 2.5}, r"k 2\.5"),
+        ({"normalize_activations": "covariance_whitening"}, "covariance_whitening.*Export"),
+        ({"normalize_activations": "expected_average_only_in"}, "--norm-factor"),
+        ({"reshape_activations": "hook_z"}, "hook_z.*resid_post"),
+        ({"reshape_activations": "hook_q"}, "hook_q"),
+        ({"activation_fn": "tanh-relu"}, "tanh-relu"),
+        ({"d_in": D + 1}, f"width {D + 1}"),
+        ({"d_sae": M + 1}, f"latents {M + 1}"),
         ({"metadata": {"hook_name": "blocks.3.hook_resid_mid"}}, "hook_resid_mid"),
         ({"metadata": {}}, "hook_name"),
     ],
@@ -128,15 +134,6 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     tensors["threshold"] = np.full(M, np.nan, np.float32)
     save_file(tensors, weights)
     with pytest.raises(FeaturewatchError, match="20 NaN or infinite"):
-        load_saelens(tmp_path / "sae")
-
-
-def test_bfloat16_weights_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    foreign_folder(tmp_path / "sae", "jumprelu")
-    weights = tmp_path / "sae" / "sae_weights.safetensors"
-    header = json.dumps({"W_enc": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(FeaturewatchError, match=r"tensors of dtype BF16: they must be float16.*call \.float\(\)"):
         load_saelens(tmp_path / "sae")
 
 

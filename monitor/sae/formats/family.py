@@ -1,0 +1,98 @@
+"""A family of SAE files, and what all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from monitor.errors import FeaturewatchError
+from monitor.sae.activation import Activation
+from monitor.sae.dictionary import Dictionary
+from monitor.sae.formats.stored import Hints, Stored
+from monitor.sae.formats.weights import Weights
+from monitor.sae.hook_point import HookPoint
+from monitor.sae.input_norm import InputNorm
+
+
+@dataclass(frozen=True)
+class Family:
+    """Attributes:
+    name: as its makers call it.
+    recognises: whether files are of this family, by what is in them.
+    load: into the normal form; raises FeaturewatchError.
+    """
+
+    name: str
+    recognises: Callable[[Stored], bool]
+    load: Callable[[Stored, Hints], Dictionary]
+
+
+def normal_form(
+    weights: Weights,
+    activation: Activation,
+    stored: Stored,
+    *,
+    hook_point: HookPoint,
+    model: str,
+    family: str,
+    metadata: Mapping[str, Any] | None = None,
+    input_norm: InputNorm = "none",
+) -> Dictionary:
+    """The dictionary, with its origin in the metadata."""
+    return Dictionary(
+        w_enc_md=weights.w_enc_md,
+        b_enc_m=weights.b_enc_m,
+        w_dec_md=weights.w_dec_md,
+        b_dec_d=weights.b_dec_d,
+        activation=activation,
+        hook_point=hook_point,
+        model=model,
+        sha256=stored.sha256,
+        metadata={"source_format": family, "source": stored.place, **(metadata or {})},
+        input_norm=input_norm,
+    )
+
+
+def place_of(stored: Stored, hints: Hints, *names: object) -> HookPoint:
+    """The hook point that the files name; raises FeaturewatchError when they name none or the caller another.
+
+    Args:
+        names: what the files say, the most reliable first.
+    """
+    said = [name for name in names if isinstance(name, str) and name]
+    for name in said:
+        try:
+            found = HookPoint.from_foreign(name)
+        except FeaturewatchError:
+            # A module or an embedding may be one of our sites, and the caller may know which; TransformerLens' other
+            # blocks.* are none.
+            if hints.hook_point is None or name.startswith("blocks."):
+                raise
+            continue
+        if hints.hook_point not in (None, found):
+            raise FeaturewatchError(
+                f"hook point {hints.hook_point} for SAE {stored.place}",
+                f"its files say that it was trained at {name} ({found})",
+                "leave --hook-point out, or use an SAE of the other hook point",
+            )
+        return found
+    if hints.hook_point is None:
+        raise FeaturewatchError(
+            f"SAE {stored.place}, whose files name no hook_name",
+            "the site that it was trained on must be known",
+            "say it: --hook-point resid_post.<layer>",
+        )
+    return hints.hook_point
+
+
+def model_of(stored: Stored, hints: Hints, *names: object) -> str:
+    """The model that the caller or the files name; raises FeaturewatchError when neither does."""
+    for name in (hints.model, *names):
+        if isinstance(name, str) and name:
+            return name
+    raise FeaturewatchError(
+        f"SAE {stored.place}, whose files name no model",
+        "the model that it was trained on must be known",
+        "say it: --model-name <model>",
+    )
