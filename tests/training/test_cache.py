@@ -10,7 +10,8 @@ import pytest
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
-from training.harvest.cache import ActivationCache, CacheWriter
+from training.harvest.cache import ActivationCache
+from training.harvest.cache_writer import CacheWriter
 from training.harvest.manifest import Manifest
 
 POINT = HookPoint(0)

@@ -13,7 +13,8 @@ from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, JumpRelu, load_saelens, save_saelens
 from training.architectures.architecture import Shape, StepContext
 from training.architectures.batch_top_k import BatchTopK, BatchTopKSettings
-from training.harvest.cache import ActivationCache, CacheWriter
+from training.harvest.cache import ActivationCache
+from training.harvest.cache_writer import CacheWriter
 from training.harvest.manifest import Manifest
 from training.trainer.config import TrainConfig
 from training.trainer.export import require_l0, rounded, to_dictionary, with_threshold

@@ -34,8 +34,8 @@ class HarvestConfig:
         "huggingface", "What computes the activations: huggingface, or vllm (as a monitored server does, with the tap)."
     )
     engine_args: str = option("", "With vllm: further arguments of its LLM class as a JSON object.")
-    store_dtype: str = option("float16", "Cache dtype: float16 or float32.")
-    shard_rows: int = option(262_144, "Rows of one cache shard, on average; a shard is read into memory whole.")
+    store_dtype: str = option("float16", "Cache dtype: float16, bfloat16 or float32.")
+    shard_rows: int = option(262_144, "Rows of one cache shard, on average.")
     seed: int = option(0, "Seed of the document order, the windows and the shuffle.")
 
     def __post_init__(self) -> None:
@@ -102,9 +102,9 @@ class HarvestConfig:
                 "give for example 0.02",
             ),
             (
-                self.store_dtype in ("float16", "float32"),
+                self.store_dtype in ("float16", "bfloat16", "float32"),
                 f"store-dtype {self.store_dtype!r}",
-                "it is float16 or float32",
+                "it is float16, bfloat16 or float32",
                 "choose one of them",
             ),
         ]

@@ -20,9 +20,13 @@ class Manifest:
     """State and description of a cache.
 
     Attributes:
+        width: of the residual stream.
         settings: of the harvest, in JSON form; the dtype is the one that was used, never `auto`.
         identity: hashes of what the rows were made from (see `training.identity`); the version of vLLM if it was used.
         engine: what the tap told of the vLLM engine that computed them; empty without one.
+        widths: values per row at the hook points where it is not `width`.
+        checksums: CRC-32 of each shard's file per hook point; an older cache has none.
+        heldout_checksums: CRC-32 of the held-out files.
     """
 
     width: int

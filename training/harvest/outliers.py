@@ -10,14 +10,15 @@ from torch import Tensor
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
+from training.harvest.activations import ActivationModel
 from training.harvest.batches import TokenBatch
-from training.harvest.residuals import ResidualModel
+from training.harvest.store import largest
 from training.harvest.tokens import Reason
 
 Bools = npt.NDArray[np.bool_]
 
 
-def median_norms(model: ResidualModel, batches: Iterable[TokenBatch], store_dtype: str) -> dict[str, float]:
+def median_norms(model: ActivationModel, batches: Iterable[TokenBatch], store_dtype: str) -> dict[str, float]:
     """Median norm of content rows per hook point.
 
     Raises:
@@ -27,7 +28,7 @@ def median_norms(model: ResidualModel, batches: Iterable[TokenBatch], store_dtyp
     fits: dict[HookPoint, list[Bools]] = {point: [] for point in model.hook_points}
     for batch in batches:
         content_bt = batch.reasons_bt == Reason.KEPT
-        for point, rows_btd in model.residuals(batch.token_ids_bt).items():
+        for point, rows_btd in model.residuals(batch.token_ids_bt, batch.lengths_b).items():
             norms[point].append(rows_btd.norm(dim=-1).numpy()[content_bt])
             fits[point].append(_fits(rows_btd, store_dtype)[content_bt])
     if not any(len(values) for values in norms[model.hook_points[0]]):
@@ -57,4 +58,4 @@ def outliers(
 
 
 def _fits(rows_btd: Tensor, store_dtype: str) -> Bools:
-    return np.asarray(rows_btd.abs().amax(dim=-1).numpy() <= float(np.finfo(store_dtype).max))
+    return np.asarray(rows_btd.abs().amax(dim=-1).numpy() <= largest(store_dtype))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -16,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from training.harvest.activations import ActivationModel
 from training.harvest.batches import TokenBatch
-from training.harvest.cache import CacheWriter, bytes_needed
+from training.harvest.cache_writer import CacheWriter
 from training.harvest.compute import forward_device, forward_dtype
 from training.harvest.config import HarvestConfig
+from training.harvest.disk import bytes_needed, require_room
 from training.harvest.documents import read_documents, require_some, shuffled
 from training.harvest.loading import load_tokenizer
 from training.harvest.manifest import MANIFEST, Manifest
@@ -32,6 +31,7 @@ from training.harvest.outliers import median_norms, outliers
 from training.harvest.source import DocumentBatches
 from training.harvest.split import require_usable, without_shared_texts
 from training.harvest.tokens import Reason, SequenceMaker
+from training.harvest.widths import site_widths
 from training.identity import files_sha256, model_sha256, tokenizer_sha256
 from training.progress import ProgressLine
 
@@ -66,10 +66,12 @@ def harvest(config: HarvestConfig) -> Manifest:
         "data file": files_sha256(config.data),
         **engine_identity(config, hook_points, shape),
     }
-    manifest = _manifest(config, shape.width, dtype, identity)
+    manifest = _manifest(config, shape.width, site_widths(shape, hook_points), dtype, identity)
     if manifest.complete:
         return manifest
-    _require_disk(config, manifest)
+    rows = max(0, config.tokens + config.batch_tokens - manifest.rows)
+    needed = bytes_needed(rows, map(manifest.width_of, manifest.hook_points), config.store_dtype)
+    require_room(config.cache, needed, f"{config.tokens:,} tokens at {len(hook_points)} hook points")
     source = DocumentBatches(maker, documents, config)
     with open_model(config, hook_points, dtype) as (model, engine):
         manifest.engine = engine
@@ -170,12 +172,15 @@ def _settings(config: HarvestConfig, dtype: str) -> dict[str, Any]:
     return dict(json.loads(json.dumps(settings)))
 
 
-def _manifest(config: HarvestConfig, width: int, dtype: str, identity: dict[str, str]) -> Manifest:
+def _manifest(
+    config: HarvestConfig, width: int, widths: dict[HookPoint, int], dtype: str, identity: dict[str, str]
+) -> Manifest:
     """That of the cache folder, if it goes with the configuration, or a new one."""
     shards = min(max(1, round(config.tokens / config.shard_rows)), _MOST_SHARDS)
     new = Manifest(
         width=width,
-        hook_points=[str(point) for point in sorted({HookPoint.parse(text) for text in config.hook_points})],
+        hook_points=[str(point) for point in sorted(widths)],
+        widths={str(point): other for point, other in sorted(widths.items()) if other != width},
         store_dtype=config.store_dtype,
         shard_rows=[0] * shards,
         settings=_settings(config, dtype),
@@ -188,15 +193,3 @@ def _manifest(config: HarvestConfig, width: int, dtype: str, identity: dict[str,
         return held
     config.cache.mkdir(parents=True, exist_ok=True)
     return new
-
-
-def _require_disk(config: HarvestConfig, manifest: Manifest) -> None:
-    rows = max(0, config.tokens + config.batch_tokens - manifest.rows)
-    needed = bytes_needed(rows, manifest.width, len(manifest.hook_points), config.store_dtype)
-    free = shutil.disk_usage(config.cache).free
-    if needed > free:
-        raise FeaturewatchError(
-            f"activation cache {config.cache} with {free / 1e9:.1f} GB free",
-            f"{config.tokens:,} tokens at {len(manifest.hook_points)} hook points need {needed / 1e9:.1f} GB",
-            "harvest fewer --tokens, use --store-dtype float16 or another --cache disk",
-        )
