@@ -1,169 +1,241 @@
 """Sparse products on the CPU.
 
 With 32 of 4,608 latents active, the decoder and all weight gradients need under 1 % of what dense products would
-compute. Loops over rows and over latents are compiled by numba; only the encoder stays a dense product.
+compute; only the encoder stays a dense product. Loops are bound by the cache, so that every row of a matrix that is
+fetched is used for all that needs it.
+
+Gradients of *nested prefixes* of the dictionary (Matryoshka) are the general case: group g of the latents ends before
+latent ``bounds[g]``, prefix g holds the groups up to g, and ``grad_gnd[g]`` is the gradient of the loss by what a
+latent of group g adds to the reconstruction. An ordinary SAE has one group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
 
-import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training.distributed.ranks import Ranks
+from training.kernels.backward import Backward
 from training.kernels.codes import SparseCodes
+from training.kernels.compiled import Doubles, Floats, Ints, Longs, compiled
+from training.kernels.prefixes import prefix_gradients
+from training.kernels.select_cpu import batch_top_k, row_top_k
+from training.kernels.threads import PARTS, spread
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-
-
-class _Decorator(Protocol):
-    """numba has no types of its own; its decorators keep the signature."""
-
-    def __call__(self, function: Kernel, /) -> Kernel: ...
+__all__ = ["batch_top_k", "centre", "decode", "gradients", "reconstruct", "row_top_k", "value_gradients"]
+__all__ += ["weight_gradients"]
 
 
-_jit: _Decorator = numba.njit(parallel=True, fastmath={"contract", "reassoc", "nsz"}, cache=True)
-_jit_serial: _Decorator = numba.njit(cache=True)
-
-
-def batch_top_k(pre_nm: Tensor, count: int, hint: float = 0.0) -> SparseCodes:
-    """The `count` largest positive pre-activations of the batch, exactly.
-
-    Args:
-        pre_nm: float32 [n, m].
-        count: how many to keep over the whole batch.
-        hint: an estimate of the smallest kept value, e.g. the last batch's; it only saves time.
-    """
-    pre = pre_nm.numpy()
-    floor = np.float32(max(0.0, 0.9 * hint))
-    starts_n1 = _count_above(pre, floor)
-    while starts_n1[-1] < count and floor > 0:
-        floor = np.float32(0.5 * floor if floor > 1e-3 else 0.0)
-        starts_n1 = _count_above(pre, floor)
-    latents_c, values_c = _gather_above(pre, floor, starts_n1)
-    surplus = len(values_c) - count
-    if surplus <= 0:
-        return SparseCodes(torch.from_numpy(starts_n1), torch.from_numpy(latents_c), torch.from_numpy(values_c), 0.0)
-    cut = np.partition(values_c, surplus)[surplus]
-    starts_n1, latents_a, values_a = _keep_from(starts_n1, latents_c, values_c, cut, count)
-    return SparseCodes(torch.from_numpy(starts_n1), torch.from_numpy(latents_a), torch.from_numpy(values_a), float(cut))
+def centre(x_nd: Tensor, b_dec_d: Tensor, centred_nd: Tensor) -> Tensor:
+    """Writes ``x - b_dec``; returns float64 [d + 1], the sums of the columns of x and the sum of its squares."""
+    x, b_dec, centred = x_nd.numpy(), b_dec_d.numpy(), centred_nd.numpy()
+    moments = np.zeros((PARTS, x.shape[1] + 1))
+    spread(lambda low, high, part: _centre(low, high, x, b_dec, centred, moments[part]), len(x))
+    return torch.from_numpy(moments.sum(0))
 
 
 def decode(codes: SparseCodes, w_dec_md: Tensor) -> Tensor:
     """``f W_dec`` [n, d]."""
-    return torch.from_numpy(
-        _decode(codes.row_starts_n1.numpy(), codes.latents_a.numpy(), codes.values_a.numpy(), w_dec_md.numpy())
+    starts, latents, values = codes.row_starts_n1.numpy(), codes.latents_a.numpy(), codes.values_a.numpy()
+    w_dec = w_dec_md.numpy()
+    out = np.zeros((len(starts) - 1, w_dec.shape[1]), np.float32)
+    spread(lambda low, high, _: _decode(low, high, starts, latents, values, w_dec, out), len(out))
+    return torch.from_numpy(out)
+
+
+def reconstruct(  # noqa: PLR0917
+    codes: SparseCodes,
+    w_dec_md: Tensor,
+    target_nd: Tensor,
+    scale: float,
+    bounds: Sequence[int],
+    grad_gnd: Tensor,
+    ranks: Ranks,
+) -> Backward:
+    """Decodes, compares with the target and goes back to the values.
+
+    The loss is ``scale / 2`` times the squared errors of all prefixes.
+
+    Args:
+        codes: the active latents.
+        w_dec_md: decoder.
+        target_nd: what the codes ought to reconstruct.
+        scale: of the gradient.
+        bounds: where the groups of this rank's latents end; the last is m.
+        grad_gnd: receives the gradients [g, n, d].
+        ranks: the processes that train together.
+    """
+    if ranks.latent_shares > 1:
+        return prefix_gradients(codes, decode, value_gradients, w_dec_md, target_nd, scale, bounds, grad_gnd, ranks)
+    starts, latents, values = codes.row_starts_n1.numpy(), codes.latents_a.numpy(), codes.values_a.numpy()
+    w_dec, target, grad = w_dec_md.numpy(), target_nd.numpy(), grad_gnd.numpy()
+    ends = np.array(bounds, np.int32)
+    squares, sums = np.zeros((PARTS, len(bounds))), np.zeros((PARTS, w_dec.shape[1]), np.float32)
+    slopes = np.empty(len(values), np.float32)
+    given = starts, latents, values, w_dec, target, np.float32(scale), ends, grad, slopes
+    spread(lambda low, high, part: _reconstruct(low, high, *given, squares[part], sums[part]), len(target))
+    return Backward(*(torch.from_numpy(array) for array in (squares.sum(0), sums.sum(0), slopes)))
+
+
+def value_gradients(codes: SparseCodes, grad_nd: Tensor, w_dec_md: Tensor) -> Tensor:
+    """Gradient by each active value [a], ``grad · W_dec[latent]``."""
+    starts, latents, grad, w_dec = (
+        tensor.numpy() for tensor in (codes.row_starts_n1, codes.latents_a, grad_nd, w_dec_md)
     )
+    slopes = np.empty(len(latents), np.float32)
+    spread(lambda low, high, _: _value_gradients(low, high, starts, latents, grad, w_dec, slopes), len(grad))
+    return torch.from_numpy(slopes)
+
+
+def weight_gradients(  # noqa: PLR0917
+    codes: SparseCodes,
+    slopes_a: Tensor,
+    grad_gnd: Tensor,
+    bounds: Sequence[int],
+    x_nd: Tensor,
+    d_enc_md: Tensor,
+    d_dec_md: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Writes the gradients of both matrices; returns that of the encoder's bias [m] and in how many rows each latent
+    is.
+
+    A value of 0 gives no gradient to the decoder and a slope of 0 none to the encoder: codes whose gradients have
+    different supports (a JumpReLU's) hold the union of both.
+
+    Args:
+        codes: the triples.
+        slopes_a: gradient by each pre-activation.
+        grad_gnd: gradient by the reconstruction, [g, n, d].
+        bounds: where the groups of this rank's latents end; the last is m.
+        x_nd: the encoder's input.
+        d_enc_md: receives ``slopes^T x``.
+        d_dec_md: receives ``f^T grad``.
+    """
+    m = len(d_enc_md)
+    by_latent_m1, rows_a, order_a = _by_latent(codes.row_starts_n1.numpy(), codes.latents_a.numpy(), m)
+    values, slopes = codes.values_a.numpy()[order_a], slopes_a.numpy()[order_a]
+    grad, x, d_enc, d_dec = (tensor.numpy() for tensor in (grad_gnd, x_nd, d_enc_md, d_dec_md))
+    d_bias = np.empty(m, np.float32)
+    given = by_latent_m1, rows_a, values, slopes, np.array(bounds, np.int32), grad, x, d_enc, d_dec, d_bias
+    spread(lambda low, high, _: _weight_gradients(low, high, *given), m)
+    return torch.from_numpy(d_bias), torch.from_numpy(np.diff(by_latent_m1))
 
 
 def gradients(  # noqa: PLR0917
     codes: SparseCodes, grad_nd: Tensor, x_nd: Tensor, w_dec_md: Tensor, d_enc_md: Tensor, d_dec_md: Tensor
 ) -> Tensor:
-    """Writes the gradients of both matrices in place and returns that of the encoder bias [m].
-
-    Args:
-        codes: the active latents.
-        grad_nd: gradient of the loss by the reconstruction.
-        x_nd: the encoder's input.
-        w_dec_md: decoder.
-        d_enc_md: receives ``df^T x``.
-        d_dec_md: receives ``f^T grad``.
-    """
-    starts, latents, values = codes.row_starts_n1.numpy(), codes.latents_a.numpy(), codes.values_a.numpy()
-    grad, x = grad_nd.numpy(), x_nd.numpy()
-    by_value_a = _value_gradients(starts, latents, grad, w_dec_md.numpy())
-    latent_starts_m1, rows_a, order_a = _by_latent(starts, latents, len(w_dec_md))
-    return torch.from_numpy(
-        _weight_gradients(
-            latent_starts_m1, rows_a, values[order_a], by_value_a[order_a], grad, x, d_enc_md.numpy(), d_dec_md.numpy()
-        )
-    )
+    """`value_gradients` and `weight_gradients` of an ordinary SAE; returns the gradient of the encoder's bias [m]."""
+    slopes_a = value_gradients(codes, grad_nd, w_dec_md)
+    return weight_gradients(codes, slopes_a, grad_nd[None], [len(w_dec_md)], x_nd, d_enc_md, d_dec_md)[0]
 
 
-@_jit
-def _count_above(pre: Floats, floor: np.float32) -> Ints:
-    n, m = pre.shape
-    starts = np.zeros(n + 1, np.int64)
-    for i in numba.prange(n):
-        found = 0
-        for j in range(m):
-            found += pre[i, j] > floor
-        starts[i + 1] = found
-    for i in range(n):
-        starts[i + 1] += starts[i]
-    return starts
+@compiled
+def _centre(  # noqa: PLR0917
+    low: int, high: int, x: Floats, b_dec: Floats, centred: Floats, moments: Doubles
+) -> None:
+    d = x.shape[1]
+    for i in range(low, high):
+        squares = np.float32(0.0)
+        for c in range(d):
+            value = x[i, c]
+            centred[i, c] = value - b_dec[c]
+            squares += value * value
+            moments[c] += value
+        moments[d] += squares
 
 
-@_jit
-def _gather_above(pre: Floats, floor: np.float32, starts: Ints) -> tuple[Ints, Floats]:
-    n, m = pre.shape
-    latents = np.empty(starts[n], np.int64)
-    values = np.empty(starts[n], np.float32)
-    for i in numba.prange(n):
-        at = starts[i]
-        for j in range(m):
-            if pre[i, j] > floor:
-                latents[at] = j
-                values[at] = pre[i, j]
-                at += 1
-    return latents, values
+@compiled
+def _add_rows(out: Floats, rows: Ints, factors: Floats, matrix: Floats, begin: int, end: int) -> None:  # noqa: PLR0917
+    """Adds ``factors[a] * matrix[rows[a]]`` for a range of a, four rows at a time."""
+    a = begin
+    while a + 4 <= end:
+        r0, r1, r2, r3 = rows[a], rows[a + 1], rows[a + 2], rows[a + 3]
+        f0, f1, f2, f3 = factors[a], factors[a + 1], factors[a + 2], factors[a + 3]
+        for c in range(len(out)):
+            out[c] += f0 * matrix[r0, c] + f1 * matrix[r1, c] + f2 * matrix[r2, c] + f3 * matrix[r3, c]
+        a += 4
+    while a < end:
+        row, factor = rows[a], factors[a]
+        for c in range(len(out)):
+            out[c] += factor * matrix[row, c]
+        a += 1
 
 
-@_jit_serial
-def _keep_from(starts: Ints, latents: Ints, values: Floats, cut: float, count: int) -> tuple[Ints, Ints, Floats]:
-    """Keeps the values above the cut and, from the start, as many equal to it as `count` allows."""
-    ties = count
-    for a in range(len(values)):
-        ties -= values[a] > cut
-    kept_starts = np.zeros_like(starts)
-    kept_latents = np.empty(count, np.int64)
-    kept_values = np.empty(count, np.float32)
-    at = 0
-    for i in range(len(starts) - 1):
+@compiled
+def _decode(  # noqa: PLR0917
+    low: int, high: int, starts: Longs, latents: Ints, values: Floats, w_dec: Floats, out: Floats
+) -> None:
+    for i in range(low, high):
+        _add_rows(out[i], latents, values, w_dec, starts[i], starts[i + 1])
+
+
+@compiled
+def _value_gradients(  # noqa: PLR0917
+    low: int, high: int, starts: Longs, latents: Ints, grad: Floats, w_dec: Floats, slopes: Floats
+) -> None:
+    for i in range(low, high):
         for a in range(starts[i], starts[i + 1]):
-            if values[a] > cut or (values[a] == cut and ties > 0):
-                ties -= values[a] == cut
-                kept_latents[at] = latents[a]
-                kept_values[at] = values[a]
-                at += 1
-        kept_starts[i + 1] = at
-    return kept_starts, kept_latents, kept_values
+            slopes[a] = _dot(grad[i], w_dec[latents[a]])
 
 
-@_jit
-def _decode(starts: Ints, latents: Ints, values: Floats, w_dec: Floats) -> Floats:
-    n, d = len(starts) - 1, w_dec.shape[1]
-    out = np.zeros((n, d), np.float32)
-    for i in numba.prange(n):
-        for a in range(starts[i], starts[i + 1]):
-            row, value = latents[a], values[a]
-            for c in range(d):
-                out[i, c] += value * w_dec[row, c]
-    return out
+@compiled
+def _dot(first: Floats, second: Floats) -> np.float32:
+    total = np.float32(0.0)
+    for c in range(len(first)):
+        total += first[c] * second[c]
+    return total
 
 
-@_jit
-def _value_gradients(starts: Ints, latents: Ints, grad: Floats, w_dec: Floats) -> Floats:
-    n, d = grad.shape
-    out = np.empty(len(latents), np.float32)
-    for i in numba.prange(n):
-        for a in range(starts[i], starts[i + 1]):
+@compiled
+def _reconstruct(  # noqa: PLR0917
+    low: int,
+    high: int,
+    starts: Longs,
+    latents: Ints,
+    values: Floats,
+    w_dec: Floats,
+    target: Floats,
+    scale: np.float32,
+    bounds: Ints,
+    grad: Floats,
+    slopes: Floats,
+    squares: Doubles,
+    sums: Floats,
+) -> None:
+    """Row by row, so that the rows of the decoder are still in the cache on the way back."""
+    d, groups = w_dec.shape[1], len(bounds)
+    error = np.empty(d, np.float32)
+    begins = np.empty(groups + 1, np.int64)
+    for i in range(low, high):
+        begins[0] = starts[i]
+        for c in range(d):
+            error[c] = -target[i, c]
+        for g in range(groups):
+            end = begins[g]
+            while end < starts[i + 1] and latents[end] < bounds[g]:
+                end += 1
+            begins[g + 1] = end
+            _add_rows(error, latents, values, w_dec, begins[g], end)
             total = np.float32(0.0)
-            row = latents[a]
             for c in range(d):
-                total += grad[i, c] * w_dec[row, c]
-            out[a] = total
-    return out
+                total += error[c] * error[c]
+                grad[g, i, c] = scale * error[c]
+            squares[g] += total
+        for g in range(groups - 1, -1, -1):
+            if g + 1 < groups:
+                for c in range(d):
+                    grad[g, i, c] += grad[g + 1, i, c]
+            for a in range(begins[g], begins[g + 1]):
+                slopes[a] = _dot(grad[g, i], w_dec[latents[a]])
+        for c in range(d):
+            sums[c] += grad[0, i, c]
 
 
-@_jit_serial
-def _by_latent(starts: Ints, latents: Ints, m: int) -> tuple[Ints, Ints, Ints]:
+@compiled
+def _by_latent(starts: Longs, latents: Ints, m: int) -> tuple[Longs, Ints, Ints]:
     """Counting sort of the triples by latent: starts [m + 1], rows [a] and the order [a]."""
     latent_starts = np.zeros(m + 1, np.int64)
     for a in range(len(latents)):
@@ -171,8 +243,8 @@ def _by_latent(starts: Ints, latents: Ints, m: int) -> tuple[Ints, Ints, Ints]:
     for j in range(m):
         latent_starts[j + 1] += latent_starts[j]
     at = latent_starts[:-1].copy()
-    rows = np.empty(len(latents), np.int64)
-    order = np.empty(len(latents), np.int64)
+    rows = np.empty(len(latents), np.int32)
+    order = np.empty(len(latents), np.int32)
     for i in range(len(starts) - 1):
         for a in range(starts[i], starts[i + 1]):
             j = latents[a]
@@ -182,27 +254,32 @@ def _by_latent(starts: Ints, latents: Ints, m: int) -> tuple[Ints, Ints, Ints]:
     return latent_starts, rows, order
 
 
-@_jit
+@compiled
 def _weight_gradients(  # noqa: PLR0917
-    latent_starts: Ints,
+    low: int,
+    high: int,
+    latent_starts: Longs,
     rows: Ints,
     values: Floats,
-    by_value: Floats,
+    slopes: Floats,
+    bounds: Ints,
     grad: Floats,
     x: Floats,
     d_enc: Floats,
     d_dec: Floats,
-) -> Floats:
-    m, d = d_enc.shape
-    d_bias = np.zeros(m, np.float32)
-    for j in numba.prange(m):
-        for c in range(d):
+    d_bias: Floats,
+) -> None:
+    g = 0
+    for j in range(low, high):
+        while j >= bounds[g]:
+            g += 1
+        begin, end = latent_starts[j], latent_starts[j + 1]
+        for c in range(d_enc.shape[1]):
             d_enc[j, c] = 0.0
             d_dec[j, c] = 0.0
-        for a in range(latent_starts[j], latent_starts[j + 1]):
-            i, value, slope = rows[a], values[a], by_value[a]
-            d_bias[j] += slope
-            for c in range(d):
-                d_enc[j, c] += slope * x[i, c]
-                d_dec[j, c] += value * grad[i, c]
-    return d_bias
+        _add_rows(d_enc[j], rows, slopes, x, begin, end)
+        _add_rows(d_dec[j], rows, values, grad[g], begin, end)
+        total = np.float32(0.0)
+        for a in range(begin, end):
+            total += slopes[a]
+        d_bias[j] = total

@@ -1,0 +1,29 @@
+"""How the loops of this room are compiled.
+
+Sums may be reordered into vector lanes, which stays the same from run to run. Loops release the interpreter's lock, and
+`training.kernels.threads` runs them side by side. NaN and infinity keep their meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+class _Decorator(Protocol):
+    """numba has no types of its own; its decorators keep the signature."""
+
+    def __call__(self, function: Kernel, /) -> Kernel: ...
+
+
+compiled: _Decorator = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
