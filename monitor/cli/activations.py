@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,8 @@ from training.comparison.config import CompareConfig
 from training.options import default_of, help_of
 
 if TYPE_CHECKING:
+    from training.comparison.point import PointDifference
+    from training.comparison.rows import RowFigures
     from training.comparison.run import Comparison
 
 app = typer.Typer(help="Compare the activations of Hugging Face and vLLM.", no_args_is_help=True)
@@ -95,43 +98,63 @@ def _show(found: Comparison) -> None:
         f"{engine['runner'].upper()} runner, {engine['device']})",
         highlight=False,
     )
-    rows = Table("hook point", "rows", "n", "error p50", "p99", "max", "cosine min", "norm ratio p1, p50, p99", "FVU")
-    saes = Table("SAE", "L0", "Jaccard mean, p1", "firings kept", "magnitude error", "FVU")
-    far = Table("hook point", "error", "sequence", "position", "token", "kind", "norm")
     for name, point in found.points.items():
-        for kind, figures in (("content", point.content), ("all", point.everything)):
-            rows.add_row(
-                name,
-                kind,
-                f"{figures.rows:,}",
-                f"{figures.error_median:.2e}",
-                f"{figures.error_p99:.2e}",
-                f"{figures.error_max:.2e}",
-                f"{figures.cosine_min:.6f}",
-                f"{figures.norm_ratio_p1:.4f}, {figures.norm_ratio_median:.4f}, {figures.norm_ratio_p99:.4f}",
-                f"{figures.fvu_of_reference:.1e}",
-            )
-        for sae, latents in point.saes.items():
-            saes.add_row(
-                Text(printable_line(sae)),
-                f"{latents.l0_reference:.2f} → {latents.l0_engine:.2f}",
-                f"{latents.jaccard:.4f}, {latents.jaccard_p1:.3f}",
-                f"{latents.kept:.2%}",
-                f"{latents.magnitude_error:.2e}",
-                f"{latents.fvu_reference:.4f} → {latents.fvu_engine:.4f}",
-            )
-        for position in point.far:
-            far.add_row(
-                name,
-                f"{position.error:.2e}",
-                str(position.sequence),
-                str(position.position),
-                # Quotes show blanks; text of a corpus is neither markup nor a message to the terminal.
-                Text(printable_line(repr(position.token))),
-                position.kind,
-                f"{position.norm:.1f}",
-            )
-    console.print(rows)
-    for table in (saes, far):
-        if table.row_count:
-            console.print(table)
+        console.print(_rows(name, point))
+        if point.saes:
+            console.print(_saes(point))
+        if point.far:
+            console.print(_far(point))
+
+
+def _rows(name: str, point: PointDifference) -> Table:
+    table = Table(name, "content", "all")
+    kinds = (point.content, point.everything)
+
+    def add(figure: str, shown: Callable[[RowFigures], str]) -> None:
+        table.add_row(figure, *(shown(figures) for figures in kinds))
+
+    add("positions", lambda figures: f"{figures.rows:,}")
+    add("relative error p50", lambda figures: f"{figures.error_median:.1e}")
+    add("relative error p99", lambda figures: f"{figures.error_p99:.1e}")
+    add("relative error max", lambda figures: f"{figures.error_max:.1e}")
+    add("cosine p50", lambda figures: f"{figures.cosine_median:.7f}")
+    add("cosine min", lambda figures: f"{figures.cosine_min:.7f}")
+    add("norm ratio p1", lambda figures: f"{figures.norm_ratio_p1:.5f}")
+    add("norm ratio p50", lambda figures: f"{figures.norm_ratio_median:.5f}")
+    add("norm ratio p99", lambda figures: f"{figures.norm_ratio_p99:.5f}")
+    add("FVU of Hugging Face by vLLM", lambda figures: f"{figures.fvu_of_reference:.1e}")
+    add("FVU of vLLM by Hugging Face", lambda figures: f"{figures.fvu_of_engine:.1e}")
+    return table
+
+
+def _saes(point: PointDifference) -> Table:
+    table = Table("SAE, on content", "Hugging Face", "vLLM", "agreement")
+    for name, figures in point.saes.items():
+        table.add_row(
+            Text(printable_line(f"{name}: L0")),
+            f"{figures.l0_reference:.2f}",
+            f"{figures.l0_engine:.2f}",
+            f"Jaccard mean {figures.jaccard:.4f}, p1 {figures.jaccard_p1:.3f}; {figures.kept:.2%} of firings kept",
+        )
+        table.add_row(
+            "FVU",
+            f"{figures.fvu_reference:.4f}",
+            f"{figures.fvu_engine:.4f}",
+            f"values of latents that fire in both differ by {figures.magnitude_error:.1e}",
+        )
+    return table
+
+
+def _far(point: PointDifference) -> Table:
+    table = Table("error", "sequence", "position", "token", "kind", "norm")
+    for position in point.far:
+        table.add_row(
+            f"{position.error:.1e}",
+            str(position.sequence),
+            str(position.position),
+            # Quotes show blanks; text of a corpus is neither markup nor a message to the terminal.
+            Text(printable_line(repr(position.token))),
+            position.kind,
+            f"{position.norm:.1f}",
+        )
+    return table

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from monitor.tap.book import RequestBook
-from monitor.tap.config import RowLogConfig, TapConfig
+from monitor.tap.config import TapConfig
 from monitor.tap.cores import spare_cores
 from monitor.tap.encode import make_encoder
 from monitor.tap.external_id import external_id
@@ -20,6 +20,7 @@ from monitor.tap.outbox import Outbox
 from monitor.tap.plan import ActivePlan, prepare_plan
 from monitor.tap.publisher import Publisher
 from monitor.tap.recorder.recorder import make_recorder
+from monitor.tap.row_log.config import RowLogConfig
 from monitor.tap.runner.adapter import RunnerAdapter
 from monitor.tap.self_test import SelfTest
 from monitor.tap.sites import Site, install_sites

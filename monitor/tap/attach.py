@@ -6,10 +6,11 @@ import os
 from typing import Any
 
 from monitor.tap.assembly import install, start
-from monitor.tap.config import RowLogConfig, TapConfig, read_config
+from monitor.tap.config import TapConfig, read_config
 from monitor.tap.engine import check_engine, describe_engine, num_layers, prefix_block_size, salt_compile_cache
 from monitor.tap.op import OP_REVISION
 from monitor.tap.row_log.assembly import start_row_log
+from monitor.tap.row_log.config import RowLogConfig
 from monitor.tap.row_log.writer import claim_folder
 from monitor.tap.runner.adapter import RunnerAdapter
 from monitor.tap.runner.v1 import RunnerV1

@@ -11,6 +11,8 @@ from typing import Any, Final
 from monitor.errors import FeaturewatchError
 from monitor.rpc import ClientTls, Target
 from monitor.sae import HookPoint
+from monitor.tap.row_log.config import RowLogConfig, row_log_config
+from monitor.tap.settings import EXAMPLE, allows_unproven, hook_points_in, whole_number
 
 ADDITIONAL_CONFIG_KEY: Final = "featurewatch"
 ENV_SIDECAR: Final = "FEATUREWATCH_SIDECAR"
@@ -18,9 +20,6 @@ ENV_HOOK_POINTS: Final = "FEATUREWATCH_HOOK_POINTS"
 ENV_ALLOW_UNPROVEN: Final = "FEATUREWATCH_ALLOW_UNPROVEN_ENGINE"
 ENV_RECORD_TO: Final = "FEATUREWATCH_RECORD_TO"
 
-_EXAMPLE: Final = (
-    'write --additional-config \'{"featurewatch": {"sidecar": "unix:/run/fw.sock", "hook_points": ["resid_post.14"]}}\''
-)
 _TLS: Final = ("tls_ca", "tls_cert", "tls_key")
 _KNOWN: Final = (
     "sidecar",
@@ -33,7 +32,6 @@ _KNOWN: Final = (
     "record_to",
     "record_mib",
 )
-_WITH_RECORD_TO: Final = ("hook_points", "allow_unproven_engine", "record_to", "record_mib")
 
 
 @dataclass(frozen=True)
@@ -57,23 +55,6 @@ class TapConfig:
     queue_mib: int = 64
     recorder_mib: int = 64
     tls: ClientTls = field(default_factory=ClientTls)
-
-
-@dataclass(frozen=True)
-class RowLogConfig:
-    """Settings of a tap that writes residual rows into a folder instead of telling a sidecar: for offline use.
-
-    Attributes:
-        record_to: absolute path of the folder (`monitor.sae.row_log`).
-        hook_points: sites to tap, ascending, without duplicates.
-        allow_unproven_engine: attach to a vLLM version that this tap was not proven on.
-        record_mib: most MiB of steps in the folder that nobody has read and removed; beyond that recording fails.
-    """
-
-    record_to: Path
-    hook_points: tuple[HookPoint, ...]
-    allow_unproven_engine: bool = False
-    record_mib: int = 1024
 
 
 def read_config(additional_config: Any, environ: Mapping[str, str]) -> TapConfig | RowLogConfig | None:
@@ -103,25 +84,11 @@ def read_config(additional_config: Any, environ: Mapping[str, str]) -> TapConfig
     return _from_mapping(settings, environ, source=f"environment ({ENV_SIDECAR}, {ENV_HOOK_POINTS})")
 
 
-def _tapped(name: str) -> HookPoint:
-    hook_point = HookPoint.parse(name)
-    if hook_point.site != "resid_post":
-        raise FeaturewatchError(
-            f"hook point '{hook_point}'",
-            "the tap reads resid_post.<layer>; other sites are for training and evaluation",
-            f"write resid_post.{hook_point.layer}, or resid_post.{hook_point.layer - 1} for what layer "
-            f"{hook_point.layer} reads"
-            if hook_point.layer
-            else "write resid_post.0",
-        )
-    return hook_point
-
-
 def _from_mapping(
     settings: Any, environ: Mapping[str, str], source: str = "additional_config.featurewatch"
 ) -> TapConfig | RowLogConfig:
     if not isinstance(settings, Mapping):
-        raise FeaturewatchError(f"{source} of type {type(settings).__name__}", "it must be a JSON object", _EXAMPLE)
+        raise FeaturewatchError(f"{source} of type {type(settings).__name__}", "it must be a JSON object", EXAMPLE)
     for key in settings:
         if key not in _KNOWN:
             near = difflib.get_close_matches(str(key), _KNOWN, n=1, cutoff=0.5)
@@ -133,61 +100,29 @@ def _from_mapping(
     needed = "record_to" if "record_to" in settings else "sidecar"
     for key in (needed, "hook_points"):
         if not settings.get(key):
-            raise FeaturewatchError(f"{source} without {key}", f"the tap needs {needed} and hook_points", _EXAMPLE)
+            raise FeaturewatchError(f"{source} without {key}", f"the tap needs {needed} and hook_points", EXAMPLE)
     if needed == "record_to":
-        return _row_log(settings, source)
+        return row_log_config(settings, source)
+    if "record_mib" in settings:
+        raise FeaturewatchError(
+            f"record_mib {settings['record_mib']!r} without record_to in {source}",
+            "it bounds what a tap records into a folder; recorder_mib bounds the flight recorder",
+            "write recorder_mib, or remove it",
+        )
     if not isinstance(settings["sidecar"], str):
-        raise FeaturewatchError(f"sidecar {settings['sidecar']!r} in {source}", "it must be a string", _EXAMPLE)
+        raise FeaturewatchError(f"sidecar {settings['sidecar']!r} in {source}", "it must be a string", EXAMPLE)
     sidecar = Target.parse(settings["sidecar"])
     return TapConfig(
         sidecar=sidecar,
-        hook_points=_hook_points(settings, source),
-        allow_unproven_engine=_allow(settings, source),
-        queue_frames=_whole(settings, "queue_frames", source, low=8, high=1_000_000),
-        queue_mib=_whole(settings, "queue_mib", source, low=1, high=65_536),
-        recorder_mib=_whole(settings, "recorder_mib", source, low=0, high=65_536),
+        hook_points=hook_points_in(settings, source),
+        allow_unproven_engine=allows_unproven(settings, source),
+        queue_frames=whole_number(
+            settings, "queue_frames", source, low=8, high=1_000_000, default=TapConfig.queue_frames
+        ),
+        queue_mib=whole_number(settings, "queue_mib", source, low=1, high=65_536, default=TapConfig.queue_mib),
+        recorder_mib=whole_number(settings, "recorder_mib", source, low=0, high=65_536, default=TapConfig.recorder_mib),
         tls=_tls(settings, sidecar, environ, source),
     )
-
-
-def _row_log(settings: Mapping[str, Any], source: str) -> RowLogConfig:
-    beside = [key for key in settings if key not in _WITH_RECORD_TO]
-    if beside:
-        raise FeaturewatchError(
-            f"record_to in {source} beside {', '.join(beside)}",
-            "a tap that records rows into a folder may slow the engine and tells no sidecar; beside it go "
-            + ", ".join(key for key in _WITH_RECORD_TO if key != "record_to"),
-            f"remove record_to to serve, or {', '.join(beside)} to record",
-        )
-    folder = settings["record_to"]
-    if not isinstance(folder, str) or not Path(folder).is_absolute():
-        raise FeaturewatchError(
-            f"record_to {folder!r} in {source}",
-            "it is the absolute path of a folder: workers may run elsewhere than the engine was started",
-            "write for example /var/tmp/rows",
-        )
-    return RowLogConfig(
-        record_to=Path(folder),
-        hook_points=_hook_points(settings, source),
-        allow_unproven_engine=_allow(settings, source),
-        record_mib=_whole(settings, "record_mib", source, low=1, high=1_048_576, of=RowLogConfig),
-    )
-
-
-def _hook_points(settings: Mapping[str, Any], source: str) -> tuple[HookPoint, ...]:
-    names = settings["hook_points"]
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise FeaturewatchError(f"hook_points {names!r} in {source}", "it must be a list of strings", _EXAMPLE)
-    return tuple(sorted({_tapped(name) for name in names}))
-
-
-def _allow(settings: Mapping[str, Any], source: str) -> bool:
-    allow = settings.get("allow_unproven_engine", False)
-    if not isinstance(allow, bool):
-        raise FeaturewatchError(
-            f"allow_unproven_engine {allow!r} in {source}", "it is true or false", "write true without quotes"
-        )
-    return allow
 
 
 def _tls(settings: Mapping[str, Any], sidecar: Target, environ: Mapping[str, str], source: str) -> ClientTls:
@@ -211,13 +146,3 @@ def _tls(settings: Mapping[str, Any], sidecar: Target, environ: Mapping[str, str
 def _own(given: Mapping[str, str]) -> ClientTls:
     cert, key = (Path(given[name]) if name in given else None for name in ("tls_cert", "tls_key"))
     return ClientTls(cert=cert, key=key)
-
-
-def _whole(settings: Mapping[str, Any], key: str, source: str, *, low: int, high: int, of: type = TapConfig) -> int:
-    default = int(getattr(of, key))
-    value = settings.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise FeaturewatchError(
-            f"{key} {value!r} in {source}", f"it is a whole number from {low} to {high}", f"the default is {default}"
-        )
-    return value

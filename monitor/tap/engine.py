@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from monitor.errors import FeaturewatchError
-from monitor.tap.config import RowLogConfig, TapConfig
+from monitor.tap.config import TapConfig
 from monitor.tap.proven import Cell, require_proven
 from monitor.tap.refusals import refuse_holes, refuse_unsupported
+from monitor.tap.row_log.config import RowLogConfig
 from monitor.v1 import engine_pb2
 
 

@@ -9,8 +9,8 @@ from google.protobuf.json_format import MessageToDict
 from monitor.errors import FeaturewatchError
 from monitor.sae.row_log import RowLogHeader
 from monitor.tap.assembly import make_book
-from monitor.tap.config import RowLogConfig
 from monitor.tap.log import logger
+from monitor.tap.row_log.config import RowLogConfig
 from monitor.tap.row_log.encoder import RowEncoder
 from monitor.tap.row_log.writer import RowLogWriter
 from monitor.tap.runner.adapter import RunnerAdapter

@@ -21,9 +21,9 @@ from monitor.sae.row_log import (
     StepRecord,
     step_path,
 )
-from monitor.tap.config import RowLogConfig
 from monitor.tap.log import logger
 from monitor.tap.record import HostRows, Step
+from monitor.tap.row_log.config import RowLogConfig
 from monitor.v1 import tap_pb2
 
 

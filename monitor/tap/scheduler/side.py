@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from monitor.errors import FeaturewatchError
 from monitor.rpc.channels import open_channel
-from monitor.tap.config import RowLogConfig, read_config
+from monitor.tap.config import read_config
 from monitor.tap.engine import describe_engine, prefix_block_size
 from monitor.tap.log import RateLimitedLog, logger
+from monitor.tap.row_log.config import RowLogConfig
 from monitor.tap.scheduler.gate import PrefixGate
 from monitor.tap.scheduler.labels import attach_labels, labels_of
 from monitor.tap.scheduler.watch import PrefixWatch
