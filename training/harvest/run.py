@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,26 +15,18 @@ from monitor.sae import HookPoint
 from training.harvest.activations import ActivationModel
 from training.harvest.batches import TokenBatch
 from training.harvest.cache_writer import CacheWriter
-from training.harvest.compute import forward_device, forward_dtype
 from training.harvest.config import HarvestConfig
 from training.harvest.disk import bytes_needed, require_room
-from training.harvest.documents import read_documents, require_some, shuffled
-from training.harvest.loading import load_tokenizer
 from training.harvest.manifest import MANIFEST, Manifest
-from training.harvest.model_config import ModelConfig
-from training.harvest.open_model import engine_identity, open_model
+from training.harvest.open_model import open_model
 from training.harvest.outliers import median_norms, outliers
+from training.harvest.prepare import prepare
 from training.harvest.source import DocumentBatches
-from training.harvest.split import require_usable, without_shared_texts
-from training.harvest.tokens import Reason, SequenceMaker
-from training.harvest.widths import site_widths
-from training.identity import files_sha256, model_sha256, tokenizer_sha256
+from training.harvest.tokens import Reason
 from training.progress import ProgressLine
 
 _MEDIAN_BATCHES = 8
 _FLUSH_BATCHES = 32
-_MOST_SHARDS = 1024  # a batch's rows are spread over all of them, a file each
-_VERSION = 3  # to be raised when the same input would give other rows than before
 
 
 def harvest(config: HarvestConfig) -> Manifest:
@@ -49,33 +37,16 @@ def harvest(config: HarvestConfig) -> Manifest:
     Raises:
         FeaturewatchError: bad data, model or hook point; too little disk; the cache is of other settings.
     """
-    hook_points = [HookPoint.parse(text) for text in config.hook_points]
-    documents = list(read_documents(config.data, config.text_field, config.document_field))
-    require_some(documents, config.data)
-    shape = ModelConfig.read(config.model)
-    shape.require_hook_points(hook_points)
-    shape.require_context(config.context)
-    tokenizer = load_tokenizer(config.model)
-    maker = SequenceMaker(tokenizer, config)
-    documents = shuffled(without_shared_texts(documents, config.heldout_share), config.seed)
-    require_usable(documents, maker, config.heldout_share)
-    dtype = str(forward_dtype(config.dtype, forward_device())).removeprefix("torch.")
-    identity = {
-        "model": model_sha256(config.model),
-        "tokenizer or chat template": tokenizer_sha256(tokenizer),
-        "data file": files_sha256(config.data),
-        **engine_identity(config, hook_points, shape),
-    }
-    manifest = _manifest(config, shape.width, site_widths(shape, hook_points), dtype, identity)
+    prepared = prepare(config)
+    manifest = _held_or(prepared.manifest, config)
     if manifest.complete:
         return manifest
     rows = max(0, config.tokens + config.batch_tokens - manifest.rows)
     needed = bytes_needed(rows, map(manifest.width_of, manifest.hook_points), config.store_dtype)
-    require_room(config.cache, needed, f"{config.tokens:,} tokens at {len(hook_points)} hook points")
-    source = DocumentBatches(maker, documents, config)
-    with open_model(config, hook_points, dtype) as (model, engine):
+    require_room(config.cache, needed, f"{config.tokens:,} tokens at {len(manifest.hook_points)} hook points")
+    with open_model(config, prepared.hook_points, manifest.forward_dtype) as (model, engine):
         manifest.engine = engine
-        return _fill(config, manifest, model, source)
+        return _fill(config, manifest, model, prepared.source)
 
 
 def _fill(config: HarvestConfig, manifest: Manifest, model: ActivationModel, source: DocumentBatches) -> Manifest:
@@ -160,33 +131,8 @@ def _value_counts(values_bt: npt.NDArray[np.uint8]) -> Iterable[tuple[int, int]]
     return zip(values.tolist(), counts.tolist(), strict=True)
 
 
-def _settings(config: HarvestConfig, dtype: str) -> dict[str, Any]:
-    """The settings in JSON form, without the cache's own place."""
-    settings = asdict(config)
-    settings["data"] = [path.name for path in config.data]
-    settings["hook_points"] = sorted(config.hook_points)
-    settings["model"] = Path(config.model).name
-    settings["dtype"] = dtype
-    settings["harvest_version"] = _VERSION
-    del settings["cache"]
-    return dict(json.loads(json.dumps(settings)))
-
-
-def _manifest(
-    config: HarvestConfig, width: int, widths: dict[HookPoint, int], dtype: str, identity: dict[str, str]
-) -> Manifest:
-    """That of the cache folder, if it goes with the configuration, or a new one."""
-    shards = min(max(1, round(config.tokens / config.shard_rows)), _MOST_SHARDS)
-    new = Manifest(
-        width=width,
-        hook_points=[str(point) for point in sorted(widths)],
-        widths={str(point): other for point, other in sorted(widths.items()) if other != width},
-        store_dtype=config.store_dtype,
-        shard_rows=[0] * shards,
-        settings=_settings(config, dtype),
-        identity=identity,
-        forward_dtype=dtype,
-    )
+def _held_or(new: Manifest, config: HarvestConfig) -> Manifest:
+    """The manifest of the cache folder, if it goes with the configuration, or the new one."""
     if (config.cache / MANIFEST).is_file():
         held = Manifest.load(config.cache)
         held.require_same(new, config.cache)
