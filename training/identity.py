@@ -18,7 +18,7 @@ from training.harvest.loading import load_quietly
 
 def files_sha256(paths: Sequence[Path]) -> str:
     """SHA-256 over the SHA-256 of each file's bytes, in the given order; raises FeaturewatchError."""
-    return _joined([_file_sha256(path) for path in paths])
+    return joined_sha256([file_sha256(path) for path in paths])
 
 
 def model_sha256(model: str) -> str:
@@ -37,7 +37,7 @@ def model_sha256(model: str) -> str:
             "it has no weights (*.safetensors or *.bin)",
             "name a folder or id that holds a whole model",
         )
-    return _joined([f"{path.name} {_file_sha256(path)}" for path in files])
+    return joined_sha256([f"{path.name} {file_sha256(path)}" for path in files])
 
 
 def _weights(model: str) -> list[Path]:
@@ -59,10 +59,11 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     """Of a fast tokenizer with its special tokens and its chat template."""
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     parts = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, special]
-    return _joined([json.dumps(part, sort_keys=True) for part in parts])
+    return joined_sha256([json.dumps(part, sort_keys=True) for part in parts])
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes; raises FeaturewatchError."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -72,5 +73,6 @@ def _file_sha256(path: Path) -> str:
         ) from error
 
 
-def _joined(parts: Sequence[str]) -> str:
+def joined_sha256(parts: Sequence[str]) -> str:
+    """Over lines of text."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

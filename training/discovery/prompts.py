@@ -12,7 +12,7 @@ from monitor.errors import FeaturewatchError
 from training.discovery.config import DiscoverConfig
 from training.discovery.prompt import Prompt
 from training.discovery.selection import selected
-from training.harvest.documents import read_rows
+from training.harvest.sources.jsonl import read_rows
 
 _VAL_SHARE = 0.2
 

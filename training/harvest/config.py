@@ -13,7 +13,10 @@ class HarvestConfig:
     """What to run through the model and which residuals to keep."""
 
     model: str = option("", "Hugging Face folder or id of the model.")
-    data: tuple[Path, ...] = option((), "Text to harvest: .jsonl, .jsonl.gz or .txt files.")
+    data: tuple[Path, ...] = option(
+        (),
+        "Text: .jsonl, .parquet or .txt files, plain, .gz or .zst; hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT.",
+    )
     hook_points: tuple[str, ...] = option((), "Residual stream sites, e.g. resid_post.14; all in one pass.")
     cache: Path = option(Path("cache"), "Folder of the activation cache.")  # noqa: RUF009 – Path is immutable
     tokens: int = option(4_000_000, "Residual rows to keep for training (excluded rows do not count).")
@@ -25,10 +28,23 @@ class HarvestConfig:
     outlier_factor: float = option(6.0, "Rows with a norm above this multiple of the median are excluded.")
     heldout_share: float = option(0.02, "Share of documents (by hash) that is held out for the card.")
     document_field: str = option(
-        "doc", "Field of a jsonl row that names its document: passages of one document are held out together."
+        "doc", "Field of a row that names its document: passages of one document are held out together."
     )
     heldout_tokens: int = option(120_000, "At most this many held-out token positions.")
-    text_field: str = option("text", "Field of a jsonl row that holds the text.")
+    text_field: str = option(
+        "text", "Field of a row that holds the text; rows without it may have turns in messages or conversations."
+    )
+    documents: int = option(
+        0,
+        "At most this many documents of each file or data set; 0 reads files whole, data sets as far as needed.",
+    )
+    packing: bool = option(
+        False, "Join documents with EOS and cut full windows, without padding and chat template, instead of one by one."
+    )
+    keep_bos: bool = option(False, "Train on the first position too. It is an attention sink; see also keep-outliers.")
+    keep_special: bool = option(False, "Train on special tokens too: latents will be spent on them.")
+    keep_template: bool = option(False, "Train on the chat template's own tokens too, the same ones in every chat.")
+    keep_outliers: bool = option(False, "Train on rows of any norm: a handful of them will own the loss.")
     dtype: str = option("auto", "Forward dtype: auto, float32 or bfloat16.")
     activations: str = option(
         "huggingface", "What computes the activations: huggingface, or vllm (as a monitored server does, with the tap)."
@@ -67,6 +83,18 @@ class HarvestConfig:
                 f"windows-per-document {self.windows_per_document}",
                 "it is a number of windows",
                 "give 0 for all of them or for example 2",
+            ),
+            (
+                self.documents >= 0,
+                f"documents {self.documents}",
+                "it is a number",
+                "give 0 for all or for example 10000",
+            ),
+            (
+                not (self.packing and self.windows_per_document),
+                f"packing with windows-per-document {self.windows_per_document}",
+                "a packed window has no document of its own",
+                "leave one of them out",
             ),
             (self.shard_rows >= 1, f"shard-rows {self.shard_rows}", "it must be above 0", "give for example 262144"),
             (self.seed >= 0, f"seed {self.seed}", "it must not be negative", "give for example 0"),

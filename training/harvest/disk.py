@@ -27,14 +27,18 @@ def require_room(folder: Path, needed: int, what: str) -> None:
         needed: bytes still to be written.
         what: needs them, for the message.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(nearest_folder(folder)).free
     if needed > free:
         raise FeaturewatchError(
             f"activation cache {folder} with {free / 1e9:.1f} GB free",
             f"{what} need {needed / 1e9:.1f} GB",
             "harvest fewer --tokens, use --store-dtype float16 or another --cache disk",
         )
+
+
+def nearest_folder(folder: Path) -> Path:
+    """The folder, or the closest one above it that is there."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
 
 
 @contextlib.contextmanager

@@ -1,21 +1,29 @@
-"""Documents from .jsonl, .jsonl.gz and .txt files."""
+"""Documents from files (.jsonl, .parquet, .txt; plain, .gz or .zst) and Hugging Face data sets (``hf:NAME``)."""
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import hashlib
-import io
 import json
-import zlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from monitor.errors import FeaturewatchError
+from training.harvest.sources.archive import kind_of
+from training.harvest.sources.hub import HubData, is_hub, read_hub
+from training.harvest.sources.jsonl import read_rows
+from training.harvest.sources.parquet import read_parquet
+from training.harvest.sources.plain_text import read_passages
+from training.harvest.sources.turns import TURN_FIELDS, turns_of
+
+_PASSAGE = 6000
+_ORIGIN = ("source", "category", "licence")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,9 +31,10 @@ class Document:
     """One text with what is known of its origin.
 
     Attributes:
-        text: of the document or of a passage of it.
+        text: of the document or of a passage of it; of a conversation, that of its turns.
         source, category, licence: of the text.
         document: name of the document within its source that the text is a passage of; empty if unknown.
+        turns: role and text of the turns of a conversation.
     """
 
     text: str
@@ -33,6 +42,7 @@ class Document:
     category: str = ""
     licence: str = ""
     document: str = ""
+    turns: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> int:
@@ -46,35 +56,47 @@ class Document:
 
 
 def read_documents(paths: Sequence[Path], text_field: str = "text", document_field: str = "doc") -> Iterator[Document]:
-    """Documents of all files in order; blank texts are left out.
+    """Documents of all files and data sets in order, one at a time; blank texts are left out.
 
     Args:
-        paths: of the files.
-        text_field: field of a row that holds its text.
+        paths: of the files; ``hf:NAME`` for a data set.
+        text_field: field of a row that holds its text or its turns.
         document_field: field that names the document a row is a passage of; rows may lack it.
 
     Raises:
-        FeaturewatchError: a file is missing, is not UTF-8 text, is not JSON lines or lacks the text field.
+        FeaturewatchError: a file is missing, damaged, of another format, or a row lacks the text.
     """
     for path in paths:
-        with _open(path) as lines:
-            yield from (
-                _read_text(path, lines)
-                if _suffix(path) == ".txt"
-                else _read_jsonl(path, lines, text_field, document_field)
-            )
+        yield from read_source(path, text_field, document_field)
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each row of a .jsonl or .jsonl.gz file; raises FeaturewatchError."""
-    with _open(path) as lines:
-        yield from _rows(path, lines)
+def read_source(path: Path, text_field: str, document_field: str) -> Iterator[Document]:
+    """Documents of one file or data set; see `read_documents`."""
+    fields = {text_field, document_field, *TURN_FIELDS, *_ORIGIN}
+    if is_hub(path):
+        data = HubData.parse(str(path))
+        return _documents(str(data), read_hub(data), text_field, document_field)
+    kind = kind_of(path)
+    if kind == ".txt":
+        return (Document(passage) for passage in read_passages(path, _PASSAGE) if passage.strip())
+    if kind == ".parquet":
+        return _documents(str(path), read_parquet(path, fields), text_field, document_field)
+    if kind in (".jsonl", ".json", ".ndjson"):
+        return _documents(str(path), read_rows(path), text_field, document_field)
+    raise FeaturewatchError(
+        f"data file {path}",
+        "data are .jsonl, .parquet or .txt files, plain or with .gz or .zst behind, or hf:NAME for a data set",
+        "convert it, or give it the suffix of what it is",
+    )
 
 
 def shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
     """The documents in an order that depends on the seed alone."""
-    order = np.random.default_rng(seed).permutation(len(documents))
-    return [documents[index] for index in order]
+    return [documents[index] for index in shuffled_order(len(documents), seed)]
+
+
+def shuffled_order(count: int, seed: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(count)
 
 
 def require_some(documents: Sequence[Document], paths: Sequence[Path]) -> None:
@@ -85,69 +107,40 @@ def require_some(documents: Sequence[Document], paths: Sequence[Path]) -> None:
         )
 
 
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-def _suffix(path: Path) -> str:
-    return (Path(path.stem) if _is_gzipped(path) else path).suffix.lower()
-
-
-def _is_gzipped(path: Path) -> bool:
-    return path.suffix.lower() == ".gz"
-
-
-def _open(path: Path) -> io.TextIOBase:
-    if not path.is_file():
-        raise FeaturewatchError(f"data file {path}", "there is no such file", "check the path given to --data")
-    if _is_gzipped(path):
-        return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8")
-    return path.open(encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise FeaturewatchError(
-            f"data file {path} ({error})", "it must be UTF-8 text, whole and, with .gz, gzipped", "fetch it again"
-        ) from error
-
-
-def _read_text(path: Path, lines: io.TextIOBase) -> Iterator[Document]:
-    """A plain text file: paragraphs are gathered into documents of about 6,000 characters."""
-    paragraphs: list[str] = []
-    size = 0
-    with _readable(path):
-        text = lines.read()
-    for paragraph in text.split("\n\n"):
-        paragraphs.append(paragraph)
-        size += len(paragraph)
-        if size >= 6000:
-            yield Document("\n\n".join(paragraphs))
-            paragraphs, size = [], 0
-    if "".join(paragraphs).strip():
-        yield Document("\n\n".join(paragraphs))
-
-
-def _read_jsonl(path: Path, lines: io.TextIOBase, text_field: str, document_field: str) -> Iterator[Document]:
-    for number, row in _rows(path, lines):
-        text = row.get(text_field)
-        if not isinstance(text, str):
-            raise FeaturewatchError(
-                f"{path}:{number} with fields {', '.join(sorted(row)) or 'none'}",
-                f"each row needs a text in field {text_field!r}",
-                "name the right field with --text-field",
-            )
+def _documents(
+    name: str, rows: Iterable[tuple[int, dict[str, Any]]], text_field: str, document_field: str
+) -> Iterator[Document]:
+    blank: list[int] = []
+    for number, row in rows:
+        text, turns = _text(f"{name}:{number}", row, text_field)
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise FeaturewatchError(
-                f"{path}:{number}", "the text holds half of a surrogate pair, which is no character", "repair the row"
+                f"{name}:{number}", "the text holds half of a surrogate pair, which is no character", "repair the row"
             ) from error
         if text.strip():
-            yield Document(text, *(_named(row, key) for key in ("source", "category", "licence", document_field)))
+            source, category, licence, document = (_named(row, key) for key in (*_ORIGIN, document_field))
+            yield Document(text, source, category, licence, document, turns)
+        else:
+            blank.append(number)
+    if blank:
+        _logger.warning("%s: %s rows without text are left out, the first is row %s", name, len(blank), blank[0])
+
+
+def _text(place: str, row: dict[str, Any], text_field: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Text and turns of a row; a conversation counts where the row has no text."""
+    for field in (text_field, *TURN_FIELDS):
+        value = row.get(field)
+        if isinstance(value, str) and field == text_field:
+            return value, ()
+        if value is not None and (turns := turns_of(value)) is not None:
+            return "\n\n".join(text for _, text in turns), turns
+    raise FeaturewatchError(
+        f"{place} with fields {', '.join(sorted(row)) or 'none'}",
+        f"each row needs a text in field {text_field!r}, or turns of role and content in {' or '.join(TURN_FIELDS)}",
+        "name the right field with --text-field",
+    )
 
 
 def _named(row: dict[str, Any], key: str) -> str:
@@ -155,18 +148,5 @@ def _named(row: dict[str, Any], key: str) -> str:
     return "" if value is None else str(value)
 
 
-def _rows(path: Path, lines: io.TextIOBase) -> Iterator[tuple[int, dict[str, Any]]]:
-    with _readable(path):
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, _row(path, number, line)
-
-
-def _row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise FeaturewatchError(f"{path}:{number} ({error})", "each line must be JSON", "repair the file") from error
-    if not isinstance(row, dict):
-        raise FeaturewatchError(f"{path}:{number}", "each line must be a JSON object", "repair the file")
-    return row
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

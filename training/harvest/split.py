@@ -5,19 +5,26 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from monitor.errors import FeaturewatchError
 from training.harvest.documents import Document
 from training.harvest.tokens import Reason, SequenceMaker
 
 
-def without_shared_texts(documents: Sequence[Document], share: float) -> list[Document]:
-    """The documents less those of the training part whose very text is held out under another name.
+def without_shared_texts(digests_n: npt.NDArray[np.uint64], held_out_n: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Which documents remain without those of the training part whose very text is held out under another name.
 
     Whether a document is held out depends on its own hash (see `Document`), so neither the order of the rows nor a
     second copy of a row moves anything between the two parts.
+
+    Args:
+        digests_n: of the texts.
+        held_out_n: whether each document is.
     """
-    held_out = {document.digest for document in documents if document.is_held_out(share)}
-    return [document for document in documents if document.is_held_out(share) or document.digest not in held_out]
+    shared_n = np.isin(digests_n, digests_n[held_out_n])
+    return np.flatnonzero(held_out_n | ~shared_n)
 
 
 def require_usable(documents: Sequence[Document], maker: SequenceMaker, share: float) -> None:
@@ -35,7 +42,7 @@ def require_usable(documents: Sequence[Document], maker: SequenceMaker, share: f
         )
     if _usable(documents, maker, share, held_out=False, most=1) < 1:
         raise FeaturewatchError(
-            f"{len(documents):,} documents", "none that is trained on has text of 4 tokens or more", "give longer texts"
+            f"{len(documents):,} documents", f"none that is trained on has {maker.needs}", "give longer texts"
         )
     if (found := _usable(documents, maker, share, held_out=True, most=2)) < 2:
         held_out = sum(document.is_held_out(share) for document in documents)
@@ -49,11 +56,6 @@ def require_usable(documents: Sequence[Document], maker: SequenceMaker, share: f
 
 def _usable(documents: Sequence[Document], maker: SequenceMaker, share: float, *, held_out: bool, most: int) -> int:
     """Sequences with content in one part, counted up to `most`."""
-    sequences = (
-        sequence
-        for document in documents
-        if document.is_held_out(share) == held_out
-        for sequence in maker.sequences(document)
-        if (sequence.reasons_n == Reason.KEPT).any()
-    )
-    return sum(1 for _ in itertools.islice(sequences, most))
+    part = (document for document in documents if document.is_held_out(share) == held_out)
+    usable = (sequence for sequence in maker.all_sequences(part) if (sequence.reasons_n == Reason.KEPT).any())
+    return sum(1 for _ in itertools.islice(usable, most))

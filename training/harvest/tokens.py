@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,9 @@ class SequenceMaker:
         config: of the harvest.
     """
 
+    needs = "text of 4 tokens or more"
+    """What a part of the documents must have to give a sequence."""
+
     def __init__(self, tokenizer: Any, config: HarvestConfig) -> None:
         self._tokenizer = tokenizer
         self._config = config
@@ -77,16 +80,21 @@ class SequenceMaker:
             else:
                 self._chat_window = max(_SHORTEST, config.context - len(self._ids(empty)) - 2)
 
+    def all_sequences(self, documents: Iterable[Document]) -> Iterator[TokenSequence]:
+        """The sequences of all documents; as many documents are taken as the sequences need."""
+        for document in documents:
+            yield from self.sequences(document)
+
     def sequences(self, document: Document) -> Iterator[TokenSequence]:
         """The document's sequences; the choices depend on its text and the seed only.
 
-        A transcript whose turns the template refuses is cut into plain windows.
+        A conversation or transcript whose turns the template refuses is cut into plain windows.
         """
         config = self._config
         rng = np.random.default_rng([config.seed, document.digest])
         held_out = document.is_held_out(config.heldout_share)
         template = self._template
-        if template and (turns := speaker_turns(document.text)):
+        if template and (turns := _turns(document)):
             if chat := self._chat(template, turns):
                 yield from self._sequence(*chat, held_out)
                 return
@@ -98,8 +106,7 @@ class SequenceMaker:
             if is_chat and template and (chat := self._chat(template, as_turns(text, rng))):
                 yield from self._sequence(*chat, held_out)
             else:
-                ids_n = np.array([self._bos(), *encoding["input_ids"][start:stop]], np.int32)
-                yield from self._sequence(ids_n, np.full(len(ids_n), Reason.KEPT, np.uint8), held_out)
+                yield from self._plain(encoding["input_ids"][start:stop], held_out)
 
     def _windows(self, length: int, rng: np.random.Generator, *, may_chat: bool) -> list[tuple[int, int, bool]]:
         config = self._config
@@ -128,7 +135,8 @@ class SequenceMaker:
             return None
         encoding = self._tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         starts_n, ends_n = np.array(encoding["offset_mapping"], np.int64).reshape(-1, 2).T
-        reasons_n = np.full(len(starts_n), Reason.TEMPLATE, np.uint8)
+        outside = Reason.KEPT if self._config.keep_template else Reason.TEMPLATE
+        reasons_n = np.full(len(starts_n), outside, np.uint8)
         for begin, end in spans:
             reasons_n[(starts_n >= begin) & (ends_n <= end)] = Reason.KEPT
         return np.array(encoding["input_ids"], np.int32), reasons_n
@@ -138,14 +146,19 @@ class SequenceMaker:
             _logger.warning("the chat template refuses turns (%s): such text is taken without it", error)
         self._refusal_told = True
 
+    def _plain(self, ids: Sequence[int], held_out: bool) -> Iterator[TokenSequence]:
+        ids_n = np.array([self._bos(), *ids], np.int32)
+        yield from self._sequence(ids_n, np.full(len(ids_n), Reason.KEPT, np.uint8), held_out)
+
     def _sequence(
         self, ids_n: npt.NDArray[np.int32], reasons_n: npt.NDArray[np.uint8], held_out: bool
     ) -> Iterator[TokenSequence]:
         ids_n, reasons_n = ids_n[: self._config.context], reasons_n[: self._config.context]
         if len(ids_n) < _SHORTEST:
             return
-        reasons_n = np.where(np.isin(ids_n, self._special_ids), np.uint8(Reason.SPECIAL), reasons_n)
-        reasons_n[0] = Reason.BOS
+        if not self._config.keep_special:
+            reasons_n = np.where(np.isin(ids_n, self._special_ids), np.uint8(Reason.SPECIAL), reasons_n)
+        reasons_n[0] = Reason.KEPT if self._config.keep_bos else Reason.BOS
         yield TokenSequence(ids_n, reasons_n, held_out)
 
     def _ids(self, text: str) -> list[int]:
@@ -156,6 +169,10 @@ class SequenceMaker:
             if token_id is not None:
                 return int(token_id)
         return 0
+
+
+def _turns(document: Document) -> list[Turn]:
+    return [{"role": role, "content": text} for role, text in document.turns] or speaker_turns(document.text)
 
 
 def special_ids(tokenizer: Any) -> npt.NDArray[np.int32]:

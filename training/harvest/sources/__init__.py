@@ -1,0 +1,1 @@
+"""Where text comes from: files of several formats and Hugging Face data sets, as rows or paragraphs."""
