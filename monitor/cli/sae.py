@@ -10,12 +10,24 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.common import console, default_zoo
+from monitor.cli.common import console
 from monitor.cli.printable import printable_line
-from monitor.sae import Catalog, Dictionary, JumpRelu, load_saelens
+from monitor.cli.sae_convert import convert
+from monitor.cli.sae_source import (
+    SOURCE_HELP,
+    HookPointOption,
+    KOption,
+    ModelOption,
+    NormOption,
+    hints_from,
+    read_source,
+)
+from monitor.sae import Dictionary, GroupMax, JumpRelu, TopK
+from monitor.sae.checksum import encode_checksum
 from training.card.card import CARD_JSON, Card
 
 app = typer.Typer(help="Look at sparse autoencoders.", no_args_is_help=True)
+app.command("convert")(convert)
 
 
 @app.callback()
@@ -24,16 +36,20 @@ def _group() -> None:
 
 
 @app.command("info")
-def info(
-    folder: Annotated[Path, typer.Argument(help="SAE folder in SAELens layout, or an SAE id from the zoo.")],
+def info(  # noqa: PLR0917
+    source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
+    hook_point: HookPointOption = None,
+    model_name: ModelOption = None,
+    k: KOption = None,
+    norm_factor: NormOption = None,
     zoo: Annotated[list[Path] | None, typer.Option(help="Folder to search for SAE ids.")] = None,
 ) -> None:
     """Show what an SAE is, the figures of its card and whether its weights are sound."""
-    path = folder if folder.is_dir() else Catalog(zoo or default_zoo()).path(str(folder))
-    dictionary = load_saelens(path)
-    table = Table("figure", "value", title=Text(printable_line(str(folder))), title_justify="left")
-    card = _card(path)
-    for name, value in card.rows() if card else _plain_rows(dictionary):
+    dictionary, folder = read_source(source, hints_from(hook_point, model_name, k, norm_factor), zoo)
+    table = Table("figure", "value", title=Text(printable_line(source)), title_justify="left")
+    card = _card(folder) if folder else None
+    checksum = ("checksum of encode", str(encode_checksum(dictionary)))
+    for name, value in [*(card.rows() if card else _plain_rows(dictionary)), checksum]:
         # An SAE may come from anywhere: what its files say is neither markup nor a message to the terminal.
         table.add_row(name, Text(printable_line(value)))
     console.print(table)
@@ -54,9 +70,22 @@ def _plain_rows(dictionary: Dictionary) -> list[tuple[str, str]]:
     return [
         ("model, hook point", f"{dictionary.model or 'unknown'}, {dictionary.hook_point}"),
         ("shape", f"{dictionary.num_latents:,} latents of width {dictionary.width}"),
-        ("activation", type(dictionary.activation).__name__),
+        ("format", str(dictionary.metadata.get("source_format", "SAELens"))),
+        ("activation", _activation(dictionary)),
         ("sha256", dictionary.sha256),
     ]
+
+
+def _activation(dictionary: Dictionary) -> str:
+    rule = dictionary.activation
+    name = type(rule).__name__
+    if isinstance(rule, TopK):
+        name += f", k = {rule.k}"
+    if isinstance(rule, GroupMax):
+        name += f", {rule.groups} groups"
+    if dictionary.input_norm != "none":
+        name += f" on rows after {dictionary.input_norm}"
+    return name if dictionary.decides_by_latent else f"{name}; policies cannot watch it"
 
 
 def _checks(dictionary: Dictionary) -> list[tuple[bool, str]]:

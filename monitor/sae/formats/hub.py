@@ -54,13 +54,7 @@ def fetch(hub_id: HubId, cache: Path | None = None, endpoint: str | None = None)
     """
     try:
         from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            LocalEntryNotFoundError,
-            OfflineModeIsEnabled,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
+        from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
     except ImportError as error:
         raise FeaturewatchError(
             f"Hub id {hub_id}", "SAEs are downloaded with huggingface_hub", "pip install huggingface_hub"
@@ -75,7 +69,9 @@ def fetch(hub_id: HubId, cache: Path | None = None, endpoint: str | None = None)
             "there is no such repository or revision, or it is private or gated",
             "check the id; for a gated one accept its terms and run `hf auth login`",
         ) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError, OSError) as error:
+    except FeaturewatchError:
+        raise
+    except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         try:
             root = snapshot_download(
