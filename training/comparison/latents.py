@@ -11,6 +11,7 @@ from monitor.sae import Dictionary
 
 Floats = npt.NDArray[np.float32]
 _CHUNK_ROWS = 1024
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class LatentDifference:
         if not self._rows:
             return None
         jaccard_n = np.concatenate(self._jaccards)
-        fvu_2 = self._squared_error_2 / (self._squares_2 - (self._sums_2d**2).sum(axis=1) / self._rows)
+        variance_2 = self._squares_2 - (self._sums_2d**2).sum(axis=1) / self._rows
+        fvu_2 = self._squared_error_2 / np.maximum(variance_2, _TINY)
         fired, fired_engine, fired_both = self._fired_3.tolist()
         return LatentFigures(
             l0_reference=fired / self._rows,
@@ -84,7 +86,7 @@ class LatentDifference:
             jaccard=float(jaccard_n.mean()),
             jaccard_p1=float(np.quantile(jaccard_n, 0.01)),
             kept=fired_both / max(fired, 1),
-            magnitude_error=self._shared_difference / max(self._shared_value, 1e-30),
+            magnitude_error=self._shared_difference / max(self._shared_value, _TINY),
             fvu_reference=float(fvu_2[0]),
             fvu_engine=float(fvu_2[1]),
         )
