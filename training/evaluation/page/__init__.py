@@ -1,0 +1,1 @@
+"""``eval.html``: an evaluation as one page that needs nothing else. Start at `page`."""
