@@ -9,7 +9,8 @@ import torch
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from training.harvest.batches import TokenBatch
-from training.harvest.outliers import median_norms, outliers
+from training.harvest.manifest import Manifest
+from training.harvest.outliers import measure_norms, outliers
 from training.harvest.tokens import Reason
 
 POINT = HookPoint(0)
@@ -43,8 +44,20 @@ def test_a_dtype_that_holds_hardly_a_row_is_refused_before_the_harvest() -> None
             return {POINT: torch.full((*token_ids_bt.shape, 4), 1e5)}
 
     batch = TokenBatch(np.zeros((2, 3), np.int64), np.full((2, 3), Reason.KEPT, np.uint8), False)
-    assert median_norms(Model(), [batch], "float32") == {str(POINT): pytest.approx(2e5)}  # type: ignore[arg-type]
+    manifest = Manifest(4, [str(POINT)], "float32", [0], {})
+    measure_norms(Model(), [batch], manifest)  # type: ignore[arg-type]
+    assert manifest.medians == {str(POINT): pytest.approx(2e5)}
+    assert manifest.norm_quantiles[str(POINT)]["1.0"] == pytest.approx(2e5)
+    manifest.store_dtype = "float16"
     with pytest.raises(
         FeaturewatchError, match=r"store-dtype float16 at resid_post.0: only 0% .* --store-dtype float32"
     ):
-        median_norms(Model(), [batch], "float16")  # type: ignore[arg-type]
+        measure_norms(Model(), [batch], manifest)  # type: ignore[arg-type]
+
+
+def test_all_norms_may_be_kept_but_not_what_the_dtype_cannot_hold() -> None:
+    rows = [[3e30, 0, 0], [float("nan"), 0, 0], [0, float("inf"), 0], [1, 0, 0]]
+    for median in (2e4, 0.0):
+        found = outliers({POINT: torch.tensor(rows)[None]}, {str(POINT): median}, float("inf"), "bfloat16")
+        assert found[POINT][0].tolist() == [False, True, True, False]
+    assert _found([[3e38] * 4, [3.4e38, 0, 0, 0]], "bfloat16", float("inf")) == [False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,3 +138,8 @@ class HarvestConfig:
             ),
         ]
         require_all(rules)
+
+    @property
+    def outlier_limit(self) -> float:
+        """In medians of the norm."""
+        return math.inf if self.keep_outliers else self.outlier_factor

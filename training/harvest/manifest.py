@@ -27,6 +27,7 @@ class Manifest:
         widths: values per row at the hook points where it is not `width`.
         checksums: CRC-32 of each shard's file per hook point; an older cache has none.
         heldout_checksums: CRC-32 of the held-out files.
+        norm_quantiles: of the norms of content rows per hook point, in the first batches, before outliers are left out.
     """
 
     width: int
@@ -50,6 +51,7 @@ class Manifest:
     widths: dict[str, int] = field(default_factory=dict)
     checksums: dict[str, list[int]] = field(default_factory=dict)
     heldout_checksums: dict[str, int] = field(default_factory=dict)
+    norm_quantiles: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

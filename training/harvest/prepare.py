@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,16 @@ _MOST_SHARDS = 1024  # a batch's rows are spread over all of them, a file each
 _VERSION = 3  # to be raised when the same input would give other rows than before
 
 
+_logger = logging.getLogger(__name__)
+_KEPT = {
+    "keep_bos": "the first position of a sequence is an attention sink in most models, its row many times as long as "
+    "others; it is left out as an outlier all the same, unless --keep-outliers is given",
+    "keep_special": "special tokens are the same few rows again and again, and latents will be spent on them",
+    "keep_template": "the template's tokens are the same in every chat, and latents will be spent on them",
+    "keep_outliers": "a handful of very long rows will own the loss; the other rows are reconstructed worse",
+}
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Input of the model.
@@ -49,6 +60,9 @@ def prepare(config: HarvestConfig) -> Prepared:
     Raises:
         FeaturewatchError: bad data, model or hook point.
     """
+    for name, effect in _KEPT.items():
+        if getattr(config, name):
+            _logger.warning("--%s: %s", name.replace("_", "-"), effect)
     hook_points = tuple(sorted({HookPoint.parse(text) for text in config.hook_points}))
     shape = ModelConfig.read(config.model)
     shape.require_hook_points(hook_points)

@@ -19,7 +19,7 @@ from training.harvest.config import HarvestConfig
 from training.harvest.disk import bytes_needed, require_room
 from training.harvest.manifest import MANIFEST, Manifest
 from training.harvest.open_model import open_model
-from training.harvest.outliers import median_norms, outliers
+from training.harvest.outliers import measure_norms, outliers
 from training.harvest.prepare import prepare
 from training.harvest.source import DocumentBatches
 from training.harvest.tokens import Reason
@@ -52,7 +52,7 @@ def harvest(config: HarvestConfig) -> Manifest:
 def _fill(config: HarvestConfig, manifest: Manifest, model: ActivationModel, source: DocumentBatches) -> Manifest:
     """Goes on until the cache is complete."""
     if not manifest.medians:
-        manifest.medians = median_norms(model, itertools.islice(source, _MEDIAN_BATCHES), config.store_dtype)
+        measure_norms(model, itertools.islice(source, _MEDIAN_BATCHES), manifest)
     run = _Run(config, model, CacheWriter(config.cache, manifest))
     with ProgressLine("harvest", config.tokens) as progress:
         for index, batch in enumerate(source):
@@ -118,7 +118,7 @@ class _Run:
         manifest = self.writer.manifest
         reasons_bt = reasons_bt.copy()
         content_bt = reasons_bt == Reason.KEPT
-        found = outliers(residuals, manifest.medians, self._config.outlier_factor, manifest.store_dtype)
+        found = outliers(residuals, manifest.medians, self._config.outlier_limit, manifest.store_dtype)
         for point, outlier_bt in found.items():
             reasons_bt[content_bt & outlier_bt] = Reason.OUTLIER
             if count:
