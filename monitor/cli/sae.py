@@ -1,4 +1,4 @@
-"""`featurewatch sae`: look at a dictionary."""
+"""`featurewatch sae`: look at a dictionary, convert it, measure it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from monitor.cli.common import console
 from monitor.cli.printable import printable_line
 from monitor.cli.sae_convert import convert
+from monitor.cli.sae_eval import evaluate_saes
 from monitor.cli.sae_source import (
     SOURCE_HELP,
     HookPointOption,
@@ -26,8 +27,9 @@ from monitor.sae import Dictionary, GroupMax, JumpRelu, TopK
 from monitor.sae.checksum import encode_checksum
 from training.card.card import CARD_JSON, Card
 
-app = typer.Typer(help="Look at sparse autoencoders.", no_args_is_help=True)
+app = typer.Typer(help="Look at sparse autoencoders, convert and measure them.", no_args_is_help=True)
 app.command("convert")(convert)
+app.command("eval")(evaluate_saes)
 
 
 @app.callback()

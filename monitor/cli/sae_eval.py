@@ -10,10 +10,19 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.common import console, default_zoo, resolve_model
+from monitor.cli.common import console, resolve_model
 from monitor.cli.printable import printable_line
+from monitor.cli.sae_source import (
+    SOURCE_HELP,
+    HookPointOption,
+    KOption,
+    ModelOption,
+    NormOption,
+    hints_from,
+    read_source,
+)
 from monitor.errors import FeaturewatchError
-from monitor.sae import Catalog, load_saelens
+from monitor.sae import Hints
 from training.evaluation.config import EvalConfig
 from training.options import default_of, help_of
 
@@ -32,7 +41,7 @@ def _default(name: str) -> Any:
 
 
 def evaluate_saes(  # noqa: PLR0917
-    sae: Annotated[list[str], typer.Argument(help="SAE folders, or SAE ids from the zoo; several are compared.")],
+    sae: Annotated[list[str], typer.Argument(help=f"{SOURCE_HELP} Several are compared.")],
     model: Annotated[str, _option("model")] = _default("model"),
     data: Annotated[list[Path] | None, _option("data")] = None,
     cache: Annotated[Path | None, _option("cache")] = None,
@@ -48,7 +57,7 @@ def evaluate_saes(  # noqa: PLR0917
     text_field: Annotated[str, _option("text_field")] = _default("text_field"),
     outlier_factor: Annotated[float, _option("outlier_factor")] = _default("outlier_factor"),
     batch_tokens: Annotated[int, _option("batch_tokens")] = _default("batch_tokens"),
-    k: Annotated[list[int] | None, _option("ks", "--k", "-k")] = None,
+    probe_k: Annotated[list[int] | None, _option("ks", "--probe-k")] = None,
     pooling: Annotated[str, _option("pooling")] = _default("pooling"),
     selection: Annotated[str, _option("selection")] = _default("selection"),
     probe_texts: Annotated[int, _option("probe_texts")] = _default("probe_texts"),
@@ -56,6 +65,10 @@ def evaluate_saes(  # noqa: PLR0917
     dtype: Annotated[str, _option("dtype")] = _default("dtype"),
     seed: Annotated[int, _option("seed")] = _default("seed"),
     other_model: Annotated[bool, _option("other_model")] = _default("other_model"),
+    hook_point: HookPointOption = None,
+    model_name: ModelOption = None,
+    k: KOption = None,
+    norm_factor: NormOption = None,
     zoo: Annotated[list[Path] | None, typer.Option(help="Folder to search for SAE ids.")] = None,
 ) -> None:
     """Measure SAEs on text: sparsity, reconstruction, what the model loses with them spliced in, latents, probes."""
@@ -74,7 +87,7 @@ def evaluate_saes(  # noqa: PLR0917
         text_field=text_field,
         outlier_factor=outlier_factor,
         batch_tokens=batch_tokens,
-        ks=tuple(k) if k else _default("ks"),
+        ks=tuple(probe_k) if probe_k else _default("ks"),
         pooling=pooling,
         selection=selection,
         probe_texts=probe_texts,
@@ -87,19 +100,23 @@ def evaluate_saes(  # noqa: PLR0917
     from training.evaluation.run import evaluate
 
     require_free(out, replace=replace)
-    subjects = [_subject(name, zoo) for name in sae]
+    hints = hints_from(hook_point, model_name, k, norm_factor)
+    subjects = [_subject(name, hints, zoo) for name in sae]
     typed = model or _named_model(subjects)
-    report = evaluate(dataclasses.replace(config, model=resolve_model(typed)), subjects, typed)
+    given = {"hook-point": hook_point, "model-name": model_name, "k": k, "norm-factor": norm_factor}
+    options = [(f"--{name}", str(value)) for name, value in given.items() if value is not None]
+    options += [("--zoo", str(folder)) for folder in zoo or ()]
+    report = evaluate(dataclasses.replace(config, model=resolve_model(typed)), subjects, typed, options)
     write_evaluation(report, out)
     _show(report)
     console.print(f"Written to {out / 'eval.json'} and {out / 'eval.html'}.", soft_wrap=True, highlight=False)
 
 
-def _subject(name: str, zoo: list[Path] | None) -> Subject:
+def _subject(name: str, hints: Hints, zoo: list[Path] | None) -> Subject:
     from training.evaluation.subject import with_card
 
-    folder = Path(name) if Path(name).is_dir() else Catalog(zoo or default_zoo()).path(name)
-    return with_card(name, load_saelens(folder), folder)
+    dictionary, folder = read_source(name, hints, zoo)
+    return with_card(name, dictionary, folder)
 
 
 def _named_model(subjects: list[Subject]) -> str:

@@ -9,14 +9,15 @@ from typing import Any
 
 from training.evaluation.config import EvalConfig
 
-_NAMES = {"probes": "probe", "ks": "k"}
+_NAMES = {"probes": "probe", "ks": "probe-k"}
 _LEFT_OUT = {"model", "replace"}
 _ALWAYS = {"tokens", "loss_tokens", "out"}
 
 
-def command_line(model: str, saes: Sequence[str], config: EvalConfig) -> str:
+def command_line(model: str, saes: Sequence[str], config: EvalConfig, options: Sequence[tuple[str, str]] = ()) -> str:
     """`featurewatch sae eval` with every option that differs from its default; names and paths as they were typed."""
     words = ["featurewatch", "sae", "eval", *saes, "--model", model]
+    words += [word for pair in options for word in pair]
     for item in fields(config):
         value = getattr(config, item.name)
         if item.name not in _LEFT_OUT and (value != item.default or item.name in _ALWAYS):

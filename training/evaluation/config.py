@@ -86,7 +86,7 @@ class EvalConfig:
                 bool(self.ks) and min(self.ks, default=0) >= 1,
                 f"k of the probes {list(self.ks)}",
                 "each is a number of latents from 1 on",
-                "give for example --k 1 --k 5",
+                "give for example --probe-k 1 --probe-k 5",
             ),
             _one_of("pooling", self.pooling, POOLINGS),
             _one_of("selection", self.selection, SELECTIONS),

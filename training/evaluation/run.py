@@ -35,13 +35,19 @@ from training.identity import files_sha256, model_sha256, tokenizer_sha256
 _LIBRARIES = ("featurewatch", "numpy", "scipy", "scikit-learn", "torch", "transformers")
 
 
-def evaluate(config: EvalConfig, subjects: Sequence[Subject], model_as_typed: str = "") -> EvalReport:
+def evaluate(
+    config: EvalConfig,
+    subjects: Sequence[Subject],
+    model_as_typed: str = "",
+    options: Sequence[tuple[str, str]] = (),
+) -> EvalReport:
     """Measures all SAEs; what can be refused is refused before the model runs.
 
     Args:
         config: with the model's folder or id.
         subjects: SAEs of one model.
         model_as_typed: for the command that repeats the evaluation.
+        options: flags and values with which the SAEs were read, for the same command.
 
     Raises:
         FeaturewatchError: bad text or labels, an SAE of another width or model, a hook point that the model lacks.
@@ -78,7 +84,7 @@ def evaluate(config: EvalConfig, subjects: Sequence[Subject], model_as_typed: st
         median_norms={str(point): median for point, median in rows.medians.items()},
         settings=_settings(config),
         versions={"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
-        command=command_line(model_as_typed or config.model, list(dictionaries), config),
+        command=command_line(model_as_typed or config.model, list(dictionaries), config, options),
         saes=[
             _sae_report(
                 subject,

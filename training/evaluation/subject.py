@@ -30,10 +30,9 @@ class Subject:
     made_from: dict[str, str] | None = None
 
 
-def with_card(name: str, dictionary: Dictionary, folder: Path) -> Subject:
+def with_card(name: str, dictionary: Dictionary, folder: Path | None) -> Subject:
     """Takes what it needs from ``card.json`` beside the weights, if there is one that belongs to these weights."""
-    path = folder / CARD_JSON
-    if not path.is_file():
+    if folder is None or not (path := folder / CARD_JSON).is_file():
         return Subject(name, dictionary)
     try:
         card = json.loads(path.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from training.evaluation.page.markup import Markup, join, tag, text
 
 WIDTH: Final = 360
 _HEIGHT = 216
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 12, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 20, 12, 38
 _ROW = 30
 
 

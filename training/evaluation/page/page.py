@@ -33,9 +33,7 @@ def _body(report: EvalReport) -> list[Markup]:
         tag("h1", text("SAE evaluation")),
         tag(
             "p",
-            text(
-                f"{report.model} · {rows:,} token rows of text that the SAEs should not have seen · {_text_of(report)}"
-            ),
+            text(f"{report.model} · {_text_of(report)} · {rows:,} rows"),
             class_="soft",
         ),
     ]

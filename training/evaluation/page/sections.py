@@ -77,7 +77,7 @@ def cards(sae: SaeReport) -> Markup:
 def _bands(sae: SaeReport) -> Markup:
     bands = [band for band in sae.norm_bands if band.rows]
     values = [band.fvu for band in bands]
-    names = [f"{band.name} · {band.rows:,} rows" for band in bands]
+    names = [f"{band.name} · {band.rows:,} row{'' if band.rows == 1 else 's'}" for band in bands]
     shown = [plain(value) for value in values]
     told = "; ".join(f"{name}: {value}" for name, value in zip(names, shown, strict=True))
     return _card(
