@@ -9,10 +9,10 @@ same gradients.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,26 +26,41 @@ Spread = Callable[[Tensor], Tensor]
 """From one value per latent [m] to one per entry: of the listed entries [a], or to be broadcast over rows."""
 
 
-class Rule(Protocol):
+@dataclass(frozen=True)
+class DenseGradients:
+    """What a group of rows adds.
+
+    Attributes:
+        d_pre_nm: gradient by the pre-activations.
+        bias_m: its sum over the rows.
+        count_m: rows in which each latent was active, as float32.
+        sums: [m] each, what `Rule.backward` asks for.
+    """
+
+    d_pre_nm: Tensor
+    bias_m: Tensor
+    count_m: Tensor
+    sums: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Rule(ABC):
     """One step's activation and penalty, entry by entry, on entries [a] or all of some rows [n, m].
 
     Attributes:
         floor_m: entries at or below it play no part in the step.
         error_weights: of each reconstruction's squared error, summed over rows and width; one per element that
-            `forward`
-            returns.
+            `forward` returns.
     """
 
-    @property
-    def floor_m(self) -> Tensor: ...
+    floor_m: Tensor
+    error_weights: tuple[float, ...]
 
-    @property
-    def error_weights(self) -> tuple[float, ...]: ...
-
+    @abstractmethod
     def forward(self, pre: Tensor, of: Spread) -> tuple[Tensor, ...]:
         """The latents, and further codes that reconstruct through the same decoder, which they do not train."""
-        ...
 
+    @abstractmethod
     def backward(
         self, pre: Tensor, codes: tuple[Tensor, ...], slopes: tuple[Tensor, ...], of: Spread
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -57,7 +72,19 @@ class Rule(Protocol):
             slopes: gradient of the squared errors by each of them; may be changed in place.
             of: per-latent values.
         """
-        ...
+
+    def forward_rows(self, product_nm: Tensor, bias_m: Tensor) -> tuple[Tensor, ...]:
+        """`forward` of whole rows, from the encoder's product without bias, which may be changed in place."""
+        return self.forward(product_nm.add_(bias_m), _itself)
+
+    def backward_rows(self, pre_nm: Tensor, codes: tuple[Tensor, ...], slopes: tuple[Tensor, ...]) -> DenseGradients:
+        """`backward` of the rows that `forward_rows` was called for last."""
+        d_pre_nm, sums = self.backward(pre_nm, codes, slopes, _itself)
+        return DenseGradients(d_pre_nm, d_pre_nm.sum(0), codes[0].sign().sum(0), tuple(value.sum(0) for value in sums))
+
+
+def _itself(value_m: Tensor) -> Tensor:
+    return value_m
 
 
 @dataclass(frozen=True)
@@ -118,6 +145,14 @@ class Elementwise(Architecture[Settings]):
             Further losses: weight and this rank's share, both summed up over all ranks.
         """
 
+    def copied_encoder(self) -> Tensor:
+        """An encoder for rectified values, in the decoder's directions.
+
+        Half of m random latents of norm 1 are active at the start and together give back m/2d times the input; the
+        encoder is shorter by that factor, so that the first reconstructions have the input's length.
+        """
+        return self.w_dec_md * min(1.0, 2 * self.shape.width / self.shape.latents)
+
     def initialise_buffers(self) -> None:
         """To be called by `initialise`."""
         self._buffers = Buffers()
@@ -126,15 +161,17 @@ class Elementwise(Architecture[Settings]):
     def encode(self, x_nd: Tensor) -> Tensor:
         """Latents [n, m] of scaled rows, as the training computes them."""
         pre_nm = (x_nd - self.b_dec_d if self.centred else x_nd) @ self.w_enc_md.T + self.bias_m()
-        return self.rule(StepContext(0, 1), len(x_nd), 1.0).forward(pre_nm, lambda value_m: value_m)[0]
+        return self.rule(StepContext(0, 1), len(x_nd), 1.0).forward(pre_nm, _itself)[0]
 
     @torch.no_grad()
     def step(self, x_nd: Tensor, context: StepContext) -> StepResult:
         n, rows = len(x_nd), len(x_nd) * self.ranks.row_shares
         target_nd = torch.sub(x_nd, self.b_dec_d, out=self._buffer("target", n, x_nd.shape[1]))
         input_nd = target_nd if self.centred else x_nd
-        mean_d = self.ranks.sum_rows_(target_nd.sum(0)) / rows
-        variance = float(self.ranks.sum_rows_((target_nd - mean_d).square_().sum()))
+        # b_dec is near the mean, so that little cancels out here.
+        moments = torch.cat([_square_sum(target_nd)[None], target_nd.sum(0)]).double()
+        self.ranks.sum_rows_(moments)
+        variance = float(moments[0] - moments[1:].square().sum() / rows)
         rule = self.rule(context, rows, variance)
         errors, bias_m, count_m, sums = self._entries(input_nd, target_nd, rule)
         fired_m = self.ranks.sum_rows_(count_m.round().long())
@@ -185,9 +222,9 @@ class Elementwise(Architecture[Settings]):
             rows_nd = input_nd[low : low + group]
             pre_nm = torch.mm(rows_nd, self.w_enc_md.T, out=self._buffer("pre", len(rows_nd), len(floor_m)))
             if not low and self.ranks.any_rank(self._is_dense(pre_nm, floor_m)):
-                dense = _DenseSums(self.w_dec_md)
+                dense = _DenseSums(bias_m)
             if dense is not None:
-                self._dense_group(low, rows_nd, target_nd, pre_nm.add_(bias_m), rule, dense)
+                self._dense_group(low, rows_nd, target_nd, pre_nm, rule, dense)
             else:
                 counts.append(active_cpu.count_above(pre_nm, floor_m))
                 listed.append(active_cpu.gather_above(pre_nm, floor_m, counts[-1]))
@@ -220,7 +257,7 @@ class Elementwise(Architecture[Settings]):
             grad_nd = self._buffer(f"grad{k}", *input_nd.shape)
             active_cpu.decode(starts_n1, latents_a, code_a, self.w_dec_md, grad_nd)
             self.ranks.sum_latents_(grad_nd).sub_(target_nd)
-            errors.append(grad_nd.square().sum())
+            errors.append(_square_sum(grad_nd))
             slopes.append(active_cpu.dots(starts_n1, latents_a, grad_nd.mul_(2 * weight), self.w_dec_md))
         d_pre_a, sums = rule.backward(pre_a, codes, tuple(slopes), of)
         active_cpu.weight_gradients(
@@ -239,25 +276,22 @@ class Elementwise(Architecture[Settings]):
     def _dense_group(  # noqa: PLR0917
         self, low: int, rows_nd: Tensor, target_nd: Tensor, pre_nm: Tensor, rule: Rule, dense: _DenseSums
     ) -> None:
-        def of(value_m: Tensor) -> Tensor:
-            return value_m
-
-        codes = rule.forward(pre_nm, of)
+        codes = rule.forward_rows(pre_nm, dense.encoder_bias_m)
         slopes = []
         group = slice(low, low + len(rows_nd))
         for k, (code_nm, weight) in enumerate(zip(codes, rule.error_weights, strict=True)):
             grad_nd = self._buffer(f"grad{k}", *target_nd.shape)[group]
             torch.mm(code_nm, self.w_dec_md, out=grad_nd)
             self.ranks.sum_latents_(grad_nd).sub_(target_nd[group])
-            dense.add_error(k, grad_nd.square().sum())
+            dense.add_error(k, _square_sum(grad_nd))
             slope_nm = self._buffer(f"slope{k}", *pre_nm.shape)
             slopes.append(torch.mm(grad_nd.mul_(2 * weight), self.w_dec_md.T, out=slope_nm))
-        d_pre_nm, sums = rule.backward(pre_nm, codes, tuple(slopes), of)
+        found = rule.backward_rows(pre_nm, codes, tuple(slopes))
         kept = float(low > 0)
         grad_nd = self._buffer("grad0", *target_nd.shape)[group]
         gradient(self.w_dec_md).addmm_(codes[0].T, grad_nd, beta=kept)
-        gradient(self.w_enc_md).addmm_(d_pre_nm.T, rows_nd, beta=kept)
-        dense.add(d_pre_nm, codes[0], sums)
+        gradient(self.w_enc_md).addmm_(found.d_pre_nm.T, rows_nd, beta=kept)
+        dense.add(found)
 
     def _buffer(self, name: str, *shape: int) -> Tensor:
         return self._buffers.get(name, *shape, like=self.w_dec_md)
@@ -266,10 +300,11 @@ class Elementwise(Architecture[Settings]):
 class _DenseSums:
     """What adds up over the groups of rows."""
 
-    def __init__(self, w_dec_md: Tensor) -> None:
-        self.errors_k = w_dec_md.new_zeros(0)
-        self.bias_m = torch.zeros_like(w_dec_md[:, 0])
-        self.count_m = torch.zeros_like(self.bias_m)
+    def __init__(self, encoder_bias_m: Tensor) -> None:
+        self.encoder_bias_m = encoder_bias_m
+        self.errors_k = encoder_bias_m.new_zeros(0)
+        self.bias_m = torch.zeros_like(encoder_bias_m)
+        self.count_m = torch.zeros_like(encoder_bias_m)
         self.sums: tuple[Tensor, ...] = ()
 
     def add_error(self, k: int, error: Tensor) -> None:
@@ -277,8 +312,13 @@ class _DenseSums:
             self.errors_k = torch.cat([self.errors_k, error.new_zeros(1)])
         self.errors_k[k] += error
 
-    def add(self, d_pre_nm: Tensor, code_nm: Tensor, sums: tuple[Tensor, ...]) -> None:
-        self.bias_m += d_pre_nm.sum(0)
-        self.count_m += code_nm.sign().sum(0)
-        added = tuple(value.sum(0) for value in sums)
+    def add(self, found: DenseGradients) -> None:
+        self.bias_m += found.bias_m
+        self.count_m += found.count_m
+        added = found.sums
         self.sums = tuple(a + b for a, b in zip(self.sums, added, strict=True)) if self.sums else added
+
+
+def _square_sum(tensor_nd: Tensor) -> Tensor:
+    flat = tensor_nd.reshape(-1)
+    return torch.dot(flat, flat)

@@ -19,7 +19,7 @@ from monitor.sae import Dictionary, HookPoint
 from training.architectures.architecture import StepContext, gradient
 from training.architectures.elementwise import Elementwise, Rule, Spread, Totals
 from training.architectures.fold import TrainedWeights, folded
-from training.architectures.unit_rows import copied_encoder, keep_unit_rows, take_out_radial
+from training.kernels.unit_rows import normalise_rows_, remove_parallel_
 from training.options import option, require_all
 
 
@@ -40,11 +40,9 @@ class GatedSettings:
 
 
 @dataclass(frozen=True)
-class GatedRule:
+class GatedRule(Rule):
     """Two codes: the values, and the gates for the loss through the frozen decoder."""
 
-    floor_m: Tensor
-    error_weights: tuple[float, ...]
     b_gate_m: Tensor
     b_mag_m: Tensor
     gain_m: Tensor
@@ -74,7 +72,7 @@ class GatedSae(Elementwise[GatedSettings]):
     def initialise(self, sample_nd: Tensor, generator: torch.Generator) -> None:
         self.initialise_buffers()
         self.w_dec_md = self.random_directions(generator)
-        self.w_enc_md = copied_encoder(self.w_dec_md, self.shape)
+        self.w_enc_md = self.copied_encoder()
         self.b_gate_m = torch.zeros_like(self.w_dec_md[:, 0])
         self.b_mag_m = torch.zeros_like(self.b_gate_m)
         self.r_mag_m = torch.zeros_like(self.b_gate_m)
@@ -115,11 +113,13 @@ class GatedSae(Elementwise[GatedSettings]):
         warm = self.settings.l1_warm_up * context.steps
         return self.settings.l1 * (min(1.0, (context.step + 1) / warm) if warm >= 1 else 1.0)
 
+    @torch.no_grad()
     def before_update(self) -> None:
-        take_out_radial(self.w_dec_md)
+        remove_parallel_(gradient(self.w_dec_md), self.w_dec_md)
 
+    @torch.no_grad()
     def after_update(self) -> None:
-        keep_unit_rows(self.w_dec_md)
+        normalise_rows_(self.w_dec_md)
 
     def export(self, scale: float, hook_point: HookPoint, model: str, metadata: dict[str, Any]) -> Dictionary:
         """A JumpReLU of ``v = s pi + b_mag``, s > 0 being the gain: the gate is open where ``v > b_mag - s b_gate``."""

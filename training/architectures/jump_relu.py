@@ -20,7 +20,7 @@ from monitor.sae import Dictionary, HookPoint
 from training.architectures.architecture import StepContext, gradient
 from training.architectures.elementwise import Elementwise, Rule, Spread, Totals
 from training.architectures.fold import TrainedWeights, folded
-from training.architectures.unit_rows import keep_unit_rows, take_out_radial
+from training.kernels.unit_rows import normalise_rows_, remove_parallel_
 from training.options import option, require_all
 
 _SAMPLE_ROWS = 1024
@@ -61,11 +61,9 @@ class JumpReluSettings:
 
 
 @dataclass(frozen=True)
-class JumpRule:
+class JumpRule(Rule):
     """Zero up to the threshold; the kernel looks half a bandwidth to both sides."""
 
-    floor_m: Tensor
-    error_weights: tuple[float, ...]
     threshold_m: Tensor
     bandwidth: float
 
@@ -152,13 +150,14 @@ class JumpReluSae(Elementwise[JumpReluSettings]):
         totals.bias_m.index_add_(0, dead_j, slope_j, alpha=-1)
         return loss
 
+    @torch.no_grad()
     def before_update(self) -> None:
-        take_out_radial(self.w_dec_md)
+        remove_parallel_(gradient(self.w_dec_md), self.w_dec_md)
 
+    @torch.no_grad()
     def after_update(self) -> None:
-        keep_unit_rows(self.w_dec_md)
-        with torch.no_grad():
-            self.threshold_m.clamp_(min=0)
+        normalise_rows_(self.w_dec_md)
+        self.threshold_m.clamp_(min=0)
 
     def export(self, scale: float, hook_point: HookPoint, model: str, metadata: dict[str, Any]) -> Dictionary:
         bias_m = self.b_enc_m - self.w_enc_md @ self.b_dec_d

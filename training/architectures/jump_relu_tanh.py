@@ -50,7 +50,7 @@ class JumpReluTanhSettings:
 
 
 @dataclass(frozen=True)
-class TanhRule:
+class TanhRule(Rule):
     """Zero up to the threshold; what a latent writes costs its tanh.
 
     Attributes:
@@ -59,8 +59,6 @@ class TanhRule:
         lift_m: gradient by a pre-activation below its threshold, which the pre-activation loss draws up.
     """
 
-    floor_m: Tensor
-    error_weights: tuple[float, ...]
     threshold_m: Tensor
     bandwidth: float
     norm_m: Tensor

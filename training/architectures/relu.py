@@ -8,7 +8,7 @@ https://transformer-circuits.pub/2024/april-update/index.html#training-saes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from monitor.sae import Dictionary, HookPoint
 from training.architectures.architecture import StepContext, gradient
-from training.architectures.elementwise import Elementwise, Rule, Spread, Totals
+from training.architectures.elementwise import DenseGradients, Elementwise, Rule, Spread, Totals
 from training.architectures.fold import TrainedWeights, folded
+from training.kernels import relu_cpu
 from training.options import option, require_all
 
 
@@ -38,12 +39,12 @@ class ReluSettings:
 
 
 @dataclass(frozen=True)
-class ReluRule:
+class ReluRule(Rule):
     """Rectified; each latent's value costs `cost_m`."""
 
-    floor_m: Tensor
-    error_weights: tuple[float, ...]
     cost_m: Tensor
+    counted: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Active rows and sums of the latents, from the forward to the backward pass."""
 
     def forward(self, pre: Tensor, of: Spread) -> tuple[Tensor, ...]:
         del of
@@ -54,6 +55,18 @@ class ReluRule:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         del pre
         return slopes[0].add_(of(self.cost_m)).mul_(codes[0].sign()), codes[:1]
+
+    def forward_rows(self, product_nm: Tensor, bias_m: Tensor) -> tuple[Tensor, ...]:
+        if product_nm.device.type != "cpu":
+            return super().forward_rows(product_nm, bias_m)
+        self.counted.append(relu_cpu.rectify_(product_nm, bias_m))
+        return (product_nm,)
+
+    def backward_rows(self, pre_nm: Tensor, codes: tuple[Tensor, ...], slopes: tuple[Tensor, ...]) -> DenseGradients:
+        if pre_nm.device.type != "cpu":
+            return super().backward_rows(pre_nm, codes, slopes)
+        count_m, sum_m = self.counted.pop()
+        return DenseGradients(slopes[0], relu_cpu.slope_(slopes[0], codes[0], self.cost_m), count_m, (sum_m,))
 
 
 class ReluSae(Elementwise[ReluSettings]):

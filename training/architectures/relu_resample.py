@@ -20,7 +20,7 @@ from training.architectures.architecture import StepContext, gradient
 from training.architectures.elementwise import Elementwise, Rule, Totals
 from training.architectures.fold import TrainedWeights, folded
 from training.architectures.relu import ReluRule
-from training.architectures.unit_rows import copied_encoder, keep_unit_rows, take_out_radial
+from training.kernels.unit_rows import normalise_rows_, remove_parallel_
 from training.options import option, require_all
 
 _LIVING_SHARE = 0.2
@@ -51,7 +51,7 @@ class ReluResampleSae(Elementwise[ReluResampleSettings]):
     def initialise(self, sample_nd: Tensor, generator: torch.Generator) -> None:
         self.initialise_buffers()
         self.w_dec_md = self.random_directions(generator)
-        self.w_enc_md = copied_encoder(self.w_dec_md, self.shape)
+        self.w_enc_md = self.copied_encoder()
         self.b_enc_m = torch.zeros_like(self.w_dec_md[:, 0])
         self.b_dec_d = sample_nd.mean(0)
 
@@ -70,11 +70,13 @@ class ReluResampleSae(Elementwise[ReluResampleSettings]):
         gradient(self.b_enc_m).copy_(totals.bias_m)
         return {"sparsity": (self.settings.l1, totals.sums[0].sum() / totals.rows)}
 
+    @torch.no_grad()
     def before_update(self) -> None:
-        take_out_radial(self.w_dec_md)
+        remove_parallel_(gradient(self.w_dec_md), self.w_dec_md)
 
+    @torch.no_grad()
     def after_update(self) -> None:
-        keep_unit_rows(self.w_dec_md)
+        normalise_rows_(self.w_dec_md)
 
     @torch.no_grad()
     def revive(self, x_nd: Tensor, dead_j: Tensor, generator: torch.Generator) -> list[str]:
