@@ -226,6 +226,19 @@ def test_dictionary_learning(tmp_path: Path, kind: str) -> None:
         agree(load_dictionary(folder, HERE), rows(), f, x_hat)
 
 
+def test_tensors_count_more_than_the_dict_class_that_a_trainer_wrote(tmp_path: Path) -> None:
+    """StandardTrainerAprilUpdate writes AutoEncoder whatever it trained."""
+    tensors, f, x_hat = dictionary_learning("AutoEncoderNew")
+    config = {"trainer": {"dict_class": "AutoEncoder", "activation_dim": D, "dict_size": M}}
+    folder = store(tmp_path, tensors, config, weights="ae.pt", config_file="config.json")
+    sae = load_dictionary(folder, HERE)
+    agree(sae, rows(), f, x_hat)
+    assert sae.metadata["dict_class"] == "AutoEncoderNew"
+    (folder / "config.json").write_text(json.dumps({"trainer": {"dict_class": "PAnnealAutoEncoder"}}))
+    with pytest.raises(FeaturewatchError, match="PAnnealAutoEncoder"):
+        load_dictionary(folder, HERE)
+
+
 # OpenAI
 
 

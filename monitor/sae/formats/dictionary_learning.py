@@ -94,16 +94,17 @@ def _trainer(stored: Stored) -> Mapping[str, Any]:
 
 
 def _kind(stored: Stored, trainer: Mapping[str, Any]) -> str:
-    kind = trainer.get("dict_class")
-    if kind in _KINDS:
-        return str(kind)
-    if kind is not None:
+    """By the tensors, which are of one class but for two: trainers have been seen to write another's dict_class."""
+    said = trainer.get("dict_class")
+    if said is not None and said not in _KINDS:
         raise FeaturewatchError(
-            f"dict_class {kind!r} in {stored.config_path}", f"{', '.join(_KINDS)} can be read", "choose another SAE"
+            f"dict_class {said!r} in {stored.config_path}", f"{', '.join(_KINDS)} can be read", "choose another SAE"
         )
     fitting = [name for name, tensors in _KINDS.items() if tensors == set(stored.tensors)]
     if len(fitting) == 1:
         return fitting[0]
+    if said is not None and (said in fitting or not fitting):
+        return str(said)
     raise FeaturewatchError(
         f"SAE weights {stored.weights} without config.json",
         f"its tensors are those of {' and '.join(fitting)}, which encode in different ways",
