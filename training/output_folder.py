@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, load_saelens, save_saelens
 from training.card.card import Card
+from training.command import RUN_FILE
 
 
 def require_free(folders: Iterable[Path], *, replace: bool) -> None:
@@ -27,8 +29,19 @@ def require_free(folders: Iterable[Path], *, replace: bool) -> None:
             )
 
 
-def write_sae(dictionary: Dictionary, card: Card, folder: Path, dtype: str) -> None:
-    """Writes beside the target and renames, so that a half-written SAE never has the final name."""
+def write_sae(
+    dictionary: Dictionary, card: Card, folder: Path, dtype: str, *, run_text: str = "", logs: Path | None = None
+) -> None:
+    """Writes beside the target and renames, so that a half-written SAE never has the final name.
+
+    Args:
+        dictionary: as it is to be stored.
+        card: its card; the hash is filled in.
+        folder: of the SAE.
+        dtype: of the stored weights.
+        run_text: of run.yaml.
+        logs: folder whose files become ``logs/``.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
@@ -36,9 +49,13 @@ def write_sae(dictionary: Dictionary, card: Card, folder: Path, dtype: str) -> N
         save_saelens(dictionary, new, dtype=dtype)
         stored = load_saelens(new)
         dataclasses.replace(card, sha256=stored.sha256).save(new)
+        if run_text:
+            (new / RUN_FILE).write_text(run_text)
+        if logs is not None:
+            shutil.copytree(logs, new / "logs")
         # Safetensors files are private by default; the sidecar may run as another user.
-        for file in new.iterdir():
-            file.chmod(0o644)
+        for file in new.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)
         if not folder.exists():
             new.rename(folder)
             return

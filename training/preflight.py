@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from monitor.sae import HookPoint
-from training.harvest.config import HarvestConfig
 from training.harvest.model_config import ModelConfig
+from training.harvest.widths import site_widths
 from training.options import require_all
-from training.output_config import OutputConfig
-from training.trainer.config import TrainConfig
+from training.settings.run_config import RunConfig
 
 
-def check_training(harvest: HarvestConfig, train: TrainConfig, output: OutputConfig) -> None:
+def check_training(config: RunConfig) -> dict[HookPoint, int]:
     """Checks settings against one another and against the model's configuration; the harvest checks its data itself.
+
+    Returns:
+        The width of the rows at each hook point.
 
     Raises:
         FeaturewatchError: no such model, hook point or language-model head; too few latents, rows or held-out tokens.
     """
+    harvest, output = config.harvest, config.output
     model = ModelConfig.read(harvest.model)
-    model.require_hook_points([HookPoint.parse(text) for text in harvest.hook_points])
+    points = [HookPoint.parse(text) for text in harvest.hook_points]
+    model.require_hook_points(points)
     model.require_context(harvest.context)
-    train.require_fits(model.width, harvest.tokens)
+    widths = site_widths(model, points)
+    for sae in config.saes.values():
+        sae.require_fits(widths[sae.hook_point])
+    config.train.require_rows(harvest.tokens)
     require_all(
         [
             (
@@ -36,3 +43,4 @@ def check_training(harvest: HarvestConfig, train: TrainConfig, output: OutputCon
             ),
         ]
     )
+    return widths

@@ -1,103 +1,180 @@
-"""The whole training: harvest once, train an SAE per hook point, measure, write the folders."""
+"""The whole training: harvest or stream, train every SAE, measure, write the folders."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from monitor.sae import Dictionary, HookPoint
+from monitor.sae import Dictionary
 from training.card.card import Card
 from training.card.cross_entropy import measure_cross_entropy
-from training.card.heldout import HeldoutRows, heldout_rows, heldout_sequences, reporting_sequences, require_halves
+from training.card.heldout import (
+    chosen_sequences,
+    heldout_rows,
+    heldout_sequences,
+    reporting_half,
+    reporting_sequences,
+    require_halves,
+)
 from training.card.make import make_card
 from training.command import command_line
 from training.harvest.cache import ActivationCache
-from training.harvest.config import HarvestConfig
 from training.harvest.lock import cache_lock
+from training.harvest.manifest import Manifest
+from training.harvest.open_model import open_model
+from training.harvest.prepare import prepare
 from training.harvest.run import harvest
-from training.output_config import OutputConfig
+from training.harvest.tokens import TokenSequence
+from training.logs.weights_and_biases import require_wandb
 from training.output_folder import require_free, write_sae
 from training.preflight import check_training
-from training.trainer.config import TrainConfig
-from training.trainer.export import rounded, to_dictionary, with_threshold
-from training.trainer.finished import trained_once
-from training.trainer.train import TrainedSae
+from training.settings.run_config import RunConfig
+from training.settings.yaml_file import settings_text
+from training.trainer.export import at_inference, rounded, to_dictionary
+from training.trainer.rows import CacheRows, RowSource
+from training.trainer.sae_config import SaeConfig
+from training.trainer.sae_training import TrainedSae, TrainingFigures
+from training.trainer.stream import StreamRows
+from training.trainer.train import settings_of, train_saes_on
+
+_METADATA = {"prepend_bos": True, "exclude_special_tokens": True}
+_HEADING = "Repeats the run that made the SAE beside it: featurewatch train --config run.yaml"
 
 
-def train_saes(
-    harvest_config: HarvestConfig,
-    train_config: TrainConfig,
-    output: OutputConfig,
-    console: Console,
-    *,
-    model_as_typed: str = "",
-) -> dict[HookPoint, Path]:
-    """Trains at every hook point of the harvest and returns the folders written.
+@dataclass
+class _Made:
+    """What the training gave: dictionaries in the stored dtype, still without fitted thresholds, by name.
 
-    A folder appears whole or not at all. `model_as_typed` goes into the card's command in place of the model's folder.
+    Attributes:
+        manifest: of the rows.
+        sequences: held-out ones, for threshold and card.
+        reporting: held-out ones that do not set the threshold, for the cross-entropy.
+        logs: folder of each SAE's logs.
+    """
+
+    manifest: Manifest
+    sequences: Sequence[TokenSequence]
+    reporting: Sequence[TokenSequence]
+    dictionaries: dict[str, Dictionary] = field(default_factory=dict)
+    figures: dict[str, TrainingFigures] = field(default_factory=dict)
+    logs: dict[str, Path] = field(default_factory=dict)
+
+
+def train_saes(config: RunConfig, console: Console) -> dict[str, Path]:
+    """Trains all SAEs and returns the folders written, by name.
+
+    A folder appears whole or not at all, and none before all cards are made: one SAE that misses its L0 must not leave
+    another one behind.
 
     Raises:
         FeaturewatchError: bad input, a folder in the way, or a threshold whose L0 misses its target.
+        Interrupted: SIGTERM or Ctrl-C during the training; the same call goes on from there.
     """
-    command = command_line(model_as_typed or harvest_config.model, harvest_config, train_config, output)
-    points = sorted({HookPoint.parse(text) for text in harvest_config.hook_points})
-    folders = {point: output.out / str(point) for point in points}
-    require_free(folders.values(), replace=output.replace)
-    check_training(harvest_config, train_config, output)
-    with cache_lock(harvest_config.cache):
-        dictionaries, cards = _train(harvest_config, train_config, output, console, points)
-    for point in points:
-        card = dataclasses.replace(cards[point], stored_dtype=output.dtype, command=command)
-        write_sae(dictionaries[point], card, folders[point], output.dtype)
-        console.print(f"[bold]{point}[/bold] → {folders[point]}", soft_wrap=True, highlight=False)
-    return folders
+    require_free(config.folders.values(), replace=config.output.replace)
+    require_wandb(config.train.wandb)
+    check_training(config)
+    with cache_lock(config.harvest.cache):
+        made = _from_stream(config, console) if config.train.stream else _from_cache(config, console)
+        cards = _measure(config, made)
+    command = command_line(config)
+    run_text = settings_text(config.model_as_typed, config.to_repeat(), config.entries, heading=_HEADING)
+    for name, folder in config.folders.items():
+        card = dataclasses.replace(cards[name], stored_dtype=config.output.dtype, command=command)
+        write_sae(
+            made.dictionaries[name], card, folder, config.output.dtype, run_text=run_text, logs=made.logs[name] / "logs"
+        )
+        console.print(f"[bold]{name}[/bold] → {folder}", soft_wrap=True, highlight=False)
+    return config.folders
+
+
+def _from_cache(config: RunConfig, console: Console) -> _Made:
+    """One SAE after the other.
+
+    Reading is a few hundredths of a step's time, so sharing it would gain little; one at a time needs the memory of
+    one, leaves finished ones behind when it is interrupted, and no SAE depends on the others.
+    """
+    manifest = harvest(config.harvest)
+    cache = ActivationCache(config.harvest.cache)
+    console.print(f"{manifest.rows:,} tokens kept, {manifest.heldout_rows:,} positions held out", highlight=False)
+    sequences = heldout_sequences(cache, config.output.card_tokens)
+    require_halves(sequences)
+    made = _Made(manifest, sequences, reporting_sequences(cache, _loss_tokens(config)))
+    rows = {"unique_rows": manifest.rows, "identity": manifest.identity, "settings": manifest.settings}
+    for name, sae in config.saes.items():
+        source = CacheRows(cache, [sae.hook_point], config.train.batch_rows, sae.options.seed)
+        _train(config, made, source, {name: sae}, rows)
+    return made
+
+
+def _from_stream(config: RunConfig, console: Console) -> _Made:
+    """All SAEs in lockstep: each row is computed once, and there is no second time for it."""
+    prepared = prepare(config.harvest)
+    with open_model(config.harvest, prepared.hook_points, prepared.manifest.forward_dtype) as (model, engine):
+        prepared.manifest.engine = engine
+        source = StreamRows(prepared, config.harvest, model, config.train.batch_rows, config.train.buffer_rows)
+        heldout = source.heldout()
+        sequences = chosen_sequences(heldout, config.output.card_tokens)
+        require_halves(sequences)
+        positions = sum(len(sequence.token_ids_n) for sequence in heldout)
+        console.print(f"{positions:,} positions held out", highlight=False)
+        made = _Made(prepared.manifest, sequences, reporting_half(chosen_sequences(heldout, 2 * _loss_tokens(config))))
+        rows = {"identity": prepared.manifest.identity, "settings": prepared.manifest.settings}
+        _train(config, made, source, config.saes, rows)
+    return made
 
 
 def _train(
-    harvest_config: HarvestConfig,
-    train_config: TrainConfig,
-    output: OutputConfig,
-    console: Console,
-    points: Sequence[HookPoint],
-) -> tuple[dict[HookPoint, Dictionary], dict[HookPoint, Card]]:
-    """All cards before the first folder: one SAE that misses its L0 must not leave another one behind."""
-    manifest = harvest(harvest_config)
-    cache = ActivationCache(harvest_config.cache)
-    console.print(f"{manifest.rows:,} tokens kept, {manifest.heldout_rows:,} positions held out", highlight=False)
-    sequences = heldout_sequences(cache, output.card_tokens)
-    require_halves(sequences)
-    trained = {point: trained_once(cache, point, train_config) for point in points}
-    rows = heldout_rows(harvest_config.model, points, sequences, harvest_config.batch_tokens)
-    model = output.name or Path(harvest_config.model).name
-    dictionaries = {
-        point: _stored_form(trained[point], point, rows, model=model, k=train_config.k, dtype=output.dtype)
-        for point in points
-    }
-    losses = measure_cross_entropy(
-        harvest_config.model,
-        dictionaries,
-        reporting_sequences(cache, max(output.loss_tokens, harvest_config.context)),
-        harvest_config.batch_tokens,
-    )
-    cards = {
-        point: make_card(
-            dictionaries[point], trained[point], rows, losses[point], manifest=manifest, config=train_config
+    config: RunConfig, made: _Made, source: RowSource, saes: Mapping[str, SaeConfig], made_from: Mapping[str, Any]
+) -> None:
+    """Keeps of each SAE what is needed from here on; the trainer's buffers go."""
+    folder = _work_folder(config, saes, made_from)
+    for name, trained in train_saes_on(source, saes, config.train, folder=folder, made_from=made_from).items():
+        made.dictionaries[name] = _stored_form(config, trained)
+        made.figures[name] = trained.figures
+        made.logs[name] = folder / name
+
+
+def _measure(config: RunConfig, made: _Made) -> dict[str, Card]:
+    harvest_config = config.harvest
+    points = sorted({sae.hook_point for sae in config.saes.values()})
+    rows = heldout_rows(harvest_config.model, points, made.sequences, harvest_config.batch_tokens)
+    for name, sae in config.saes.items():
+        calibration_nd = rows.calibration(sae.hook_point)
+        made.dictionaries[name] = at_inference(made.dictionaries[name], sae, calibration_nd, config.train.inference)
+    losses = measure_cross_entropy(harvest_config.model, made.dictionaries, made.reporting, harvest_config.batch_tokens)
+    return {
+        name: make_card(
+            made.dictionaries[name],
+            sae,
+            made.figures[name],
+            rows,
+            losses[name],
+            manifest=made.manifest,
+            config=config,
         )
-        for point in points
+        for name, sae in config.saes.items()
     }
-    return dictionaries, cards
 
 
-def _stored_form(
-    trained: TrainedSae, point: HookPoint, rows: HeldoutRows, *, model: str, k: int, dtype: str
-) -> Dictionary:
-    """The dictionary as it will be read back, with its threshold set on the rounded weights."""
-    metadata = {
-        "prepend_bos": True,
-        "exclude_special_tokens": True,
-    }
-    dictionary = rounded(to_dictionary(trained, point, model, metadata), dtype)
-    return with_threshold(dictionary, rows.calibration(point), k)
+def _stored_form(config: RunConfig, trained: TrainedSae) -> Dictionary:
+    """The dictionary as it will be read back: thresholds are set on the rounded weights."""
+    return rounded(to_dictionary(trained, config.output.name, _METADATA), config.output.dtype)
+
+
+def _loss_tokens(config: RunConfig) -> int:
+    return max(config.output.loss_tokens, config.harvest.context)
+
+
+def _work_folder(config: RunConfig, saes: Mapping[str, SaeConfig], made_from: Mapping[str, Any]) -> Path:
+    """Where checkpoints and logs of one training are kept: beside the rows, by all that its weights depend on."""
+    settings = json.dumps(settings_of(saes, config.train, made_from), sort_keys=True)
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:12]
+    name = next(iter(saes)).replace("/", "-") if len(saes) == 1 else "stream"
+    return config.harvest.cache / "training" / f"{name}-{digest}"

@@ -9,21 +9,24 @@ import typer
 from rich.markup import escape
 
 from monitor import __version__
-from monitor.cli import activations, alerts, audit, model, policy, sae
+from monitor.cli import activations, alerts, audit, cache, model, policy, sae
 from monitor.cli.common import err_console
 from monitor.cli.demo import demo
 from monitor.cli.discover import discover
+from monitor.cli.harvest import harvest
 from monitor.cli.printable import printable_lines
 from monitor.cli.sidecar import sidecar
-from monitor.cli.train import train
+from monitor.cli.train import TrainCommand, train
 from monitor.cli.verify import verify
 from monitor.errors import FeaturewatchError
 
 # The sidecar's image has none of these; only some commands need them.
 _EXTRA_OF = {
     **dict.fromkeys(
-        ("accelerate", "filelock", "gguf", "requests", "scipy", "sklearn", "torch", "transformers"), "training"
+        ("accelerate", "filelock", "gguf", "requests", "scipy", "sklearn", "tensorboardX", "torch", "transformers"),
+        "training",
     ),
+    **dict.fromkeys(("datasets", "huggingface_hub", "pyarrow"), "training"),
     "openai": "demo",
 }
 
@@ -36,7 +39,9 @@ app.command("demo")(demo)
 app.command("sidecar")(sidecar)
 app.command("verify")(verify)
 app.add_typer(model.app, name="model")
-app.command("train")(train)
+app.command("train", cls=TrainCommand)(train)
+app.command("harvest")(harvest)
+app.add_typer(cache.app, name="cache")
 app.add_typer(sae.app, name="sae")
 app.add_typer(activations.app, name="activations")
 app.command("discover")(discover)

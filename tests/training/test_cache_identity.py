@@ -19,15 +19,16 @@ from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from training.discovery.capture import capture
 from training.discovery.prompt import Prompt
-from training.harvest import run as harvest_run
+from training.harvest import prepare as harvest_prepare
 from training.harvest.cache import ActivationCache
 from training.harvest.config import HarvestConfig
 from training.harvest.lock import cache_lock
 from training.harvest.run import harvest
 from training.identity import model_sha256
-from training.trainer import finished
 from training.trainer.config import TrainConfig
-from training.trainer.train import TrainedSae, train_sae
+from training.trainer.rows import CacheRows
+from training.trainer.sae_config import SaeConfig, SaeOptions
+from training.trainer.train import FINISHED, TRAINER_REVISION, settings_of, train_saes_on
 
 POINT = HookPoint(1)
 
@@ -174,34 +175,32 @@ def test_a_cache_of_an_older_version_is_refused(config: HarvestConfig) -> None:
 def test_rows_that_an_older_harvest_kept_by_other_rules_are_refused(
     config: HarvestConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(harvest_run, "_VERSION", 999)
+    monkeypatch.setattr(harvest_prepare, "_VERSION", 999)
     with pytest.raises(FeaturewatchError, match=r"other settings \(harvest_version\)"):
         harvest(config)
 
 
-def test_weights_trained_on_other_rows_are_not_taken_again(
-    config: HarvestConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainings = []
-
-    def counted(cache: ActivationCache, point: HookPoint, settings: TrainConfig) -> TrainedSae:
-        trainings.append(point)
-        return train_sae(cache, point, settings)
-
-    monkeypatch.setattr(finished, "train_sae", counted)
-    settings = TrainConfig(expansion=2, k=4, batch_rows=64)
+def test_weights_trained_on_other_rows_are_not_taken_again(config: HarvestConfig, tmp_path: Path) -> None:
+    saes = {"sae": SaeConfig.of(POINT, SaeOptions(expansion=2), k=4)}
     cache = ActivationCache(config.cache)
-    finished.trained_once(cache, POINT, settings)
-    finished.trained_once(cache, POINT, dataclasses.replace(settings, threshold_tolerance=0.5))
-    assert len(trainings) == 1  # the tolerance is only looked at afterwards
-    cache.manifest.identity["model"] = "another"
-    finished.trained_once(cache, POINT, settings)
-    assert len(trainings) == 2
-    finished.trained_once(cache, POINT, dataclasses.replace(settings, k=5))
-    assert len(trainings) == 3
-    monkeypatch.setattr(finished, "TRAINER_REVISION", 999)
-    finished.trained_once(cache, POINT, dataclasses.replace(settings, k=5))
-    assert len(trainings) == 4
+
+    def train(made_from: str, tolerance: float = 0.05, k: int = 4) -> None:
+        source = CacheRows(cache, [POINT], 64, seed=0)
+        named = {"sae": SaeConfig.of(POINT, SaeOptions(expansion=2), k=k)}
+        settings = TrainConfig(threshold_tolerance=tolerance)
+        train_saes_on(source, named, settings, folder=tmp_path, made_from={"model": made_from})
+
+    train("one")
+    finished = tmp_path / FINISHED
+    before = finished.stat().st_mtime_ns
+    train("one", tolerance=0.5)  # is only looked at afterwards
+    assert finished.stat().st_mtime_ns == before
+    for other in ({"made_from": "another"}, {"made_from": "one", "k": 5}):
+        with pytest.raises(FeaturewatchError, match="holds a training with other settings or on other rows"):
+            train(**other)  # type: ignore[arg-type]
+    revised = settings_of(saes, TrainConfig(), {})
+    assert revised["revision"] == TRAINER_REVISION
+    assert revised != settings_of(saes, TrainConfig(), {"model": "another"})
 
 
 @pytest.mark.parametrize("change", [_change_one_weight, _change_template])

@@ -11,28 +11,34 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from monitor.cli import train as train_command
 from monitor.cli.main import app
-from training import command, run
+from monitor.cli.train import command as train_command
+from training import run
 from training.command import command_line
-from training.harvest.config import HarvestConfig
-from training.output_config import OutputConfig
-from training.trainer.config import TrainConfig
+from training.settings import run_config as run_config_module
+from training.settings.keys import Key, all_keys
+from training.settings.run_config import RunConfig, run_config
+from training.settings.yaml_file import settings_text
 
-HARVEST = HarvestConfig(
-    model="/resolved/folder/of/smollm2",
-    data=(Path("my texts/a.jsonl"), Path("../b.txt")),
-    hook_points=("resid_post.1", "resid_post.2"),
-)
+VALUES: dict[str, Any] = {
+    "data": [Path("my texts/a.jsonl"), Path("../b.txt")],
+    "hook_point": ["resid_post.1", "resid_post.2"],
+}
+# Settings that only go with others.
+TOGETHER = {"activations": "vllm", "engine_args": '{"max_num_seqs": 8}', "inference": "threshold"}
 
 
 @pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def given(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """What `featurewatch train` hands to the training, in place of a training."""
-    found: list[Any] = []
+    found: list[RunConfig] = []
     monkeypatch.setattr(train_command, "resolve_model", lambda name: f"/resolved/folder/of/{name}")
-    monkeypatch.setattr(run, "train_saes", lambda *configs, **more: found.extend([*configs[:3], more]))
+    monkeypatch.setattr(run, "train_saes", lambda config, _console: found.append(config))
     return found
+
+
+def _config(values: dict[str, Any], model: str = "smollm2", entries: tuple[dict[str, Any], ...] = ()) -> RunConfig:
+    return run_config(f"/resolved/folder/of/{model}", values, entries, model_as_typed=model)
 
 
 def _repeat(line: str) -> None:
@@ -42,55 +48,84 @@ def _repeat(line: str) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_every_setting_comes_back(given: list[Any]) -> None:
-    """Each field is away from its default, so an option that the command line lacks would show."""
-    harvest = dataclasses.replace(
-        HARVEST,
-        tokens=1234,
-        context=64,
-        batch_tokens=640,
-        chat_share=0.5,
-        prompt_tokens=7,
-        windows_per_document=3,
-        outlier_factor=4.5,
-        heldout_share=0.25,
-        heldout_tokens=777,
-        document_field="part of",
-        text_field="body",
-        dtype="bfloat16",
-        store_dtype="float32",
-        shard_rows=99,
-        seed=5,
-    )
-    train = TrainConfig(2, 7, 1.5, 64, 0.01, 0.1, 0.2, 2.0, 0.5, 0.3, 0.08, 5)
-    output = OutputConfig(Path("some where/zoo"), "a name", "float32", True, 999, 888)
-    for config in (harvest, train, output):
-        same = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) == f.default]
-        assert same in ([], ["cache"])
-    _repeat(command_line("smollm2", harvest, train, output))
-    assert dataclasses.replace(given[0], cache=harvest.cache) == harvest
-    assert given[1:3] == [train, output]
-    assert given[3] == {"model_as_typed": "smollm2"}
+def _same(first: RunConfig, second: RunConfig) -> None:
+    dtype, cache = second.harvest.dtype, second.harvest.cache
+    assert dataclasses.replace(first.harvest, dtype=dtype, cache=cache) == second.harvest
+    assert (first.train, first.output, first.saes) == (second.train, second.output, second.saes)
+    assert first.model_as_typed == second.model_as_typed
+
+
+def _other(key: Key) -> Any:
+    """A good value that is not the default."""
+    if key.name in TOGETHER:
+        return TOGETHER[key.name]
+    if choices := {"dtype": "bfloat16", "store_dtype": "float32", "weights_dtype": "float32"}.get(key.name):
+        return choices
+    if key.type is bool:
+        return not key.default
+    if key.type is int:
+        return 99 + (key.default or 0)
+    if key.type is float:
+        return (key.default or 1.0) / 2
+    return Path("some where") if key.type is Path else "a name"
+
+
+def _away_from_default(architecture: str) -> dict[str, Any]:
+    values = {}
+    for name, key in all_keys().items():
+        # Packed windows go with none of the settings of windows.
+        is_common = not key.architectures and name not in ("architecture", "cache", "packing", *VALUES)
+        # Texts of an architecture's own have values of their own.
+        if is_common or (architecture in key.architectures and key.type is not str):
+            values[name] = [_other(key)] if key.is_list else _other(key)
+    return {**values, **VALUES, "architecture": architecture}
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu", "topk"])
+def test_every_setting_comes_back(given: list[RunConfig], architecture: str, tmp_path: Path) -> None:
+    """Each setting is away from its default, so an option that the command line or the file lacks would show."""
+    values = _away_from_default(architecture)
+    if architecture != "topk":
+        values["inference"] = "auto"
+    config = _config(values)
+    _repeat(command_line(config))
+    _same(config, given[0])
+    file = tmp_path / "run.yaml"
+    file.write_text(settings_text("smollm2", config.to_repeat()))
+    _repeat(shlex.join(["featurewatch", "train", "--config", str(file)]))
+    _same(config, given[1])
 
 
 @pytest.mark.parametrize("model", ["smollm2", "owner/name", "./my models/folder"])
-def test_model_and_out_stay_as_typed(given: list[Any], model: str) -> None:
-    line = command_line(model, HARVEST, TrainConfig(), OutputConfig(out=Path("some/zoo folder"), name="n"))
+def test_model_and_out_stay_as_typed(given: list[RunConfig], model: str) -> None:
+    line = command_line(_config({**VALUES, "out": Path("some/zoo folder"), "name": "n"}, model))
     assert shlex.split(line)[2] == model
     _repeat(line)
-    assert given[2].out == Path("some/zoo folder")
-    assert given[0].data == HARVEST.data
-    assert given[3] == {"model_as_typed": model}
+    assert given[0].output.out == Path("some/zoo folder")
+    assert given[0].harvest.data == tuple(VALUES["data"])
+    assert given[0].model_as_typed == model
 
 
-def test_an_out_that_is_the_default_is_written_too(given: list[Any]) -> None:
-    """The command line has no default for it."""
-    _repeat(command_line("m", HARVEST, TrainConfig(), OutputConfig()))
-    assert given[2].out == OutputConfig().out
+def test_a_sweep_is_repeated_by_its_flags(given: list[RunConfig]) -> None:
+    config = _config({**VALUES, "k": [16, 32], "seed": [0, 3], "expansion": 4})
+    assert len(config.saes) == 8
+    _repeat(command_line(config))
+    _same(config, given[0])
+
+
+def test_a_list_of_saes_is_repeated_from_its_file(given: list[RunConfig], tmp_path: Path) -> None:
+    entries = ({"architecture": "topk", "k": 8}, {"architecture": "jumprelu", "hook_point": ["resid_post.2"]})
+    config = _config(VALUES, entries=entries)
+    assert len(config.saes) == 3
+    assert shlex.split(command_line(config))[2:] == ["--config", "run.yaml"]
+    file = tmp_path / "run.yaml"
+    file.write_text(settings_text("smollm2", config.to_repeat(), config.entries))
+    _repeat(shlex.join(["featurewatch", "train", "--config", str(file)]))
+    _same(config, given[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_auto_is_written_as_what_it_was(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    monkeypatch.setattr(command, "forward_dtype", lambda name, _device: dtype)
-    words = shlex.split(command_line("m", HARVEST, TrainConfig(), OutputConfig()))
+    monkeypatch.setattr(run_config_module, "forward_dtype", lambda name, _device: dtype)
+    words = shlex.split(command_line(_config(VALUES)))
     assert words[words.index("--dtype") + 1] == str(dtype).removeprefix("torch.")

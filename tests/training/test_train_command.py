@@ -40,7 +40,7 @@ def trained(tiny_model: Path, corpus: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def test_folder_per_hook_point_in_saelens_layout(trained: Path) -> None:
-    names = {"cfg.json", "sae_weights.safetensors", "card.json", "card.md"}
+    names = {"cfg.json", "sae_weights.safetensors", "card.json", "card.md", "run.yaml", "logs"}
     for point in POINTS:
         folder = trained / "zoo" / point
         assert {path.name for path in folder.iterdir()} == names
@@ -108,11 +108,12 @@ def test_cross_entropy_of_a_perfect_and_of_no_dictionary(trained: Path, tiny_mod
 
     class Identity:
         b_dec_d = dictionary.b_dec_d
+        hook_point = point
 
         def encode(self, x_nd: np.ndarray) -> np.ndarray:
             return x_nd
 
-        def decode(self, f_nm: np.ndarray) -> np.ndarray:
+        def decode(self, f_nm: np.ndarray, _x_nd: np.ndarray) -> np.ndarray:
             return f_nm
 
     perfect = measure_cross_entropy(str(tiny_model), {point: Identity()}, sequences, 768)[point]  # type: ignore[dict-item]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from monitor.cli import train as train_command
 from monitor.cli.main import app
+from monitor.cli.train import command as train_command
 from monitor.sae import load_saelens
 from training import run
 from training.card.card import Card
@@ -39,10 +39,10 @@ def test_the_split_that_is_stated_is_the_one_of_the_command(folder: Path, monkey
     assert "Each row is held out or\nnot by its own hash" in card.markdown()
     given: list[Any] = []
     monkeypatch.setattr(train_command, "resolve_model", lambda name: f"/models/{name}")
-    monkeypatch.setattr(run, "train_saes", lambda *configs, **_: given.extend(configs))
+    monkeypatch.setattr(run, "train_saes", lambda config, _console: given.append(config))
     result = CliRunner().invoke(app, shlex.split(card.command)[1:], catch_exceptions=False)
     assert result.exit_code == 0
-    harvest = given[0]
+    harvest = given[0].harvest
     assert harvest.document_field == ""
     assert harvest.dtype == card.harvest_dtype
     stated = card.settings["harvest"]
@@ -51,7 +51,10 @@ def test_the_split_that_is_stated_is_the_one_of_the_command(folder: Path, monkey
             assert getattr(harvest, field.name) == stated[field.name], field.name
     assert [path.name for path in harvest.data] == stated["data"]
     assert list(harvest.hook_points) == stated["hook_points"]
-    assert dataclasses.asdict(given[1]) == card.settings["training"]
+    (sae,) = [sae for sae in given[0].saes.values() if str(sae.hook_point) == card.hook_point]
+    meant = {**dataclasses.asdict(given[0].train), **sae.as_json()}
+    for name, value in card.settings["training"].items():
+        assert meant[name] == value, name
 
 
 def test_a_card_states_its_document_field() -> None:

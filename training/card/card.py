@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ class Card:
     Attributes:
         model: it was trained on.
         hook_point: where.
-        latents, width, k: shape and target L0.
+        latents, width: shape.
+        k: target L0 of a TopK or BatchTopK SAE, None for others.
         tokens_seen: training rows, repeats included.
         tokens_unique: training rows in the cache.
         sources: documents and licences per category; no text.
@@ -40,17 +41,25 @@ class Card:
         cross_entropy: clean, spliced, zeroed and averaged loss, tokens, shares recovered.
         harvest_dtype: of the forward pass that gave the training rows.
         stored_dtype: of the weights file.
-        settings: of harvest and training, and `made_from`: hashes of model, tokenizer and data.
+        settings: of harvest and training, and `made_from`: hashes of model, tokenizer and data;
+            `engine`: the vLLM engine that computed the training's rows, empty for Hugging Face.
         seconds: wall time of harvest (all hook points) and training.
         command: repeats the run.
         sha256: of the weights file.
+        architecture, recipe: name and one line about it.
+        l0_target: active latents per row that the settings ask for, None where a penalty decides.
+        activation: of the stored SAE.
+        thresholds: smallest and largest, where they differ.
+        losses: parts of the loss at the end of training.
+        resampled: latents that were resampled, repeats included.
+        peak_memory_mib: largest resident memory of the process, harvest and card included; 0 if unknown.
     """
 
     model: str
     hook_point: str
     latents: int
     width: int
-    k: int
+    k: int | None
     tokens_seen: int
     tokens_unique: int
     sources: dict[str, Any]
@@ -75,6 +84,19 @@ class Card:
     seconds: dict[str, float]
     command: str
     sha256: str
+    architecture: str = "batchtopk"
+    recipe: str = "BatchTopK with an auxiliary loss for dead latents"
+    l0_target: float | None = None
+    activation: str = "JumpReLU"
+    thresholds: list[float] = field(default_factory=list)
+    losses: dict[str, float] = field(default_factory=dict)
+    resampled: int = 0
+    peak_memory_mib: float = 0.0
+
+    @property
+    def target(self) -> float | None:
+        """Active latents per row that the settings ask for, None where a penalty decides."""
+        return self.l0_target if self.l0_target is not None else self.k
 
     def save(self, folder: Path) -> None:
         (folder / CARD_JSON).write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -100,9 +122,17 @@ class Card:
         loss = self.cross_entropy
         return [
             ("model, hook point", f"{self.model}, {self.hook_point}"),
-            ("shape", f"{self.latents:,} latents of width {self.width} ({self.latents / self.width:g}x), k = {self.k}"),
+            (
+                "shape",
+                f"{self.latents:,} latents of width {self.width} ({self.latents / self.width:g}x)"
+                + (f", k = {self.k}" if self.k is not None else ""),
+            ),
             ("training tokens", f"{self.tokens_seen:,} seen, {self.tokens_unique:,} unique"),
-            ("L0", f"{self.l0_training:.1f} in training, {self.l0_inference:.1f} at inference"),
+            (
+                "L0",
+                f"{self.l0_training:.1f} in training, {self.l0_inference:.1f} at inference"
+                + (f" (target {self.l0_target:g})" if self.l0_target is not None else ""),
+            ),
             (
                 "explained variance",
                 f"{self.explained_variance:.3f} without BOS, template, special and outlier tokens "
@@ -123,10 +153,39 @@ class Card:
                 f"{self.dead_share:.1%} silent in the last part of training, "
                 f"{self.silent_share:.1%} silent on held-out rows",
             ),
-            ("threshold", f"{self.threshold:.4f}, the same for all latents"),
+            *self._activation_rows(),
+            *self._loss_rows(),
+            ("training activations", self._computed_by()),
             ("dtypes", f"forward {self.harvest_dtype}, stored {self.stored_dtype}"),
             ("wall time", ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in self.seconds.items())),
+            *self._memory_rows(),
             ("sha256", self.sha256),
+        ]
+
+    def _activation_rows(self) -> list[tuple[str, str]]:
+        if self.activation != "JumpReLU":
+            return [("activation", self.activation)]
+        if self.thresholds:
+            low, high = self.thresholds
+            return [("thresholds", f"{low:.4f} to {high:.4f}, median {self.threshold:.4f}")]
+        return [("threshold", f"{self.threshold:.4f}, the same for all latents")]
+
+    def _loss_rows(self) -> list[tuple[str, str]]:
+        rows = []
+        if self.losses:
+            parts = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+            rows.append(("losses at the end of training", parts))
+        if self.resampled:
+            rows.append(("resampled latents", f"{self.resampled:,}"))
+        return rows
+
+    def _memory_rows(self) -> list[tuple[str, str]]:
+        if not self.peak_memory_mib:
+            return []
+        rate = self.tokens_seen / max(self.seconds["training"], 1e-9)
+        return [
+            ("training speed", f"{rate:,.0f} tokens/s"),
+            ("peak memory", f"{self.peak_memory_mib:,.0f} MiB, harvest and card included"),
         ]
 
     def markdown(self) -> str:
@@ -139,7 +198,7 @@ class Card:
         )
         return f"""# SAE of {self.model} at {self.hook_point}
 
-BatchTopK with an auxiliary loss for dead latents, stored as JumpReLU in SAELens layout. The weights were stored as
+{self.recipe}, stored as {self.activation} in SAELens layout. The weights were stored as
 {self.stored_dtype} and read back for every figure that is not of the training; held-out figures are on float32
 activations of rows of the data that were not trained on, L0 and explained variance from other sequences than those that
 set the threshold. {self._split()}
@@ -171,6 +230,17 @@ positions) are replaced by the reconstruction, by 0 or by the decoder bias; all 
 {self.command}
 ```
 """
+
+    def _computed_by(self) -> str:
+        """What computed the rows of the training."""
+        engine = self.settings.get("engine")
+        if not engine:
+            return "Hugging Face"
+        return (
+            f"vLLM {engine.get('version')} through the tap ({str(engine.get('runner')).upper()} runner, "
+            f"{engine.get('device')}, {engine.get('execution')}, quantization {engine.get('quantization')}); "
+            "held-out figures and threshold: Hugging Face"
+        )
 
     def _split(self) -> str:
         """How it was decided what is held out, in two lines."""

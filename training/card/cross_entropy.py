@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from monitor.errors import FeaturewatchError
-from monitor.sae import Dictionary, HookPoint
+from monitor.sae import Dictionary
+from training.evaluation.replace import replacing
 from training.harvest.batches import TokenBatch, make_batches
 from training.harvest.compute import forward_device
 from training.harvest.model_config import text_part
 from training.harvest.network import find_layers, load_whole_network
+from training.harvest.places import find_places
+from training.harvest.sites import Place
 from training.harvest.tokens import Reason, TokenSequence
 
 _LOGITS = 2**28  # values of one batch, 1 GiB in float32; a single longer sequence is still run whole
 
-Replace = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+Floats = npt.NDArray[np.float32]
+Key = TypeVar("Key", bound=Hashable)
+Replace = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -54,33 +59,39 @@ class CrossEntropy:
 
 
 def measure_cross_entropy(
-    model: str, dictionaries: Mapping[HookPoint, Dictionary], sequences: Sequence[TokenSequence], batch_tokens: int
-) -> dict[HookPoint, CrossEntropy]:
-    """Runs the whole model in float32, once clean and three times per dictionary.
+    model: str, dictionaries: Mapping[Key, Dictionary], sequences: Sequence[TokenSequence], batch_tokens: int
+) -> dict[Key, CrossEntropy]:
+    """Runs the whole model in float32, once clean, once per hook point and twice per dictionary.
 
     Raises:
         FeaturewatchError: the sequences hold nothing whose prediction a dictionary could change.
     """
     network = load_whole_network(model, torch.float32).to(forward_device()).eval()
-    layers = find_layers(network.base_model, model)
+    points = sorted({dictionary.hook_point for dictionary in dictionaries.values()})
+    places = find_places(network.base_model, find_layers(network.base_model, model), points, model)
     batches = list(make_batches(sequences, min(batch_tokens, _LOGITS // text_part(network.config).vocab_size)))
     tokens, clean = _loss(network, batches, None, None)
     if not tokens:
         raise _too_little(sequences)
+    zeroed = {point: _loss(network, batches, place, np.zeros_like)[1] for point, place in places.items()}
     found = {}
-    for point, dictionary in dictionaries.items():
-        replacements: dict[str, Replace] = {
-            "spliced": lambda x, sae=dictionary: sae.decode(sae.encode(x)),  # type: ignore[misc]
-            "zeroed": np.zeros_like,
-            "averaged": lambda x, sae=dictionary: np.broadcast_to(sae.b_dec_d, x.shape),  # type: ignore[misc]
-        }
-        losses = {
-            key: _loss(network, batches, layers[point.layer], replace)[1] for key, replace in replacements.items()
-        }
+    for key, dictionary in dictionaries.items():
+        place = places[dictionary.hook_point]
+        spliced = _loss(network, batches, place, _reconstruction(dictionary))[1]
+        averaged = _loss(network, batches, place, _constant(dictionary.b_dec_d))[1]
+        losses = {"spliced": spliced, "averaged": averaged, "zeroed": zeroed[dictionary.hook_point]}
         if clean in (losses["zeroed"], losses["averaged"]):
             raise _too_little(sequences)
-        found[point] = CrossEntropy(tokens=tokens, clean=clean, **losses)
+        found[key] = CrossEntropy(tokens=tokens, clean=clean, **losses)
     return found
+
+
+def _reconstruction(dictionary: Dictionary) -> Replace:
+    return lambda rows_nd: dictionary.decode(dictionary.encode(rows_nd), rows_nd)
+
+
+def _constant(row_d: Floats) -> Replace:
+    return lambda rows_nd: np.broadcast_to(row_d, rows_nd.shape)
 
 
 def _too_little(sequences: Sequence[TokenSequence]) -> FeaturewatchError:
@@ -92,35 +103,20 @@ def _too_little(sequences: Sequence[TokenSequence]) -> FeaturewatchError:
 
 
 @torch.inference_mode()
-def _loss(network: Any, batches: Sequence[TokenBatch], layer: Any, replace: Replace | None) -> tuple[int, float]:
+def _loss(
+    network: Any, batches: Sequence[TokenBatch], place: Place | None, replace: Replace | None
+) -> tuple[int, float]:
     """Predicted kept tokens and their mean loss."""
     total, count = 0.0, 0
     for batch in batches:
-        handle = None
-        if layer is not None and replace is not None:
-            handle = layer.register_forward_hook(_splice(batch.reasons_bt == Reason.KEPT, replace))
-        try:
-            token_ids_bt = torch.from_numpy(batch.token_ids_bt).to(network.device)
+        kept_bt = batch.reasons_bt == Reason.KEPT
+        token_ids_bt = torch.from_numpy(batch.token_ids_bt).to(network.device)
+        with replacing(place, kept_bt, replace) if place and replace else nullcontext():
             logits_btv = network(input_ids=token_ids_bt, use_cache=False).logits
-        finally:
-            if handle is not None:
-                handle.remove()
-        predicted_bt = torch.from_numpy(batch.reasons_bt[:, 1:] == Reason.KEPT).to(network.device)
+        predicted_bt = torch.from_numpy(kept_bt[:, 1:]).to(network.device)
         losses = torch.nn.functional.cross_entropy(
             logits_btv[:, :-1][predicted_bt], token_ids_bt[:, 1:][predicted_bt], reduction="sum"
         )
         total += float(losses)
         count += int(predicted_bt.sum())
     return count, total / count if count else 0.0
-
-
-def _splice(kept_bt: npt.NDArray[np.bool_], replace: Replace) -> Any:
-    def hook(_module: Any, _inputs: Any, output: Any) -> Any:
-        hidden_btd: Tensor = output[0] if isinstance(output, tuple) else output
-        mask_bt = torch.from_numpy(kept_bt).to(hidden_btd.device)
-        rows_nd = replace(hidden_btd[mask_bt].float().cpu().numpy())
-        changed_btd = hidden_btd.clone()
-        changed_btd[mask_bt] = torch.from_numpy(np.array(rows_nd, np.float32)).to(hidden_btd)
-        return (changed_btd, *output[1:]) if isinstance(output, tuple) else changed_btd
-
-    return hook

@@ -55,21 +55,35 @@ def heldout_sequences(cache: ActivationCache, most_tokens: int) -> list[TokenSeq
         )
     starts = np.flatnonzero(np.diff(sequences_n, prepend=-1))
     ends = np.append(starts[1:], len(tokens_n))
-    order = np.random.default_rng(0).permutation(len(starts))
+    return chosen_sequences(
+        [
+            TokenSequence(tokens_n[start:end], reasons_n[start:end], True)
+            for start, end in zip(starts, ends, strict=True)
+        ],
+        most_tokens,
+    )
+
+
+def chosen_sequences(sequences: Sequence[TokenSequence], most_tokens: int) -> list[TokenSequence]:
+    """Whole sequences, at most `most_tokens` positions, spread evenly over all; at least one if there are any."""
     chosen: list[TokenSequence] = []
     total = 0
-    for index in order:
-        start, end = int(starts[index]), int(ends[index])
-        total += end - start
+    for index in np.random.default_rng(0).permutation(len(sequences)):
+        total += len(sequences[index].token_ids_n)
         if total > most_tokens and chosen:
             break
-        chosen.append(TokenSequence(tokens_n[start:end], reasons_n[start:end], True))
+        chosen.append(sequences[index])
     return chosen
 
 
+def reporting_half(sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
+    """Those that do not set the threshold (see `heldout_rows`)."""
+    return list(sequences[1::2])
+
+
 def reporting_sequences(cache: ActivationCache, most_tokens: int) -> list[TokenSequence]:
-    """About `most_tokens` positions of held-out sequences that do not set the threshold (see `heldout_rows`)."""
-    return heldout_sequences(cache, 2 * most_tokens)[1::2]
+    """About `most_tokens` positions of held-out sequences that do not set the threshold."""
+    return reporting_half(heldout_sequences(cache, 2 * most_tokens))
 
 
 def heldout_rows(

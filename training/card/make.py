@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import asdict
 
+import numpy as np
+
 from monitor.sae import Dictionary, JumpRelu
+from training.architectures.registry import architecture
 from training.card.card import Card
 from training.card.cross_entropy import CrossEntropy
 from training.card.heldout import HeldoutRows
 from training.card.reconstruction import measure_reconstruction
 from training.harvest.manifest import Manifest
-from training.trainer.config import TrainConfig
-from training.trainer.export import require_l0
-from training.trainer.train import TrainedSae
+from training.settings.run_config import RunConfig
+from training.trainer.export import has_fitted_threshold, require_l0
+from training.trainer.sae_config import SaeConfig
+from training.trainer.sae_training import TrainingFigures
+
+_ACTIVATIONS = {"JumpRelu": "JumpReLU", "Relu": "ReLU", "TopK": "TopK"}
 
 
 def make_card(
     dictionary: Dictionary,
-    trained: TrainedSae,
+    sae: SaeConfig,
+    figures: TrainingFigures,
     rows: HeldoutRows,
     loss: CrossEntropy,
     *,
     manifest: Manifest,
-    config: TrainConfig,
+    config: RunConfig,
 ) -> Card:
     """The card of a dictionary in its stored form; stored dtype, command and hash are still to be filled in.
 
     Raises:
-        FeaturewatchError: its L0 on held-out rows is off the target.
+        FeaturewatchError: its L0 on held-out rows is off the target that its threshold was fitted for.
     """
     point = dictionary.hook_point
     kept = measure_reconstruction(dictionary, rows.report(point))
-    require_l0(kept.l0, config.k, config.threshold_tolerance, point)
+    target = sae.target_l0()
+    if target is not None and has_fitted_threshold(sae, config.train.inference):
+        require_l0(kept.l0, target, config.train.threshold_tolerance, point)
     everything = measure_reconstruction(dictionary, rows.report(point, outliers=True))
     factor = manifest.settings["outlier_factor"]
-    threshold = float(dictionary.activation.threshold_m[0]) if isinstance(dictionary.activation, JumpRelu) else 0.0
+    thresholds_m = dictionary.activation.threshold_m if isinstance(dictionary.activation, JumpRelu) else np.zeros(1)
+    low, high = float(thresholds_m.min()), float(thresholds_m.max())
+    kind, _ = architecture(sae.options.architecture)
+    name = type(dictionary.activation).__name__
     return Card(
         model=dictionary.model,
         hook_point=str(point),
         latents=dictionary.num_latents,
         width=dictionary.width,
-        k=config.k,
-        tokens_seen=trained.rows,
+        k=getattr(sae.settings, "k", None),
+        tokens_seen=figures.rows,
         tokens_unique=manifest.rows,
         sources=manifest.sources,
         excluded={reason: count for reason, count in manifest.counts.items() if reason not in ("kept", "padding")},
@@ -51,15 +64,15 @@ def make_card(
             + ", ".join(f"{name}: median {median:.1f}" for name, median in manifest.medians.items())
             + f"), or with a value that {manifest.store_dtype} cannot hold."
         ),
-        l0_training=trained.l0,
+        l0_training=figures.l0,
         l0_inference=kept.l0,
-        threshold=threshold,
-        fvu_training=trained.fvu,
+        threshold=float(np.median(thresholds_m)),
+        fvu_training=figures.fvu,
         explained_variance=kept.explained_variance,
         explained_variance_with_outliers=everything.explained_variance,
         heldout_rows=kept.rows,
         heldout_rows_with_outliers=everything.rows,
-        dead_share=trained.dead_share,
+        dead_share=figures.dead_share,
         silent_share=kept.silent_share,
         density_quantiles=list(kept.density_quantiles),
         cross_entropy={
@@ -69,8 +82,21 @@ def make_card(
         },
         harvest_dtype=manifest.forward_dtype,
         stored_dtype="",
-        settings={"harvest": manifest.settings, "training": asdict(config), "made_from": manifest.identity},
-        seconds={"harvest": manifest.seconds, "training": trained.seconds},
+        settings={
+            "harvest": manifest.settings,
+            "training": {**asdict(config.train), **sae.as_json()},
+            "made_from": manifest.identity,
+            "engine": manifest.engine,
+        },
+        seconds={"harvest": manifest.seconds, "training": figures.seconds},
         command="",
         sha256="",
+        architecture=sae.options.architecture,
+        recipe=kind.title,
+        l0_target=target,
+        activation=_ACTIVATIONS.get(name, name),
+        thresholds=[low, high] if low != high else [],
+        losses=figures.losses,
+        resampled=figures.resampled,
+        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )

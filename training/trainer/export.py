@@ -1,4 +1,4 @@
-"""From trained weights to a dictionary in normal form, stored as a JumpReLU SAE."""
+"""From trained weights to a dictionary in normal form, as it is at inference."""
 
 from __future__ import annotations
 
@@ -13,27 +13,61 @@ import numpy.typing as npt
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, JumpRelu, load_saelens, save_saelens
-from training.trainer.train import TrainedSae
+from training.trainer.sae_config import SaeConfig
+from training.trainer.sae_training import TrainedSae
 
 Floats = npt.NDArray[np.float32]
 _CHUNK_ROWS = 4096
 
 
-def to_dictionary(
-    trained: TrainedSae, hook_point: HookPoint, model: str, metadata: Mapping[str, Any] | None = None
-) -> Dictionary:
+def to_dictionary(trained: TrainedSae, model: str, metadata: Mapping[str, Any] | None = None) -> Dictionary:
     """Folds the input scale and the decoder bias.
 
     The decoder keeps unit rows, so a latent's activation is its share of the residual in the residual's own units. The
-    threshold is 0 until `with_threshold` sets it.
+    threshold of a BatchTopK SAE is the training's running estimate until `at_inference` fits it.
     """
-    return trained.weights.export(trained.scale, hook_point, model, dict(metadata or {}))
+    return trained.weights.export(trained.scale, trained.config.hook_point, model, dict(metadata or {}))
 
 
 def rounded(dictionary: Dictionary, dtype: str) -> Dictionary:
     """The dictionary as it comes back from storage in `dtype`."""
     with tempfile.TemporaryDirectory() as folder:
         return load_saelens(save_saelens(dictionary, Path(folder), dtype=dtype))
+
+
+def has_fitted_threshold(sae: SaeConfig, inference: str) -> bool:
+    """Whether one threshold for all latents takes the place of a cut per row or batch."""
+    from training.architectures.registry import architecture
+
+    kind, _ = architecture(sae.options.architecture)
+    return kind.needs_threshold or (inference == "threshold" and sae.options.architecture == "topk")
+
+
+def at_inference(dictionary: Dictionary, sae: SaeConfig, rows_nd: Floats | None, inference: str = "auto") -> Dictionary:
+    """The dictionary with its threshold, where it has one that is fitted.
+
+    Args:
+        dictionary: of `to_dictionary`, rounded to the dtype of storage.
+        sae: what it is.
+        rows_nd: held-out rows, on which the threshold is exact; without them the training's running estimate stays.
+        inference: of `TrainConfig`.
+
+    Raises:
+        FeaturewatchError: a TopK SAE is to get a threshold and there are no rows, or fewer than k pre-activations per
+            row are positive.
+    """
+    target = sae.target_l0()
+    if target is None or not has_fitted_threshold(sae, inference):
+        return dictionary
+    if rows_nd is not None:
+        return with_threshold(dictionary, rows_nd, target)
+    if not isinstance(dictionary.activation, JumpRelu):
+        raise FeaturewatchError(
+            f"inference threshold of {sae.options.architecture} at {dictionary.hook_point}",
+            "its training has no running estimate of one",
+            "give held-out rows, or leave inference at topk",
+        )
+    return dictionary
 
 
 def with_threshold(dictionary: Dictionary, rows_nd: Floats, k: float) -> Dictionary:

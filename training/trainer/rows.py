@@ -1,0 +1,155 @@
+"""Where the rows of a training come from."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.errors import FeaturewatchError
+from monitor.sae import HookPoint
+from training.harvest.cache import ActivationCache
+
+Floats = npt.NDArray[np.float32]
+Batch = dict[HookPoint, Floats]
+"""float32 [n, d] per hook point, the same n positions for all; fresh arrays that the taker may change."""
+
+
+class RowSource(Protocol):
+    """Batches of rows without an end, in an order that a seed decides.
+
+    Attributes:
+        batch_rows: rows of every batch.
+        rows: of one pass over the data.
+    """
+
+    batch_rows: int
+    rows: int
+
+    def width_of(self, hook_point: HookPoint) -> int:
+        """Raises FeaturewatchError when the source lacks the hook point."""
+        ...
+
+    def peek(self, batches: int) -> Batch:
+        """The rows of the next `batches` batches in one, without moving on."""
+        ...
+
+    def take(self) -> Batch:
+        """The next batch."""
+        ...
+
+    def position(self) -> dict[str, Any]:
+        """In JSON form; after `restore` with it the source gives the same batches from there on, bit for bit."""
+        ...
+
+    def restore(self, position: Mapping[str, Any]) -> None: ...
+
+
+class EpochRows(ABC):
+    """A source that can begin each pass over its rows anew; a position is a pass and a number of batches."""
+
+    def __init__(self, batch_rows: int, rows: int) -> None:
+        self.batch_rows = batch_rows
+        self.rows = rows
+        self._epoch, self._taken = 0, 0
+        self._batches: Iterator[Batch] | None = None
+
+    @abstractmethod
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one pass from number `start` on, in the same order whenever it is asked for."""
+
+    def peek(self, batches: int) -> Batch:
+        found = list(itertools.islice(self._ahead(), batches))
+        return {point: np.concatenate([batch[point] for batch in found]) for point in found[0]}
+
+    def take(self) -> Batch:
+        if self._batches is None:
+            self._batches = self.epoch(self._epoch, self._taken)
+        batch = next(self._batches, None)
+        if batch is None:
+            self._epoch, self._taken, self._batches = self._epoch + 1, 0, None
+            return self.take()
+        self._taken += 1
+        return batch
+
+    def position(self) -> dict[str, Any]:
+        return {"epoch": self._epoch, "taken": self._taken}
+
+    def restore(self, position: Mapping[str, Any]) -> None:
+        self._epoch, self._taken = int(position["epoch"]), int(position["taken"])
+        self._batches = None
+
+    def _ahead(self) -> Iterator[Batch]:
+        yield from self.epoch(self._epoch, self._taken)
+        for number in itertools.count(self._epoch + 1):
+            yield from self.epoch(number)
+
+
+class CacheRows(EpochRows):
+    """Rows of an activation cache at some of its hook points, shuffled over the whole cache.
+
+    Raises:
+        FeaturewatchError: the cache lacks a hook point or has fewer rows than a batch.
+    """
+
+    def __init__(self, cache: ActivationCache, hook_points: Sequence[HookPoint], batch_rows: int, seed: int) -> None:
+        for point in hook_points:
+            cache.require(point)
+        _require_batch(cache.manifest.rows, batch_rows)
+        super().__init__(batch_rows, cache.manifest.rows)
+        self._cache, self._points, self._seed = cache, tuple(hook_points), seed
+
+    def width_of(self, hook_point: HookPoint) -> int:
+        return self._cache.width_of(hook_point)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        return self._cache.joint_batches(self._points, self.batch_rows, self._seed, number, start)
+
+
+class ArrayRows(EpochRows):
+    """Rows in memory or in a memory-mapped file, [n, d] per hook point, shuffled by a seed.
+
+    Raises:
+        FeaturewatchError: the arrays differ in length, are no matrices or have fewer rows than a batch.
+    """
+
+    def __init__(self, rows: Mapping[HookPoint, npt.NDArray[Any]], batch_rows: int, seed: int = 0) -> None:
+        shapes = {array.shape for array in rows.values()}
+        if len({shape[0] for shape in shapes}) != 1 or any(len(shape) != 2 for shape in shapes):
+            raise FeaturewatchError(
+                f"rows of shapes {', '.join(map(str, sorted(shapes)))}",
+                "each hook point has one matrix [n, d], with the same n positions for all",
+                "give arrays of one length",
+            )
+        count = next(iter(shapes))[0]
+        _require_batch(count, batch_rows)
+        super().__init__(batch_rows, count)
+        self._rows, self._seed = dict(rows), seed
+
+    def width_of(self, hook_point: HookPoint) -> int:
+        if hook_point not in self._rows:
+            raise FeaturewatchError(
+                f"hook point '{hook_point}'",
+                f"there are rows of {', '.join(map(str, self._rows))}",
+                "give its rows as well",
+            )
+        return int(self._rows[hook_point].shape[1])
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        order_n = np.random.default_rng([self._seed, number]).permutation(self.rows)
+        for row in range(start * self.batch_rows, self.rows - self.batch_rows + 1, self.batch_rows):
+            chosen = order_n[row : row + self.batch_rows]
+            yield {point: rows_nd[chosen].astype(np.float32) for point, rows_nd in self._rows.items()}
+
+
+def _require_batch(rows: int, batch_rows: int) -> None:
+    if rows < batch_rows:
+        raise FeaturewatchError(
+            f"training on {rows:,} rows",
+            f"they are less than one batch of {batch_rows:,} rows, however many epochs",
+            "harvest more --tokens or use smaller --batch-rows",
+        )
