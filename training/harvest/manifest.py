@@ -12,6 +12,7 @@ from monitor.errors import FeaturewatchError
 from training.harvest.config import HarvestConfig
 
 MANIFEST = "manifest.json"
+NORM_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 _DEFAULTS = {item.name: item.default for item in fields(HarvestConfig)}
 
 

@@ -13,12 +13,11 @@ from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from training.harvest.activations import ActivationModel
 from training.harvest.batches import TokenBatch
-from training.harvest.manifest import Manifest
+from training.harvest.manifest import NORM_QUANTILES, Manifest
 from training.harvest.store import largest
 from training.harvest.tokens import Reason
 
 Bools = npt.NDArray[np.bool_]
-NORM_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 
 
 def measure_norms(model: ActivationModel, batches: Iterable[TokenBatch], manifest: Manifest) -> None:
