@@ -34,7 +34,8 @@ class StepContext:
     Attributes:
         step: from 0.
         steps: of the whole run; coefficients that warm up or anneal go by ``step / steps``.
-        dead_j: int64, ascending: this rank's latents that count as dead and take part in the auxiliary loss.
+        dead_j: int64, ascending: this rank's latents that count as dead and take part in the auxiliary loss. None when
+            no rank has any; a rank may have none beside others that have some, and must then make the same calls.
     """
 
     step: int

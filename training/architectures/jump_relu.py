@@ -133,7 +133,7 @@ class JumpReluSae(Elementwise[JumpReluSettings]):
         d_threshold_m.sub_(near_m, alpha=by_l0 / (bandwidth * totals.rows))
         shares = self.ranks.row_shares * self.ranks.latent_shares
         parts = {"sparsity": (weight, totals.bias_m.new_tensor(excess * excess / shares))}
-        if context.dead_j is not None and len(context.dead_j):
+        if context.dead_j is not None:
             parts["aux"] = (self.settings.revive_weight, self._revive(totals, context.dead_j))
         gradient(self.b_enc_m).copy_(totals.bias_m)
         return parts
