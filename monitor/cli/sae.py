@@ -105,10 +105,13 @@ def _checks(dictionary: Dictionary) -> list[tuple[bool, str]]:
 
 
 def _card_checks(card: Card, dictionary: Dictionary) -> list[tuple[bool, str]]:
+    belongs = (card.sha256 == dictionary.sha256, "the card belongs to these weights")
+    if card.k is None:
+        return [belongs]
     off = card.l0_inference / card.k - 1
     allowed = float(card.settings["training"]["threshold_tolerance"])
     return [
-        (card.sha256 == dictionary.sha256, "the card belongs to these weights"),
+        belongs,
         (
             abs(off) <= allowed,
             f"L0 at inference is {card.l0_inference:.2f}, {off:+.1%} from k = {card.k} ({allowed:.0%} allowed)",

@@ -11,6 +11,7 @@ from monitor.sae.full_encode import TopLatents, top_latents
 from monitor.sae.hook_point import HookPoint
 from monitor.sae.input_norm import InputNorm
 from monitor.sae.probe import DenseProbe, SaeProbe, load_dense_probe, load_sae_probe, save_dense_probe, save_sae_probe
+from monitor.sae.watchable import require_watchable
 
 __all__ = [
     "Activation",
@@ -30,6 +31,7 @@ __all__ = [
     "load_dictionary",
     "load_sae_probe",
     "load_saelens",
+    "require_watchable",
     "save_dense_probe",
     "save_sae_probe",
     "save_saelens",

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.errors import FeaturewatchError
-from monitor.sae.activation import Activation, JumpRelu, Relu, activate_, check_activation
+from monitor.sae.activation import Activation, JumpRelu, Relu, check_activation
+from monitor.sae.encode import SparseLatents, encode_dense, encode_sparse
 from monitor.sae.hook_point import HookPoint
 from monitor.sae.input_norm import INPUT_NORMS, InputNorm, normalise
 
@@ -102,14 +103,21 @@ class Dictionary:
         """Whether each latent depends on its own pre-activation of the raw row alone, so that few can be watched."""
         return isinstance(self.activation, Relu | JumpRelu) and self.input_norm == "none"
 
-    def encode(self, x_nd: Floats) -> Floats:
-        """Latents [n, m] of residual rows [n, d]."""
+    def encode(self, x_nd: Floats, out_nm: Floats | None = None) -> Floats:
+        """Latents [n, m] of residual rows [n, d].
+
+        Args:
+            out_nm: contiguous float32 memory for the result, to be used again.
+        """
         if self.input_norm != "none":
             x_nd = normalise(x_nd, self.input_norm).rows_nd
-        f_nm = x_nd @ self.w_enc_md.T
-        f_nm += self.b_enc_m
-        activate_(f_nm, self.activation)
-        return f_nm
+        return encode_dense(x_nd, self.w_enc_md, self.b_enc_m, self.activation, out_nm)
+
+    def encode_sparse(self, x_nd: Floats) -> SparseLatents:
+        """The active latents of residual rows [n, d], without [n, m] in memory."""
+        if self.input_norm != "none":
+            x_nd = normalise(x_nd, self.input_norm).rows_nd
+        return encode_sparse(x_nd, self.w_enc_md, self.b_enc_m, self.activation)
 
     def decode(self, f_nm: Floats, x_nd: Floats | None = None) -> Floats:
         """Reconstruction [n, d] of latents [n, m].

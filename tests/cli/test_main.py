@@ -40,6 +40,7 @@ def featurewatch(*arguments: str, home: Path | None = None) -> subprocess.Comple
         ("model", "--help"),
         ("train", "--help"),
         ("sae", "info", "--help"),
+        ("sae", "convert", "--help"),
         ("discover", "--help"),
         ("policy", "check", "--help"),
         ("alerts", "watch", "--help"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from support.command import Command
 
 from monitor.sae import HookPoint, JumpRelu, TopK, load_saelens
 
@@ -28,7 +29,7 @@ def qwen(tmp_path: Path) -> Path:
     return path
 
 
-def test_info_of_a_foreign_file(featurewatch, qwen: Path) -> None:  # type: ignore[no-untyped-def]
+def test_info_of_a_foreign_file(featurewatch: Command, qwen: Path) -> None:
     code, out, err = featurewatch("sae", "info", str(qwen))
     assert code == 0, err
     for text in ("Qwen/Qwen3-8B, resid_post.7", "Qwen-Scope", "TopK, k = 50; policies cannot watch it", "L0 50"):
@@ -38,7 +39,7 @@ def test_info_of_a_foreign_file(featurewatch, qwen: Path) -> None:  # type: igno
     assert "resid_post.7" in err
 
 
-def test_convert_keeps_the_sae(featurewatch, qwen: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_convert_keeps_the_sae(featurewatch: Command, qwen: Path, tmp_path: Path) -> None:
     out = tmp_path / "zoo" / "qwen" / "resid_post.7"
     code, text, err = featurewatch("sae", "convert", str(qwen), "--out", str(out))
     assert code == 0, err
@@ -53,7 +54,7 @@ def test_convert_keeps_the_sae(featurewatch, qwen: Path, tmp_path: Path) -> None
     assert "exists already" in err
 
 
-def test_a_threshold_makes_it_watchable(featurewatch, qwen: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_threshold_makes_it_watchable(featurewatch: Command, qwen: Path, tmp_path: Path) -> None:
     rows_nd = np.random.default_rng(2).standard_normal((3000, D), np.float32)
     np.save(tmp_path / "rows.npy", rows_nd)
     arguments = ["sae", "convert", str(qwen), "--threshold-from", str(tmp_path / "rows.npy")]
@@ -84,7 +85,7 @@ def test_a_threshold_makes_it_watchable(featurewatch, qwen: Path, tmp_path: Path
         (np.array([{"a": 1}], dtype=object), "numbers"),
     ],
 )
-def test_rows_that_do_not_fit(featurewatch, qwen: Path, tmp_path: Path, rows: np.ndarray, says: str) -> None:  # type: ignore[no-untyped-def,type-arg]
+def test_rows_that_do_not_fit(featurewatch: Command, qwen: Path, tmp_path: Path, rows: np.ndarray, says: str) -> None:
     np.save(tmp_path / "rows.npy", rows, allow_pickle=True)
     arguments = ["--threshold-from", str(tmp_path / "rows.npy"), "--l0", "5", "--out", str(tmp_path / "sae")]
     code, _, err = featurewatch("sae", "convert", str(qwen), *arguments)

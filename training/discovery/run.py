@@ -14,7 +14,7 @@ from rich.console import Console
 
 from monitor.policy import check_policy
 from monitor.policy.problem import PolicyError
-from monitor.sae import Catalog
+from monitor.sae import Catalog, require_watchable
 from training.discovery.capture import PromptRows, capture
 from training.discovery.config import DiscoverConfig
 from training.discovery.judged import OneSae, Verdicts, judge
@@ -43,6 +43,7 @@ def discover_policy(config: DiscoverConfig, catalog: Catalog, console: Console) 
     model = ModelConfig.read(config.model)
     config = dataclasses.replace(config, context=min(config.context, model.positions or config.context))
     for sae, dictionary in dictionaries.items():
+        require_watchable(sae, dictionary)
         dictionary.require_width(model.width, config.model)
         config.require_fits(sae, dictionary.num_latents)
     model.require_hook_points([dictionary.hook_point for dictionary in dictionaries.values()])
