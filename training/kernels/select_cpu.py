@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monitor.sae.row_loops import gather_rows, row_top_k_bits
 from training.distributed.ranks import Ranks
 from training.kernels.codes import SparseCodes
 from training.kernels.compiled import Floats, Ints, Longs, compiled
-from training.kernels.mask import LANES, bit_count, lowest_bit, reached, without_lowest
 from training.kernels.threads import PARTS, spread
 
-INFINITY_BITS: Final = 0x7F800000
 _SAMPLE_ROWS: Final = 64
 
 
@@ -54,7 +53,7 @@ def row_top_k(pre_nm: Tensor, k: int, ranks: Ranks) -> SparseCodes:
     k = min(k, m)
     latents, values, found_n = np.empty((n, k), np.int32), np.zeros((n, k), np.float32), np.empty(n, np.int64)
     given = m, _bits(pre), k, latents, values.view(np.int32), found_n
-    spread(lambda low, high, _: _row_top_k(low, high, *given), n)
+    spread(lambda low, high, _: row_top_k_bits(low, high, *given), n)
     if ranks.latent_shares > 1:
         cuts_n = ranks.row_cuts_n(torch.from_numpy(values), k).numpy()
         _drop_below(latents, values, found_n, cuts_n)
@@ -78,11 +77,11 @@ def above(pre_nm: Tensor, floor: float) -> tuple[Longs, Ints, Floats]:
         # Typical batches keep under a hundredth; what needs more room gets it.
         room = m + (high - low) * m // 32
         latents, values = np.empty(room, np.int32), np.empty(room, np.float32)
-        row, used = _gather(low, high, m, bits, floor_bits, found_n, latents, values.view(np.int32), 0)
+        row, used = gather_rows(low, high, m, bits, floor_bits, found_n, latents, values.view(np.int32), 0)
         while row < high:
             room = 2 * room + m
             latents, values = np.resize(latents, room), np.resize(values, room)
-            row, used = _gather(row, high, m, bits, floor_bits, found_n, latents, values.view(np.int32), used)
+            row, used = gather_rows(row, high, m, bits, floor_bits, found_n, latents, values.view(np.int32), used)
         parts[part] = latents[:used], values[:used]
 
     spread(gather, n)
@@ -107,41 +106,6 @@ def _guess(pre: Floats, count: int) -> float:
 
 
 @compiled
-def _gather(  # noqa: PLR0917
-    low: int, high: int, m: int, bits: Ints, floor: int, found_n: Longs, latents: Ints, value_bits: Ints, at: int
-) -> tuple[int, int]:
-    """Appends what lies above the floor from place `at` on; stops before a row for which there may be no room."""
-    for i in range(low, high):
-        if at + m > len(latents):
-            return i, at
-        end = _gather_row(bits, i * m, m, floor + 1, latents, value_bits, at)
-        found_n[i] = end - at
-        at = end
-    return high, at
-
-
-@compiled
-def _gather_row(  # noqa: PLR0917
-    bits: Ints, begin: int, m: int, least: int, latents: Ints, value_bits: Ints, at: int
-) -> int:
-    whole = m - m % LANES
-    for block in range(0, whole, LANES):
-        word = reached(bits, begin + block, least)
-        while word:
-            j = block + lowest_bit(word)
-            latents[at] = j
-            value_bits[at] = bits[begin + j]
-            at += 1
-            word = without_lowest(word)
-    for j in range(whole, m):
-        if bits[begin + j] >= least:
-            latents[at] = j
-            value_bits[at] = bits[begin + j]
-            at += 1
-    return at
-
-
-@compiled
 def _keep(starts: Longs, latents: Ints, values: Floats, cut: np.float32, equal: int) -> tuple[Longs, Ints, Floats]:
     """Keeps the values above the cut and, from the start, as many as `equal` that equal it."""
     kept_starts = np.zeros_like(starts)
@@ -157,63 +121,6 @@ def _keep(starts: Longs, latents: Ints, values: Floats, cut: np.float32, equal: 
             at += (values[a] > cut) | tie
         kept_starts[i + 1] = at
     return kept_starts, kept_latents[:at], kept_values[:at]
-
-
-@compiled
-def _kth(bits: Ints, size: int, k: int) -> int:
-    """The k-th largest of the first `size` values by bisection over their bits; 0 if fewer are positive.
-
-    Args:
-        bits: with zeros up to the next multiple of `LANES`.
-        size: how many.
-        k: at least 1.
-    """
-    low, high = 0, INFINITY_BITS + 1
-    while high - low > 1:
-        middle = (low + high) >> 1
-        above_it = 0
-        for block in range(0, size, LANES):
-            above_it += bit_count(reached(bits, block, middle))
-        if above_it >= k:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-@compiled
-def _row_top_k(  # noqa: PLR0917
-    low: int, high: int, m: int, pre_bits: Ints, k: int, latents: Ints, value_bits: Ints, found_n: Longs
-) -> None:
-    """The maxima of `width` interleaved lanes bound the cut from below; few values lie above that bound."""
-    width = min(m // 2, max(4 * k, m // 16)) // LANES * LANES
-    if width < k:
-        width = 0
-    lanes = np.empty(width, np.int32)
-    bits = np.empty(m + LANES, np.int32)
-    places = np.empty(m + LANES, np.int32)
-    for i in range(low, high):
-        begin, floor = i * m, 1
-        if width:
-            lanes[:] = 0
-            for block in range(begin, begin + m - width + 1, width):
-                for c in range(width):
-                    lanes[c] = max(lanes[c], pre_bits[block + c])
-            floor = max(1, _kth(lanes, width, k))
-        found = _gather_row(pre_bits, begin, m, floor, places, bits, 0)
-        bits[found : found + LANES] = 0
-        cut = _kth(bits, found, k) if found > k else 0
-        equal = k
-        for c in range(found):
-            equal -= bits[c] > cut
-        at = 0
-        for c in range(found):
-            if bits[c] > cut or (bits[c] == cut and equal > 0):
-                equal -= bits[c] == cut
-                latents[i, at] = places[c]
-                value_bits[i, at] = bits[c]
-                at += 1
-        found_n[i] = at
 
 
 @compiled

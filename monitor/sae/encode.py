@@ -1,0 +1,121 @@
+"""Encoding with a whole dictionary at the speed of its matrix product.
+
+What follows the product (bias, threshold or top-k) is one compiled pass in place. numba is imported by the first call.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.sae.activation import Activation, JumpRelu, Relu, TopK, activate_
+
+Floats = npt.NDArray[np.float32]
+SPARSE_ROWS: Final = 512
+"""Rows of one chunk of a sparse encode: the largest product that keeps its pre-activations in a shared cache."""
+_SPREAD_FROM: Final = 1 << 22
+"""Values from which on the pass after the product is spread over the cores; smaller ones would gain nothing."""
+
+
+@dataclass(frozen=True)
+class SparseLatents:
+    """The active latents of n rows.
+
+    Attributes:
+        row_starts_n1: int64 [n + 1], where each row's latents begin.
+        latents_a: int32 [a], ascending within a row.
+        values_a: float32 [a], above 0.
+    """
+
+    row_starts_n1: npt.NDArray[np.int64]
+    latents_a: npt.NDArray[np.int32]
+    values_a: Floats
+
+
+def encode_dense(
+    x_nd: Floats, w_enc_md: Floats, b_enc_m: Floats, activation: Activation, out_nm: Floats | None = None
+) -> Floats:
+    """Latents [n, m].
+
+    Args:
+        x_nd: rows.
+        w_enc_md: encoder.
+        b_enc_m: its bias.
+        activation: rule from pre-activations to latents.
+        out_nm: contiguous float32 memory for the result; used again, it saves the time that fresh memory takes.
+    """
+    x_nd = np.asarray(x_nd, np.float32)
+    f_nm: Floats = np.matmul(x_nd, w_enc_md.T, out=out_nm)
+    _after_product(f_nm, b_enc_m, activation)
+    return f_nm
+
+
+def encode_sparse(
+    x_nd: Floats, w_enc_md: Floats, b_enc_m: Floats, activation: Activation, rows: int = SPARSE_ROWS
+) -> SparseLatents:
+    """The active latents, without ever holding [n, m]: pre-activations of `rows` rows at a time are used again."""
+    from monitor.sae.row_loops import gather_rows
+
+    n, m = len(x_nd), len(w_enc_md)
+    chunk_cm = np.empty((min(rows, n), m), np.float32)
+    latents, value_bits = np.empty(4 * m, np.int32), np.empty(4 * m, np.int32)
+    found_n = np.zeros(n, np.int64)
+    at = 0
+    for low in range(0, n, rows):
+        part_nd = x_nd[low : low + rows]
+        f_cm = encode_dense(part_nd, w_enc_md, b_enc_m, activation, chunk_cm[: len(part_nd)])
+        bits, done = f_cm.reshape(-1).view(np.int32), 0
+        while done < len(part_nd):
+            if at + m > len(latents):
+                room = 2 * len(latents)
+                latents, value_bits = np.resize(latents, room), np.resize(value_bits, room)
+            found_c = found_n[low : low + len(part_nd)]
+            done, at = gather_rows(done, len(part_nd), m, bits, 0, found_c, latents, value_bits, at)
+    starts_n1 = np.concatenate([[0], np.cumsum(found_n)])
+    return SparseLatents(starts_n1, latents[:at].copy(), value_bits[:at].view(np.float32).copy())
+
+
+def _after_product(f_nm: Floats, b_enc_m: Floats, activation: Activation) -> None:
+    n, cores = len(f_nm), len(os.sched_getaffinity(0))
+    if f_nm.size < _SPREAD_FROM or cores == 1:
+        _finish(f_nm, b_enc_m, activation)
+        return
+    bounds = [n * part // cores for part in range(cores + 1)]
+    helpers = [
+        _pool(os.getpid()).submit(_finish, f_nm[low:high], b_enc_m, activation) for low, high in pairwise(bounds[1:])
+    ]
+    _finish(f_nm[: bounds[1]], b_enc_m, activation)
+    for helper in helpers:
+        helper.result()
+
+
+def _finish(f_nm: Floats, b_enc_m: Floats, activation: Activation) -> None:
+    from monitor.sae.row_loops import keep_row_top_k, shift_and_cut
+
+    threshold_m = activation.threshold_m if isinstance(activation, JumpRelu) else _zeros(len(b_enc_m))
+    shift_and_cut(f_nm, b_enc_m, threshold_m)
+    if isinstance(activation, TopK):
+        k = activation.k
+        scratch = np.empty((1, k), np.int32), np.empty((1, k), np.int32)
+        keep_row_top_k(f_nm, f_nm.reshape(-1).view(np.int32), k, *scratch)
+    elif not isinstance(activation, Relu | JumpRelu):
+        activate_(f_nm, activation)
+
+
+@cache
+def _zeros(m: int) -> Floats:
+    return np.zeros(m, np.float32)
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """One per process: a forked child has none of its parent's threads."""
+    del process
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="encode")
