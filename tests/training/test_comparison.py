@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, Relu, save_saelens
 from training.comparison.config import CompareConfig
 from training.comparison.latents import LatentDifference
+from training.comparison.point import MeasuredPoint
 from training.comparison.rows import RowDifference
 from training.comparison.run import compare
 from training.harvest import engine_model
+from training.harvest.batches import TokenBatch
+from training.harvest.tokens import Reason
 
 RNG = np.random.default_rng(5)
 WIDTH = 32
@@ -135,6 +139,30 @@ def test_the_command_shows_both_engines_and_writes_all_figures(
     exact = json.loads(shown)["points"]["resid_post.2"]
     assert exact["everything"]["error_max"] < 1e-5
     assert exact["saes"]["some-sae"]["jaccard"] > 0.99
+
+
+def test_rows_that_a_training_leaves_out_are_no_content() -> None:
+    """An attention sink behind the first position would own every sum."""
+    x_nd, _ = _rows(6)
+    x_nd *= 10 / np.linalg.norm(x_nd, axis=1, keepdims=True)
+    x_nd[1] *= 7
+    y_nd = x_nd * 1.01
+    reasons_bt = np.array([[Reason.BOS, *[Reason.KEPT] * 3], [Reason.KEPT, Reason.TEMPLATE, *[Reason.PADDING] * 2]])
+    batch = TokenBatch(np.arange(8).reshape(2, 4), reasons_bt.astype(np.uint8), False)
+    point = MeasuredPoint(WIDTH, {}, SimpleNamespace(decode=str), worst=2)
+    rows = [np.zeros((2, 4, WIDTH), np.float32) for _ in range(2)]
+    for rows_btd, values_nd in zip(rows, (x_nd, y_nd), strict=True):
+        rows_btd[reasons_bt != Reason.PADDING] = values_nd
+    rows[1][0, 1] = 0
+    rows[1][1, 1] = -3 * rows[0][1, 1]
+    point.add(batch, 40, *rows)
+    found = point.result()
+    assert (found.content.rows, found.everything.rows) == (3, 6)
+    assert [(far.sequence, far.position, far.token, far.kind) for far in found.far] == [
+        (41, 1, "[5]", "template"),
+        (40, 1, "[1]", "outlier"),
+    ]
+    assert batch.reasons_bt[0, 1] == Reason.KEPT
 
 
 def test_what_does_not_fit_is_told_before_an_engine_starts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,12 @@ from monitor.sae import Dictionary
 from training.comparison.latents import LatentDifference, LatentFigures
 from training.comparison.rows import RowDifference, RowFigures
 from training.harvest.batches import TokenBatch
+from training.harvest.config import HarvestConfig
 from training.harvest.tokens import Reason
+from training.options import default_of
 
 Floats = npt.NDArray[np.float32]
+_OUTLIER_FACTOR: Final = float(default_of(HarvestConfig, "outlier_factor"))
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class FarPosition:
         sequence: number of its sequence in this comparison.
         position: in the sequence, from 0.
         token: its text.
-        kind: content, bos, special or template.
+        kind: content, outlier, bos, special or template.
         norm: of the reference's row.
     """
 
@@ -46,7 +49,7 @@ class PointDifference:
     """Figures of one hook point.
 
     Attributes:
-        content: rows that a training keeps: no BOS, special or template tokens.
+        content: rows that a training keeps: no BOS, special or template tokens, no outliers.
         everything: all rows.
         saes: by SAE folder, on content rows.
         far: positions that differ most, of all kinds.
@@ -68,11 +71,12 @@ class MeasuredPoint:
         # The least one first; the number decides between equal errors.
         self._far: list[tuple[float, int, FarPosition]] = []
         self._met = 0
+        self._limit: float | None = None
 
     def add(self, batch: TokenBatch, first: int, reference_btd: Floats, engine_btd: Floats) -> None:
         real_bt = batch.reasons_bt != Reason.PADDING
-        reasons_n = batch.reasons_bt[real_bt]
         reference_nd, engine_nd = reference_btd[real_bt], engine_btd[real_bt]
+        reasons_n = self._with_outliers(batch.reasons_bt[real_bt], np.linalg.norm(reference_nd, axis=1))
         error_n = self._everything.add(reference_nd, engine_nd)
         content_n = reasons_n == Reason.KEPT
         self._content.add(reference_nd[content_n], engine_nd[content_n])
@@ -93,6 +97,15 @@ class MeasuredPoint:
             heapq.heappush(self._far, (far.error, self._met, far))
             if len(self._far) > self._worst:
                 heapq.heappop(self._far)
+
+    def _with_outliers(self, reasons_n: npt.NDArray[np.uint8], norms_n: Floats) -> npt.NDArray[np.uint8]:
+        """Marks rows that a training leaves out because of their norm; the first batch with content sets the limit."""
+        content_n = reasons_n == Reason.KEPT
+        if self._limit is None and content_n.any():
+            self._limit = float(_OUTLIER_FACTOR * np.median(norms_n[content_n]))
+        if self._limit is not None:
+            reasons_n[content_n & (norms_n > self._limit)] = Reason.OUTLIER
+        return reasons_n
 
     def result(self) -> PointDifference:
         content, everything = self._content.figures(), self._everything.figures()
