@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -45,7 +44,3 @@ class ActivationModel(Protocol):
             lengths_b: [b], tokens of each sequence, for a model that can leave the padding out; None: it is not known.
         """
         ...
-
-
-OpenModel = Callable[[str, Sequence[HookPoint], str], ActivationModel]
-"""Opens a model (Hugging Face folder or id) at hook points with a forward dtype (auto, float32 or bfloat16)."""
