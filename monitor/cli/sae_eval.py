@@ -120,14 +120,16 @@ def _subject(name: str, hints: Hints, zoo: list[Path] | None) -> Subject:
 
 
 def _named_model(subjects: list[Subject]) -> str:
-    """The model that the SAEs name, as far as it can be found under that name."""
+    """The model that the SAEs name, if it can be found under that name."""
+    from training.harvest.model_config import ModelConfig
+
     named = next((subject.dictionary.model for subject in subjects if subject.dictionary.model), "")
     try:
-        resolve_model(named)
+        ModelConfig.read(resolve_model(named))
     except FeaturewatchError as error:
         raise FeaturewatchError(
             f"SAE {subjects[0].name} of model {named!r}",
-            "there is no model of that name here",
+            f"no model is found under that name ({error.rule})",
             "name the model's folder or Hugging Face id with --model",
         ) from error
     return named

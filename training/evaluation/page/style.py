@@ -28,6 +28,7 @@ p { margin: 4px 0; } .soft { color: var(--soft); overflow-wrap: anywhere; } .sma
 th, td { text-align: left; padding: 6px 14px 6px 0; border-top: 1px solid var(--line); vertical-align: top;
   font-size: .9rem; }
 thead th { border-top: 0; } th[scope=row] { font-weight: 500; color: var(--soft); white-space: nowrap; }
+@media (max-width: 600px) { th[scope=row] { white-space: normal; } }
 td { overflow-wrap: anywhere; min-width: 8em; } th.sub { padding-left: 14px; }
 svg { display: block; width: 100%; height: auto; max-width: 460px; }
 .label, .value { font-size: 11.5px; fill: var(--soft); } .value { fill: var(--ink); }
