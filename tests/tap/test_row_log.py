@@ -23,11 +23,15 @@ from monitor.tap.encode import HooksSilentError
 from monitor.tap.external_id import external_id
 from monitor.tap.record import PREFIX_CACHE, TAP_ERROR, Begin, End, Gap, KeptRows, NewRequest, RowTable, Segment, Step
 from monitor.tap.refusals import refuse_holes
+from monitor.tap.row_log.assembly import start_row_log
 from monitor.tap.row_log.config import RowLogConfig
 from monitor.tap.row_log.encoder import RowEncoder
 from monitor.tap.row_log.writer import RowLogError, RowLogWriter, claim_folder
+from monitor.tap.self_test import SelfTest
 from monitor.tap.stats import TapStats
-from monitor.tap.tap import Tap
+from monitor.tap.tap import DETACH_AFTER_ERRORS, Tap
+from monitor.v1 import tap_pb2
+from monitor.v1.engine_pb2 import EngineInfo
 from training.harvest.row_log import RowLogReader
 
 POINTS = ("resid_post.1", "resid_post.3")
@@ -207,6 +211,32 @@ def test_the_end_of_a_request_is_told(tmp_path: Path) -> None:
     record, tensors = RowLogReader(tmp_path / "rows")._load(step_path(tmp_path / "rows", 0))
     assert record.ends == (RequestEnd("a-0a1b2c3d", "a", 0),)
     assert tensors[POINTS[0]].shape == (0, WIDTH)
+
+
+def test_a_failed_self_test_refuses_the_start_and_a_tap_that_leaves_says_so(tmp_path: Path) -> None:
+    sites = _sites(torch.float32)
+    done: list[Any] = []
+    for site in sites:
+        site.handle = SimpleNamespace(remove=lambda: done.append("hook removed"))
+    adapter: Any = SimpleNamespace(
+        attach=lambda tap, shut_down: done.append(tap), detach=lambda: done.append("detached"), outputs=lambda name: ()
+    )
+    claim_folder(_config(tmp_path / "rows"))
+    serve = start_row_log(adapter, _config(tmp_path / "rows"), EngineInfo(name="vllm", hidden_size=WIDTH), sites)
+    with pytest.raises(FeaturewatchError, match=r"self-test of resid_post\.1, resid_post\.3 \(silent\)"):
+        serve(SelfTest(tap_pb2.SelfTest.OUTCOME_FAILED, "silent"))
+    assert done == []
+    serve(SelfTest(tap_pb2.SelfTest.OUTCOME_NOT_RUN, "several workers"))
+    (tap,) = done
+
+    def broken() -> None:
+        raise RuntimeError("the row table cannot be read")
+
+    for _ in range(DETACH_AFTER_ERRORS):
+        tap.guard(broken)
+    assert done[1:] == ["detached", "hook removed", "hook removed"]
+    with pytest.raises(FeaturewatchError, match="the tap detached itself"):
+        list(RowLogReader(tmp_path / "rows").read())
 
 
 def _lossy_steps(sites: list[Any]) -> dict[str, Step]:
