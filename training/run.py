@@ -14,7 +14,6 @@ from rich.console import Console
 
 from monitor.sae import Dictionary
 from training.card.card import Card
-from training.card.cross_entropy import measure_cross_entropy
 from training.card.heldout import (
     chosen_sequences,
     heldout_rows,
@@ -25,6 +24,7 @@ from training.card.heldout import (
 )
 from training.card.make import make_card
 from training.command import command_line
+from training.evaluation.splice import measure_splice
 from training.harvest.cache import ActivationCache
 from training.harvest.lock import cache_lock
 from training.harvest.manifest import Manifest
@@ -148,7 +148,8 @@ def _measure(config: RunConfig, made: _Made) -> dict[str, Card]:
     for name, sae in config.saes.items():
         calibration_nd = rows.calibration(sae.hook_point)
         made.dictionaries[name] = at_inference(made.dictionaries[name], sae, calibration_nd, config.train.inference)
-    losses = measure_cross_entropy(harvest_config.model, made.dictionaries, made.reporting, harvest_config.batch_tokens)
+    means = {point: rows.mean(point) for point in points}
+    losses = measure_splice(harvest_config.model, made.dictionaries, means, made.reporting, harvest_config.batch_tokens)
     return {
         name: make_card(
             made.dictionaries[name],

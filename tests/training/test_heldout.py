@@ -9,8 +9,8 @@ import pytest
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, JumpRelu
-from training.card.cross_entropy import measure_cross_entropy
 from training.card.heldout import heldout_rows, require_halves
+from training.evaluation.splice import measure_splice
 from training.harvest.tokens import Reason, TokenSequence
 
 POINT = HookPoint(1)
@@ -55,4 +55,4 @@ def test_text_whose_loss_no_dictionary_can_change_is_told(tiny_model: Path, kept
         model="toy",
     )
     with pytest.raises(FeaturewatchError, match="too little text to measure"):
-        measure_cross_entropy(str(tiny_model), {POINT: dictionary}, [_sequence(0, 12, kept)], 64)
+        measure_splice(str(tiny_model), {POINT: dictionary}, {POINT: dictionary.b_dec_d}, [_sequence(0, 12, kept)], 64)

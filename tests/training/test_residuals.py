@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from toy_saes import exact_sae
 from transformers import (
     AutoModelForCausalLM,
     Gemma3Config,
@@ -20,7 +21,7 @@ from transformers import (
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
-from training.card.cross_entropy import measure_cross_entropy
+from training.evaluation.splice import measure_splice
 from training.harvest.model_config import ModelConfig
 from training.harvest.residuals import ResidualModel
 from training.harvest.tokens import Reason, TokenSequence
@@ -109,20 +110,12 @@ def test_only_the_layers_that_are_read_are_loaded(model: Path) -> None:
 
 
 def test_the_splice_reaches_the_layers_of_every_shape(model: Path) -> None:
-    class Nothing:
-        b_dec_d = np.zeros(32, np.float32)
-
-        def encode(self, x_nd: np.ndarray) -> np.ndarray:
-            return x_nd
-
-        def decode(self, f_nm: np.ndarray) -> np.ndarray:
-            return f_nm
-
     ids_n = TOKENS_BT[0].astype(np.int32)
     sequences = [TokenSequence(ids_n, np.full(len(ids_n), Reason.KEPT, np.uint8), True)]
-    loss = measure_cross_entropy(str(model), {HookPoint(1): Nothing()}, sequences, 64)[HookPoint(1)]  # type: ignore[dict-item]
-    assert loss.spliced == pytest.approx(loss.clean, abs=1e-4)
-    assert loss.zeroed != pytest.approx(loss.clean, abs=1e-4)
+    means = {HookPoint(1): np.zeros(32, np.float32)}
+    loss = measure_splice(str(model), {"exact": exact_sae(32)}, means, sequences, 64)["exact"]
+    assert loss.spliced.value == pytest.approx(loss.clean.value, abs=1e-4)
+    assert loss.zeroed.value != pytest.approx(loss.clean.value, abs=1e-4)
 
 
 def test_shape_is_read_without_weights(model: Path) -> None:

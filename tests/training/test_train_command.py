@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_saes import exact_sae
 from typer.testing import CliRunner
 
 from monitor.cli.main import app
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint, JumpRelu, load_saelens
 from training.card.card import Card
-from training.card.cross_entropy import measure_cross_entropy
 from training.card.heldout import heldout_rows, heldout_sequences, reporting_sequences
+from training.evaluation.splice import measure_splice
 from training.harvest.cache import ActivationCache
 from training.harvest.tokens import Reason
 from training.identity import model_sha256
@@ -106,23 +107,16 @@ def test_cross_entropy_of_a_perfect_and_of_no_dictionary(trained: Path, tiny_mod
     point = HookPoint(2)
     dictionary = load_saelens(trained / "zoo" / str(point))
 
-    class Identity:
-        b_dec_d = dictionary.b_dec_d
-        hook_point = point
-
-        def encode(self, x_nd: np.ndarray) -> np.ndarray:
-            return x_nd
-
-        def decode(self, f_nm: np.ndarray, _x_nd: np.ndarray) -> np.ndarray:
-            return f_nm
-
-    perfect = measure_cross_entropy(str(tiny_model), {point: Identity()}, sequences, 768)[point]  # type: ignore[dict-item]
-    assert perfect.spliced == pytest.approx(perfect.clean, abs=1e-4)
-    assert perfect.recovered == pytest.approx(1.0, abs=1e-3)
-    assert perfect.zeroed != pytest.approx(perfect.clean, abs=1e-3)
-    real = measure_cross_entropy(str(tiny_model), {point: dictionary}, sequences, 768)[point]
+    means = {point: np.zeros(32, np.float32)}
+    both = {"exact": exact_sae(32, point), "stored": dictionary}
+    found = measure_splice(str(tiny_model), both, means, sequences, 768)
+    perfect, real = found["exact"], found["stored"]
+    assert perfect.spliced.value == pytest.approx(perfect.clean.value, abs=1e-4)
+    assert perfect.recovered.value == pytest.approx(1.0, abs=1e-3)
+    assert perfect.zeroed.value != pytest.approx(perfect.clean.value, abs=1e-3)
     stored = Card.load(trained / "zoo" / str(point)).cross_entropy
-    assert stored["spliced"] == pytest.approx(real.spliced, rel=1e-4)
+    assert stored["spliced"] == pytest.approx(real.spliced.value, rel=1e-4)
+    assert stored["kl_recovered"] == pytest.approx(real.kl_recovered.value, rel=1e-3)
     assert stored["tokens"] == real.tokens > 0
 
 

@@ -38,7 +38,8 @@ class Card:
         dead_share: latents that did not fire in the last part of training.
         silent_share: latents that fired on no held-out row.
         density_quantiles: firing rate of the latents at quantiles 0.01, 0.1, 0.5, 0.9, 0.99.
-        cross_entropy: clean, spliced, zeroed and averaged loss, tokens, shares recovered.
+        cross_entropy: clean, spliced, zeroed and averaged loss, tokens, shares recovered; KL divergence spliced in and
+            its share recovered.
         harvest_dtype: of the forward pass that gave the training rows.
         stored_dtype: of the weights file.
         settings: of harvest and training, and `made_from`: hashes of model, tokenizer and data;
@@ -208,7 +209,7 @@ set the threshold. {self._split()}
 {figures}
 
 Spliced in, zeroed and averaged mean: the rows that the SAE is meant for (no BOS, template, special or outlier
-positions) are replaced by the reconstruction, by 0 or by the decoder bias; all other rows stay.
+positions) are replaced by the reconstruction, by 0 or by their mean; all other rows stay.
 
 ## Positions left out of training
 

@@ -35,6 +35,10 @@ class HeldoutRows:
     def calibration(self, hook_point: HookPoint) -> Floats:
         return np.asarray(self.residuals[hook_point][self.calibrates_n & (self.reasons_n == Reason.KEPT)])
 
+    def mean(self, hook_point: HookPoint) -> Floats:
+        """Mean of the kept rows that report, [d]."""
+        return np.asarray(self.report(hook_point).mean(0, dtype=np.float64), np.float32)
+
     def report(self, hook_point: HookPoint, *, outliers: bool = False) -> Floats:
         """Rows of the reporting half: kept ones, or with the excluded positions (BOS, template, outliers) as well."""
         chosen_n = ~self.calibrates_n

@@ -10,15 +10,17 @@ import numpy as np
 from monitor.sae import Dictionary, JumpRelu
 from training.architectures.registry import architecture
 from training.card.card import Card
-from training.card.cross_entropy import CrossEntropy
 from training.card.heldout import HeldoutRows
-from training.card.reconstruction import measure_reconstruction
+from training.evaluation.measure import measure_rows
+from training.evaluation.next_token import Splice
 from training.harvest.manifest import Manifest
 from training.settings.run_config import RunConfig
 from training.trainer.export import has_fitted_threshold, require_l0
 from training.trainer.sae_config import SaeConfig
 from training.trainer.sae_training import TrainingFigures
 
+_QUANTILES = ("0.01", "0.1", "0.5", "0.9", "0.99")
+_LOSSES = ("clean", "spliced", "zeroed", "averaged", "recovered", "recovered_from_mean", "kl_spliced", "kl_recovered")
 _ACTIVATIONS = {"JumpRelu": "JumpReLU", "Relu": "ReLU", "TopK": "TopK"}
 
 
@@ -27,7 +29,7 @@ def make_card(
     sae: SaeConfig,
     figures: TrainingFigures,
     rows: HeldoutRows,
-    loss: CrossEntropy,
+    loss: Splice,
     *,
     manifest: Manifest,
     config: RunConfig,
@@ -38,11 +40,11 @@ def make_card(
         FeaturewatchError: its L0 on held-out rows is off the target that its threshold was fitted for.
     """
     point = dictionary.hook_point
-    kept = measure_reconstruction(dictionary, rows.report(point))
+    kept, firing = measure_rows(dictionary, rows.report(point))
     target = sae.target_l0()
     if target is not None and has_fitted_threshold(sae, config.train.inference):
-        require_l0(kept.l0, target, config.train.threshold_tolerance, point)
-    everything = measure_reconstruction(dictionary, rows.report(point, outliers=True))
+        require_l0(kept.l0.value, target, config.train.threshold_tolerance, point)
+    everything, _ = measure_rows(dictionary, rows.report(point, outliers=True))
     factor = manifest.settings["outlier_factor"]
     thresholds_m = dictionary.activation.threshold_m if isinstance(dictionary.activation, JumpRelu) else np.zeros(1)
     low, high = float(thresholds_m.min()), float(thresholds_m.max())
@@ -65,21 +67,17 @@ def make_card(
             + f"), or with a value that {manifest.store_dtype} cannot hold."
         ),
         l0_training=figures.l0,
-        l0_inference=kept.l0,
+        l0_inference=kept.l0.value,
         threshold=float(np.median(thresholds_m)),
         fvu_training=figures.fvu,
-        explained_variance=kept.explained_variance,
-        explained_variance_with_outliers=everything.explained_variance,
+        explained_variance=kept.explained_variance.value,
+        explained_variance_with_outliers=everything.explained_variance.value,
         heldout_rows=kept.rows,
         heldout_rows_with_outliers=everything.rows,
         dead_share=figures.dead_share,
-        silent_share=kept.silent_share,
-        density_quantiles=list(kept.density_quantiles),
-        cross_entropy={
-            **asdict(loss),
-            "recovered": loss.recovered,
-            "recovered_from_mean": loss.recovered_from_mean,
-        },
+        silent_share=firing.silent_share,
+        density_quantiles=[firing.density_quantiles[share] for share in _QUANTILES],
+        cross_entropy={"tokens": loss.tokens, **{name: getattr(loss, name).value for name in _LOSSES}},
         harvest_dtype=manifest.forward_dtype,
         stored_dtype="",
         settings={
