@@ -1,6 +1,6 @@
 """Comparisons with the programs that wrote the files: run where they are installed.
 
-python -m venv peers && peers/bin/pip install -r benchmarks/requirements-peers.txt -e . pytest
+python -m venv peers && peers/bin/pip install -r benchmarks/requirements-peers.txt -e '.[training]' pytest
 peers/bin/python -m pytest tests_peers
 """
 

@@ -19,9 +19,9 @@ from monitor.sae.activation import Activation, JumpRelu, Relu, TopK, activate_
 
 Floats = npt.NDArray[np.float32]
 SPARSE_ROWS: Final = 512
-"""Rows of one chunk of a sparse encode: the largest product that keeps its pre-activations in a shared cache."""
-_SPREAD_FROM: Final = 1 << 22
-"""Values from which on the pass after the product is spread over the cores; smaller ones would gain nothing."""
+"""Rows of one chunk of a sparse encode."""
+_CHUNK_VALUES: Final = 1 << 22
+"""Larger results are made in chunks that stay in the processor's shared cache between the product and what follows."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,16 @@ def encode_dense(
         out_nm: contiguous float32 memory for the result; used again, it saves the time that fresh memory takes.
     """
     x_nd = np.asarray(x_nd, np.float32)
-    f_nm: Floats = np.matmul(x_nd, w_enc_md.T, out=out_nm)
-    _after_product(f_nm, b_enc_m, activation)
+    n, m = len(x_nd), len(w_enc_md)
+    if n * m <= _CHUNK_VALUES:
+        f_nm: Floats = np.matmul(x_nd, w_enc_md.T, out=out_nm)
+        _finish(f_nm, b_enc_m, activation)
+        return f_nm
+    f_nm = np.empty((n, m), np.float32) if out_nm is None else out_nm
+    chunks = -(-n * m // _CHUNK_VALUES)
+    for low, high in pairwise(n * chunk // chunks for chunk in range(chunks + 1)):
+        np.matmul(x_nd[low:high], w_enc_md.T, out=f_nm[low:high])
+        _finish_together(f_nm[low:high], b_enc_m, activation)
     return f_nm
 
 
@@ -82,16 +90,12 @@ def encode_sparse(
     return SparseLatents(starts_n1, latents[:at].copy(), value_bits[:at].view(np.float32).copy())
 
 
-def _after_product(f_nm: Floats, b_enc_m: Floats, activation: Activation) -> None:
-    n, cores = len(f_nm), len(os.sched_getaffinity(0))
-    if f_nm.size < _SPREAD_FROM or cores == 1:
-        _finish(f_nm, b_enc_m, activation)
-        return
-    bounds = [n * part // cores for part in range(cores + 1)]
-    helpers = [
-        _pool(os.getpid()).submit(_finish, f_nm[low:high], b_enc_m, activation) for low, high in pairwise(bounds[1:])
-    ]
-    _finish(f_nm[: bounds[1]], b_enc_m, activation)
+def _finish_together(f_nm: Floats, b_enc_m: Floats, activation: Activation) -> None:
+    """`_finish` on all cores."""
+    cores = len(os.sched_getaffinity(0))
+    shares = [(len(f_nm) * core // cores, len(f_nm) * (core + 1) // cores) for core in range(cores)]
+    helpers = [_pool(os.getpid()).submit(_finish, f_nm[low:high], b_enc_m, activation) for low, high in shares[1:]]
+    _finish(f_nm[: shares[0][1]], b_enc_m, activation)
     for helper in helpers:
         helper.result()
 

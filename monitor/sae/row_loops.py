@@ -128,10 +128,13 @@ def row_top_k_bits(  # noqa: PLR0917
     for i in range(low, high):
         begin, floor = i * m, 1
         if width:
-            lanes[:] = 0
-            for block in range(begin, begin + m - width + 1, width):
+            for c in range(width):
+                lanes[c] = pre_bits[begin + c]
+            for block in range(begin + width, begin + m - width + 1, width):
+                part = pre_bits[block : block + width]
                 for c in range(width):
-                    lanes[c] = max(lanes[c], pre_bits[block + c])
+                    lane, value = lanes[c], part[c]
+                    lanes[c] = value if value > lane else lane
             floor = max(1, kth_bits(lanes, width, k))
         found = gather_row(pre_bits, begin, m, floor, places, bits, 0)
         bits[found : found + LANES] = 0

@@ -11,6 +11,8 @@ from safetensors.numpy import load_file
 from support.command import Command
 
 from monitor.sae import HookPoint, JumpRelu, TopK, load_saelens
+from training.harvest.cache_writer import CacheWriter
+from training.harvest.manifest import Manifest
 
 D, M, K = 8, 1024, 50
 
@@ -91,3 +93,28 @@ def test_rows_that_do_not_fit(featurewatch: Command, qwen: Path, tmp_path: Path,
     code, _, err = featurewatch("sae", "convert", str(qwen), *arguments)
     assert code != 0
     assert says in " ".join(err.split())
+
+
+def test_a_threshold_from_an_activation_cache(featurewatch: Command, qwen: Path, tmp_path: Path) -> None:
+    point, rows_nd = HookPoint(7), np.random.default_rng(2).standard_normal((600, D), np.float32)
+    writer = CacheWriter(tmp_path / "cache", Manifest(D, [str(point)], "float32", [0, 0], settings={}))
+    writer.append({point: rows_nd}, np.random.default_rng(0))
+    writer.flush()
+    arguments = [
+        "--threshold-from",
+        str(tmp_path / "cache"),
+        "--l0",
+        "20",
+        "--rows",
+        "600",
+        "--out",
+        str(tmp_path / "sae"),
+    ]
+    code, _, err = featurewatch("sae", "convert", str(qwen), *arguments)
+    assert code == 0, err
+    assert np.count_nonzero(load_saelens(tmp_path / "sae").encode(rows_nd)) == 20 * 600
+    other = qwen.with_name("layer8.sae.pt")
+    qwen.rename(other)
+    code, _, err = featurewatch("sae", "convert", str(other), *arguments[:-1], str(tmp_path / "other"))
+    assert code != 0
+    assert "resid_post.8" in err

@@ -64,12 +64,13 @@ def test_memory_that_is_given_is_used_and_shares_change_nothing(monkeypatch: pyt
     x_nd, w_enc_md, b_enc_m = (rng.standard_normal(shape, np.float32) for shape in ((37, 8), (70, 8), (70,)))
     activation = activation_of(name, 70, rng)
     whole_nm = encode_dense(x_nd, w_enc_md, b_enc_m, activation)
-    monkeypatch.setattr(encode, "_SPREAD_FROM", 1)
+    monkeypatch.setattr(encode, "_CHUNK_VALUES", 1000)
     monkeypatch.setattr(encode.os, "sched_getaffinity", lambda _: range(3))
     out_nm = np.full((37, 70), np.nan, np.float32)
     shared_nm = encode_dense(x_nd, w_enc_md, b_enc_m, activation, out_nm)
     assert np.shares_memory(shared_nm, out_nm)
-    np.testing.assert_array_equal(shared_nm, whole_nm)
+    np.testing.assert_allclose(shared_nm, whole_nm, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(shared_nm, encode_dense(x_nd, w_enc_md, b_enc_m, activation))
 
 
 def test_nan_comes_through() -> None:

@@ -159,7 +159,7 @@ def test_a_pickle_is_never_run(tmp_path: Path, zipped: bool) -> None:
     torch.save({**state, "extra": Dropper(target)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(FeaturewatchError, match="it was not run"):
         load_dictionary(path, HERE)
-    path.write_bytes(pickle.dumps(Dropper(target)))
+    path.write_bytes(pickle.dumps(Dropper(target), protocol=2))
     with pytest.raises(FeaturewatchError, match="it was not run"):
         load_dictionary(path, HERE)
     assert not target.exists()
@@ -230,3 +230,20 @@ def test_a_configuration_that_is_none(tmp_path: Path, text: str, says: str) -> N
     (tmp_path / "cfg.json").write_text(text)
     with pytest.raises(FeaturewatchError, match=says):
         load_dictionary(tmp_path, HERE)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_norm_factor_that_is_none(factor: float) -> None:
+    with pytest.raises(FeaturewatchError, match="above 0"):
+        Hints(norm_factor=factor)
+
+
+def test_a_module_without_a_name_of_ours_and_another_k(tmp_path: Path) -> None:
+    draw = Draw(1)
+    tensors: Tensors = {"encoder.weight": draw(M, D), "encoder.bias": draw(M), "W_dec": draw(M, D), "b_dec": draw(D)}
+    folder = store(tmp_path / "embed_tokens", tensors, {"k": 4, "d_in": D}, weights="sae.safetensors")
+    with pytest.raises(FeaturewatchError, match=r"'embed_tokens'.*--hook-point"):
+        load_dictionary(folder, Hints(model="tiny"))
+    assert load_dictionary(folder, HERE).hook_point == HookPoint(3)
+    with pytest.raises(FeaturewatchError, match=r"k 5 .*its files say 4"):
+        load_dictionary(folder, Hints(hook_point=HookPoint(3), model="tiny", k=5))

@@ -73,11 +73,10 @@ def read_rows(path: Path, dictionary: Dictionary, most: int) -> Floats:
 def _cached_rows(path: Path, dictionary: Dictionary, most: int) -> Floats:
     cache = ActivationCache(path)
     cache.require(dictionary.hook_point)
-    batch = min(_BATCH_ROWS, most)
+    held = cache.manifest.rows
+    if not held:
+        raise FeaturewatchError(f"activation cache {path}", "it holds no rows", "harvest it first")
+    batch = min(_BATCH_ROWS, most, held)
     parts = list(islice(cache.batches(dictionary.hook_point, batch, seed=0), -(-most // batch)))
-    if not parts:
-        raise FeaturewatchError(
-            f"activation cache {path} with fewer than {batch} rows", "a batch of them is needed", "lower --rows"
-        )
     dictionary.require_width(parts[0].shape[1], f"the cache {path}")
     return np.concatenate(parts)[:most]

@@ -64,11 +64,16 @@ def place_of(stored: Stored, hints: Hints, *names: object) -> HookPoint:
     for name in said:
         try:
             found = HookPoint.from_foreign(name)
-        except FeaturewatchError:
-            # A module or an embedding may be one of our sites, and the caller may know which; TransformerLens' other
-            # blocks.* are none.
-            if hints.hook_point is None or name.startswith("blocks."):
+        except FeaturewatchError as error:
+            if name.startswith("blocks."):
+                # TransformerLens' other sites of a layer are none of ours, so the caller cannot know better.
                 raise
+            if hints.hook_point is None:
+                raise FeaturewatchError(
+                    f"SAE {stored.place} at {name!r}",
+                    error.rule,
+                    "if that is one of these sites in its model, say which: --hook-point resid_pre.0",
+                ) from error
             continue
         if hints.hook_point not in (None, found):
             raise FeaturewatchError(
@@ -96,3 +101,19 @@ def model_of(stored: Stored, hints: Hints, *names: object) -> str:
         "the model that it was trained on must be known",
         "say it: --model-name <model>",
     )
+
+
+def k_of(stored: Stored, hints: Hints, said: object) -> int:
+    """Latents per token; raises FeaturewatchError when nobody says how many, or the caller and the files disagree."""
+    k = hints.k if said is None else said
+    if not isinstance(k, int | float) or isinstance(k, bool) or k != int(k):
+        raise FeaturewatchError(
+            f"k {k!r} of SAE {stored.place}",
+            "a topk SAE keeps a whole number of latents per token",
+            "say it: --k <k>",
+        )
+    if hints.k not in (None, k):
+        raise FeaturewatchError(
+            f"k {hints.k} for SAE {stored.place}", f"its files say {k}", "leave --k out, or use another SAE"
+        )
+    return int(k)

@@ -8,14 +8,14 @@ ranking is the same and so is the reconstruction.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from monitor.errors import FeaturewatchError
 from monitor.sae.activation import Activation, JumpRelu, Relu, TopK
 from monitor.sae.dictionary import Dictionary
-from monitor.sae.formats.family import Family, model_of, normal_form, place_of
+from monitor.sae.formats.family import Family, k_of, model_of, normal_form, place_of
 from monitor.sae.formats.stored import Hints, Stored
 from monitor.sae.formats.weights import TensorReader, Weights
 from monitor.sae.input_norm import InputNorm
@@ -75,10 +75,7 @@ def _activation(stored: Stored, reader: TensorReader, weights: Weights, hints: H
     if function == "topk":
         if by_norm:
             weights.measure_in_decoder_norms()
-        k: Any = stored.config.get("top_k", hints.k)
-        if isinstance(k, int):
-            return TopK(k)
-        raise FeaturewatchError(f"top_k {k!r} in {stored.config_path}", "it must be a whole number", "say it: --k <k>")
+        return TopK(k_of(stored, hints, stored.config.get("top_k")))
     raise FeaturewatchError(
         f"act_fn {function!r} in {stored.config_path}",
         "relu, jumprelu and topk can be read; batchtopk keeps the largest of a batch, so that a token's latents depend "

@@ -12,7 +12,7 @@ from typing import Any, Final
 from monitor.errors import FeaturewatchError
 from monitor.sae.activation import Activation, Relu, TopK
 from monitor.sae.dictionary import Dictionary
-from monitor.sae.formats.family import Family, model_of, normal_form, place_of
+from monitor.sae.formats.family import Family, k_of, model_of, normal_form, place_of
 from monitor.sae.formats.stored import Hints, Stored
 from monitor.sae.formats.weights import TensorReader, Weights
 
@@ -59,10 +59,7 @@ def _activation(stored: Stored, hints: Hints) -> Activation:
             "ReLU, and TopK followed by ReLU can be read: latents of the normal form are never negative",
             "choose another SAE",
         )
-    k = state.get("k", hints.k)
-    if not isinstance(k, int) or isinstance(k, bool):
-        raise FeaturewatchError(f"k {k!r} in {stored.weights}", "it must be a whole number", "say it: --k <k>")
-    return TopK(k)
+    return TopK(k_of(stored, hints, state.get("k")))
 
 
 FAMILY = Family(NAME, _recognises, _load)

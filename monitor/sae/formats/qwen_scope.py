@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from monitor.errors import FeaturewatchError
 from monitor.sae.activation import TopK
 from monitor.sae.dictionary import Dictionary
-from monitor.sae.formats.family import Family, model_of, normal_form, place_of
+from monitor.sae.formats.family import Family, k_of, model_of, normal_form, place_of
 from monitor.sae.formats.stored import Hints, Stored
 from monitor.sae.formats.weights import TensorReader, Weights
 
@@ -34,11 +33,7 @@ def _load(stored: Stored, hints: Hints) -> Dictionary:
         reader.vector("b_dec", "d"),
     )
     reader.finish()
-    k = int(repository.group(3)) if repository else hints.k
-    if k is None:
-        raise FeaturewatchError(
-            f"SAE {stored.place}", "its file does not say how many latents are kept of a token", "say it: --k <k>"
-        )
+    k = k_of(stored, hints, int(repository.group(3)) if repository else None)
     return normal_form(
         weights,
         TopK(k),

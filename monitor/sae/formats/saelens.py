@@ -19,7 +19,7 @@ import numpy as np
 from monitor.errors import FeaturewatchError
 from monitor.sae.activation import Activation, JumpRelu, Relu, TopK
 from monitor.sae.dictionary import Dictionary
-from monitor.sae.formats.family import Family, place_of
+from monitor.sae.formats.family import Family, k_of, place_of
 from monitor.sae.formats.gated import fold_gate
 from monitor.sae.formats.saelens_config import current_config
 from monitor.sae.formats.stored import Hints, Stored, open_stored, read_config
@@ -59,7 +59,7 @@ def _recognises(stored: Stored) -> bool:
 
 def _load(stored: Stored, hints: Hints) -> Dictionary:
     config = current_config(stored.config)
-    architecture = str(config.get("architecture", "standard"))
+    architecture = str(config.get("architecture") or "standard")
     _refuse_unsupported(stored, config, architecture)
     gated = architecture == "gated"
     reader = TensorReader(
@@ -87,7 +87,7 @@ def _load(stored: Stored, hints: Hints) -> Dictionary:
     if rescaled:
         weights.measure_in_decoder_norms()
     if architecture == "topk":
-        activation = TopK(_k(stored, config, hints))
+        activation = TopK(k_of(stored, hints, config.get("k")))
     elif not gated and architecture != "standard":
         # A checkpoint's topk_threshold is in units of pre * |W_dec| of the normalised data (SAELens issue 763).
         activation = JumpRelu(_threshold(stored, reader) / np.float32(factor if rescaled else 1))
@@ -120,15 +120,6 @@ def _threshold(stored: Stored, reader: TensorReader) -> np.ndarray[Any, np.dtype
     if "topk_threshold" in stored.tensors:
         return np.full(reader.m, reader.scalar("topk_threshold"), np.float32)
     return reader.vector("threshold", "m")
-
-
-def _k(stored: Stored, config: Mapping[str, Any], hints: Hints) -> int:
-    k = config.get("k", hints.k)
-    if not isinstance(k, int | float) or isinstance(k, bool) or k != int(k):
-        raise FeaturewatchError(
-            f"k {k!r} in {stored.config_path}", "a topk SAE needs a whole number k", "restore it, or say --k"
-        )
-    return int(k)
 
 
 def _norm_factor(stored: Stored, config: Mapping[str, Any], hints: Hints) -> float:

@@ -9,7 +9,7 @@ from typing import Final
 from monitor.errors import FeaturewatchError
 from monitor.sae.activation import Activation, GroupMax, TopK
 from monitor.sae.dictionary import Dictionary
-from monitor.sae.formats.family import Family, model_of, normal_form, place_of
+from monitor.sae.formats.family import Family, k_of, model_of, normal_form, place_of
 from monitor.sae.formats.stored import Hints, Stored, read_config
 from monitor.sae.formats.weights import TensorReader, Weights
 
@@ -49,15 +49,13 @@ def _load(stored: Stored, hints: Hints) -> Dictionary:
 
 def _activation(stored: Stored, hints: Hints) -> Activation:
     config = stored.config
-    k = config.get("k", hints.k)
     if config.get("signed"):
         raise FeaturewatchError(
             f"signed SAE in {stored.config_path}",
             "latents of the normal form are never negative",
             "choose an SAE that was trained without signed",
         )
-    if not isinstance(k, int) or isinstance(k, bool):
-        raise FeaturewatchError(f"k {k!r} in {stored.config_path}", "it must be a whole number", "say it: --k <k>")
+    k = k_of(stored, hints, config.get("k"))
     rule = config.get("activation", "topk")
     if rule == "topk":
         return TopK(k)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,6 +46,14 @@ class Hints:
     model: str | None = None
     k: int | None = None
     norm_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.norm_factor is not None and not 0 < self.norm_factor < math.inf:
+            raise FeaturewatchError(
+                f"norm factor {self.norm_factor}",
+                "it is a number above 0",
+                "give sqrt(d) / mean norm of the activations",
+            )
 
 
 @dataclass(frozen=True)
