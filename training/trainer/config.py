@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from training.distributed.layouts import LAYOUTS
 from training.options import Rule, option, require_all
 
 INFERENCES = ("auto", "topk", "threshold")
@@ -20,6 +21,11 @@ class TrainConfig:
         False, "Train all SAEs at once on rows as the model gives them, without a cache of rows on disk."
     )
     buffer_rows: int = option(262_144, "Rows that a stream keeps in memory, in the cache's dtype, and shuffles.")
+    layout: str = option(
+        "data",
+        "How processes that torchrun started share the work: data (each has other rows of a batch) or latents (each "
+        "has other latents, for dictionaries that do not fit one device).",
+    )
     inference: str = option(
         "auto",
         "How a TopK SAE chooses its latents at inference: topk, or one threshold fitted on held-out rows (needed for "
@@ -48,6 +54,12 @@ class TrainConfig:
                 f"buffer-rows {self.buffer_rows}",
                 f"a batch has {self.batch_rows} rows",
                 "give for example 262144",
+            ),
+            (
+                self.layout in LAYOUTS,
+                f"layout {self.layout!r}",
+                f"it is {' or '.join(LAYOUTS)}",
+                "choose one of them",
             ),
             (
                 self.inference in INFERENCES,

@@ -67,14 +67,14 @@ class EpochRows(ABC):
         return {point: np.concatenate([batch[point] for batch in found]) for point in found[0]}
 
     def take(self) -> Batch:
-        if self._batches is None:
-            self._batches = self.epoch(self._epoch, self._taken)
-        batch = next(self._batches, None)
-        if batch is None:
+        while True:
+            if self._batches is None:
+                self._batches = self.epoch(self._epoch, self._taken)
+            batch = next(self._batches, None)
+            if batch is not None:
+                self._taken += 1
+                return batch
             self._epoch, self._taken, self._batches = self._epoch + 1, 0, None
-            return self.take()
-        self._taken += 1
-        return batch
 
     def position(self) -> dict[str, Any]:
         return {"epoch": self._epoch, "taken": self._taken}
