@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.errors import FeaturewatchError
+from training.card.left_out import left_out
 
 CARD_JSON = "card.json"
 CARD_MARKDOWN = "card.md"
@@ -54,6 +55,7 @@ class Card:
         losses: parts of the loss at the end of training.
         resampled: latents that were resampled, repeats included.
         peak_memory_mib: largest resident memory of the process, harvest and card included; 0 if unknown.
+        norm_quantiles: of the norms of content rows per hook point of the harvest; empty if unknown.
     """
 
     model: str
@@ -93,6 +95,7 @@ class Card:
     losses: dict[str, float] = field(default_factory=dict)
     resampled: int = 0
     peak_memory_mib: float = 0.0
+    norm_quantiles: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def target(self) -> float | None:
@@ -192,7 +195,6 @@ class Card:
     def markdown(self) -> str:
         """The card for people."""
         figures = "\n".join(f"| {name} | {value} |" for name, value in self.rows())
-        excluded = "\n".join(f"| {reason} | {count:,} |" for reason, count in self.excluded.items())
         sources = "\n".join(
             f"| {category} | {entry['documents']:,} | {', '.join(sorted(entry['licences']))} |"
             for category, entry in self.sources.items()
@@ -213,9 +215,7 @@ positions) are replaced by the reconstruction, by 0 or by their mean; all other 
 
 ## Positions left out of training
 
-| reason | positions |
-|---|---|
-{excluded}
+{left_out(self.tokens_unique, self.excluded, self.norm_quantiles)}
 
 {self.outlier_rule}
 

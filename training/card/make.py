@@ -11,6 +11,7 @@ from monitor.sae import Dictionary, JumpRelu
 from training.architectures.registry import architecture
 from training.card.card import Card
 from training.card.heldout import HeldoutRows
+from training.card.left_out import outlier_rule
 from training.evaluation.measure import measure_rows
 from training.evaluation.next_token import Splice
 from training.harvest.manifest import Manifest
@@ -45,7 +46,6 @@ def make_card(
     if target is not None and has_fitted_threshold(sae, config.train.inference):
         require_l0(kept.l0.value, target, config.train.threshold_tolerance, point)
     everything, _ = measure_rows(dictionary, rows.report(point, outliers=True))
-    factor = manifest.settings["outlier_factor"]
     thresholds_m = dictionary.activation.threshold_m if isinstance(dictionary.activation, JumpRelu) else np.zeros(1)
     low, high = float(thresholds_m.min()), float(thresholds_m.max())
     kind, _ = architecture(sae.options.architecture)
@@ -61,11 +61,8 @@ def make_card(
         sources=manifest.sources,
         excluded={reason: count for reason, count in manifest.counts.items() if reason not in ("kept", "padding")},
         outliers_by_hook_point=manifest.outliers_by_hook_point,
-        outlier_rule=(
-            f"Outliers are rows whose norm at a harvested hook point is above {factor:g} times the median there ("
-            + ", ".join(f"{name}: median {median:.1f}" for name, median in manifest.medians.items())
-            + f"), or with a value that {manifest.store_dtype} cannot hold."
-        ),
+        outlier_rule=outlier_rule(manifest),
+        norm_quantiles=manifest.norm_quantiles,
         l0_training=figures.l0,
         l0_inference=kept.l0.value,
         threshold=float(np.median(thresholds_m)),
