@@ -139,3 +139,19 @@ def test_ours_is_read_by_sae_lens(tmp_path: Path, activation: Relu | TopK | Jump
     theirs.save_model(tmp_path / "again")
     codes = theirs.encode(rows())
     agree(load_dictionary(tmp_path / "again"), rows(), codes, theirs.decode(codes))
+
+
+def test_heads_are_split_for_sae_lens_and_joined_for_us(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    ours = Dictionary(
+        w_enc_md=rng.standard_normal((M, D), np.float32),
+        b_enc_m=rng.standard_normal(M, np.float32),
+        w_dec_md=rng.standard_normal((M, D), np.float32),
+        b_dec_d=rng.standard_normal(D, np.float32),
+        activation=TopK(K),
+        hook_point=HookPoint(3, "attn_z"),
+        model="tiny",
+    )
+    theirs = SAE.load_from_disk(save_saelens(ours, tmp_path))
+    codes = theirs.encode(rows().reshape(len(rows()), 4, D // 4))
+    agree(ours, rows(), codes, theirs.decode(codes).reshape(len(rows()), D))

@@ -48,10 +48,20 @@ def _load(stored: Stored, hints: Hints) -> Dictionary:
             stored, hints, config.get("hf_hook_point_in"), f"{_SITES[path.group(1)]}.{path.group(2)}" if path else None
         ),
         model=model_of(
-            stored, hints, config.get("model_name"), f"google/gemma-3-{repository.group(1)}" if repository else None
+            stored,
+            hints,
+            _model(config.get("model_name") or (f"gemma-3-{repository.group(1)}" if repository else None)),
         ),
         family=NAME,
     )
+
+
+def _model(name: object) -> str | None:
+    """On the Hub models have an owner, no v before the version, and the smallest no -pt (as sae-lens has it too)."""
+    if not isinstance(name, str) or not name:
+        return None
+    name = (name if "google" in name else f"google/{name}").replace("-v3", "-3")
+    return name.replace("-pt", "") if "270m" in name else name
 
 
 FAMILY = Family(NAME, _recognises, _load)
