@@ -18,7 +18,8 @@ def train(rows_nd: npt.NDArray[Any], latents: int, k: int, learning_rate: float,
     """A BatchTopK SAE on one pass over `rows_nd`, stored by SAELens' own export.
 
     Input norms are brought to sqrt(d) (`expected_average_only_in`), which SAELens leaves off by default and which these
-    rows need; the dead window is a tenth of the run, the learning rate warms up over a twentieth and falls over a fifth.
+    rows need; the dead window is a tenth of the run, the learning rate warms up over a twentieth and falls over a
+    fifth.
     """
     from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
     from sae_lens.config import LoggingConfig, SAETrainerConfig
