@@ -115,7 +115,7 @@ class Elementwise(Architecture[Settings]):
 
     centred: ClassVar[bool] = True
     """The encoder's input is ``x - b_dec``, not x."""
-    sparse_below: ClassVar[float] = 0.15
+    sparse_below: ClassVar[float] = 0.12
     """Share of entries above the floor up to which the sparse way is faster (d = 576, m = 4,608, 2 cores)."""
     group_rows: ClassVar[int] = 512
     w_enc_md: Tensor
