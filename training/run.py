@@ -6,12 +6,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary
 from training.card.card import Card
 from training.card.heldout import (
@@ -24,8 +26,12 @@ from training.card.heldout import (
 )
 from training.card.make import make_card
 from training.command import command_line
+from training.distributed.gather import gather_dictionary
+from training.distributed.launch import launched_ranks, started_ranks
+from training.distributed.ranks import OneProcess, Ranks
 from training.evaluation.splice import measure_splice
 from training.harvest.cache import ActivationCache
+from training.harvest.compute import forward_device
 from training.harvest.lock import cache_lock
 from training.harvest.manifest import Manifest
 from training.harvest.open_model import open_model
@@ -40,7 +46,7 @@ from training.settings.yaml_file import settings_text
 from training.trainer.export import at_inference, rounded, to_dictionary
 from training.trainer.rows import CacheRows, RowSource
 from training.trainer.sae_config import SaeConfig
-from training.trainer.sae_training import TrainedSae, TrainingFigures
+from training.trainer.sae_training import TrainingFigures
 from training.trainer.stream import StreamRows
 from training.trainer.train import settings_of, train_saes_on
 
@@ -79,10 +85,30 @@ def train_saes(config: RunConfig, console: Console) -> dict[str, Path]:
     """
     require_free(config.folders.values(), replace=config.output.replace)
     require_wandb(config.train.wandb)
-    check_training(config)
-    with cache_lock(config.harvest.cache):
-        made = _from_stream(config, console) if config.train.stream else _from_cache(config, console)
+    widths = check_training(config)
+    latents = [sae.latents(widths[sae.hook_point]) for sae in config.saes.values()]
+    _require_cache_for_ranks(config)
+    start = started_ranks(config.train.layout, forward_device(), batch_rows=config.train.batch_rows, latents=latents)
+    # The other ranks read what the first one writes, and leave when the training is done.
+    with start as ranks, cache_lock(config.harvest.cache) if ranks.first else nullcontext():
+        made = _from_stream(config, console) if config.train.stream else _from_cache(config, console, ranks)
+        if not ranks.first:
+            return config.folders
         cards = _measure(config, made)
+    _write(config, made, cards, console)
+    return config.folders
+
+
+def _require_cache_for_ranks(config: RunConfig) -> None:
+    if config.train.stream and launched_ranks() > 1:
+        raise FeaturewatchError(
+            f"stream on {launched_ranks()} ranks",
+            "they share the rows of one cache",
+            "leave --stream out, or start one process",
+        )
+
+
+def _write(config: RunConfig, made: _Made, cards: Mapping[str, Card], console: Console) -> None:
     command = command_line(config)
     run_text = settings_text(config.model_as_typed, config.to_repeat(), config.entries, heading=_HEADING)
     for name, folder in config.folders.items():
@@ -91,25 +117,25 @@ def train_saes(config: RunConfig, console: Console) -> dict[str, Path]:
             made.dictionaries[name], card, folder, config.output.dtype, run_text=run_text, logs=made.logs[name] / "logs"
         )
         console.print(f"[bold]{name}[/bold] → {folder}", soft_wrap=True, highlight=False)
-    return config.folders
 
 
-def _from_cache(config: RunConfig, console: Console) -> _Made:
+def _from_cache(config: RunConfig, console: Console, ranks: Ranks) -> _Made:
     """One SAE after the other.
 
     Reading is a few hundredths of a step's time, so sharing it would gain little; one at a time needs the memory of
     one, leaves finished ones behind when it is interrupted, and no SAE depends on the others.
     """
-    manifest = harvest(config.harvest)
+    manifest = ranks.after_first(lambda: harvest(config.harvest))
     cache = ActivationCache(config.harvest.cache)
-    console.print(f"{manifest.rows:,} tokens kept, {manifest.heldout_rows:,} positions held out", highlight=False)
+    if ranks.first:
+        console.print(f"{manifest.rows:,} tokens kept, {manifest.heldout_rows:,} positions held out", highlight=False)
     sequences = heldout_sequences(cache, config.output.card_tokens)
     require_halves(sequences)
     made = _Made(manifest, sequences, reporting_sequences(cache, _loss_tokens(config)))
     rows = {"unique_rows": manifest.rows, "identity": manifest.identity, "settings": manifest.settings}
     for name, sae in config.saes.items():
         source = CacheRows(cache, [sae.hook_point], config.train.batch_rows, sae.options.seed)
-        _train(config, made, source, {name: sae}, rows)
+        _train(config, made, source, {name: sae}, rows, ranks)
     return made
 
 
@@ -126,17 +152,27 @@ def _from_stream(config: RunConfig, console: Console) -> _Made:
         console.print(f"{positions:,} positions held out", highlight=False)
         made = _Made(prepared.manifest, sequences, reporting_half(chosen_sequences(heldout, 2 * _loss_tokens(config))))
         rows = {"identity": prepared.manifest.identity, "settings": prepared.manifest.settings}
-        _train(config, made, source, config.saes, rows)
+        _train(config, made, source, config.saes, rows, OneProcess())
     return made
 
 
-def _train(
-    config: RunConfig, made: _Made, source: RowSource, saes: Mapping[str, SaeConfig], made_from: Mapping[str, Any]
+def _train(  # noqa: PLR0917
+    config: RunConfig,
+    made: _Made,
+    source: RowSource,
+    saes: Mapping[str, SaeConfig],
+    made_from: Mapping[str, Any],
+    ranks: Ranks,
 ) -> None:
-    """Keeps of each SAE what is needed from here on; the trainer's buffers go."""
+    """Keeps of each SAE what is needed from here on, on the first rank; the trainer's buffers go."""
     folder = _work_folder(config, saes, made_from)
-    for name, trained in train_saes_on(source, saes, config.train, folder=folder, made_from=made_from).items():
-        made.dictionaries[name] = _stored_form(config, trained)
+    found = train_saes_on(source, saes, config.train, folder=folder, made_from=made_from, ranks=ranks)
+    for name, trained in found.items():
+        dictionary = gather_dictionary(to_dictionary(trained, config.output.name, _METADATA), ranks)
+        if dictionary is None:
+            continue
+        # As it will be read back: thresholds are set on the rounded weights.
+        made.dictionaries[name] = rounded(dictionary, config.output.dtype)
         made.figures[name] = trained.figures
         made.logs[name] = folder / name
 
@@ -162,11 +198,6 @@ def _measure(config: RunConfig, made: _Made) -> dict[str, Card]:
         )
         for name, sae in config.saes.items()
     }
-
-
-def _stored_form(config: RunConfig, trained: TrainedSae) -> Dictionary:
-    """The dictionary as it will be read back: thresholds are set on the rounded weights."""
-    return rounded(to_dictionary(trained, config.output.name, _METADATA), config.output.dtype)
 
 
 def _loss_tokens(config: RunConfig) -> int:

@@ -16,10 +16,10 @@ import torch
 import torch.distributed as dist
 
 from monitor.errors import FeaturewatchError
+from training.distributed.layouts import LAYOUTS
 from training.distributed.ranks import OneProcess, Ranks
 from training.distributed.torch_ranks import DataParallelRanks, LatentShardedRanks
 
-LAYOUTS: Final = ("data", "latents")
 _PATIENCE: Final = timedelta(minutes=10)
 
 
@@ -41,7 +41,7 @@ def started_ranks(
     """
     if layout not in LAYOUTS:
         raise FeaturewatchError(f"layout {layout!r}", f"it is {' or '.join(LAYOUTS)}", "choose one of them")
-    size = _from_environment("WORLD_SIZE", 1)
+    size = launched_ranks()
     if size == 1:
         yield OneProcess()
         return
@@ -61,6 +61,11 @@ def started_ranks(
         yield DataParallelRanks(device) if layout == "data" else LatentShardedRanks(device)
     finally:
         dist.destroy_process_group()
+
+
+def launched_ranks() -> int:
+    """How many processes torchrun started for this run; 1 without it. Raises FeaturewatchError."""
+    return _from_environment("WORLD_SIZE", 1)
 
 
 def _require_divisible(layout: str, size: int, batch_rows: int, latents: Sequence[int]) -> None:

@@ -53,8 +53,12 @@ class _TorchRanks:
         return result
 
     def _sum_(self, tensor: Tensor) -> Tensor:
-        self._together(dist.all_reduce, tensor)
+        self._together(dist.all_reduce, tensor, dist.ReduceOp.SUM, self._group(tensor))
         return tensor
+
+    def _group(self, tensor: Tensor) -> dist.ProcessGroup | None:
+        """nccl takes no tensors of the CPU; None is the run's own group."""
+        return self._patient if tensor.device.type == "cpu" and self.device.type != "cpu" else None
 
     def _together(self, collective: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -129,5 +133,5 @@ class LatentShardedRanks(_TorchRanks):
 
     def gather_latents(self, tensor_m: Tensor) -> Tensor | None:
         parts = [torch.empty_like(tensor_m) for _ in range(self.size)] if self.first else None
-        self._together(dist.gather, tensor_m.contiguous(), parts)
+        self._together(dist.gather, tensor_m.contiguous(), parts, 0, self._group(tensor_m))
         return None if parts is None else torch.cat(parts)
