@@ -5,9 +5,9 @@
 
 CACHE is an activation cache of `featurewatch train` (2.1 million rows are enough). The last rows are kept back: one
 half of them sets the threshold, the other is measured. Each system trains with its own trainer on one pass over the
-others, peers in batches of 4,096 and with several learning rates, of which the best counts. SAEs that
-are in FOLDER from an earlier call are not trained again. Two figures per SAE: as its own export encodes, and with a
-threshold that was set in the same way for all (sparsify's TopK needs none).
+others, peers in batches of 4,096 and with several learning rates, of which the best counts. SAEs that are in FOLDER
+from an earlier call are not trained again. Two figures per SAE: as its own export encodes, and with a threshold that
+was set in the same way for all (sparsify's TopK needs none).
 """
 
 from __future__ import annotations

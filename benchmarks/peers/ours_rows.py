@@ -17,8 +17,8 @@ BATCH_ROWS = 2048
 
 
 def train(rows_nd: npt.NDArray[Any], latents: int, k: int, hook_point: HookPoint, folder: Path) -> Path:
-    """A BatchTopK SAE on one pass over `rows_nd` at the default settings (batches of 2,048); its threshold is the training's own
-    estimate."""
+    """A BatchTopK SAE on one pass over `rows_nd` at the default settings (batches of 2,048); its threshold is the
+    training's own estimate."""
     config = SaeConfig.of(hook_point, SaeOptions(latents=latents), k=k)
     trained = train_saes_on(ArrayRows({hook_point: rows_nd}, BATCH_ROWS), {"ours": config})
     return save_saelens(to_dictionary(trained["ours"], "as harvested"), folder)
