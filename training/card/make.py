@@ -57,7 +57,8 @@ def make_card(
         width=dictionary.width,
         k=getattr(sae.settings, "k", None),
         tokens_seen=figures.rows,
-        tokens_unique=manifest.rows,
+        # What a stream computed ahead and did not give out any more was not trained on.
+        tokens_unique=min(manifest.rows, figures.rows) if config.train.stream else manifest.rows,
         sources=manifest.sources,
         excluded={reason: count for reason, count in manifest.counts.items() if reason not in ("kept", "padding")},
         outliers_by_hook_point=manifest.outliers_by_hook_point,
