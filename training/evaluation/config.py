@@ -18,7 +18,10 @@ class EvalConfig:
     """What is measured, on what."""
 
     model: str = option("", "Hugging Face folder, id or alias; by default the model that the SAE names.")
-    data: tuple[Path, ...] = option((), "Text that the SAE was not trained on: jsonl(.gz) or txt; repeatable.")
+    data: tuple[Path, ...] = option(
+        (),
+        "Text that the SAE was not trained on: .jsonl, .parquet or .txt, plain, .gz or .zst, or hf:NAME; repeatable.",
+    )
     cache: Path | None = option(  # noqa: RUF009
         None, "Instead of --data: activation cache of the training; its held-out text is taken."
     )

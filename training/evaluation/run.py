@@ -24,13 +24,14 @@ from training.evaluation.report import EvalReport, Probing, SaeReport
 from training.evaluation.row_pass import RowPass, measure_pass, require_width
 from training.evaluation.splice import measure_splice
 from training.evaluation.subject import Subject, require_comparable
-from training.evaluation.text import outlier_rule, read_sequences
+from training.evaluation.text import harvest_config, outlier_rule, read_sequences
 from training.harvest.cache import ActivationCache
 from training.harvest.loading import load_tokenizer
 from training.harvest.model_config import ModelConfig
 from training.harvest.residuals import ResidualModel
 from training.harvest.tokens import TokenSequence
-from training.identity import files_sha256, model_sha256, tokenizer_sha256
+from training.harvest.wanted import data_sha256
+from training.identity import model_sha256, tokenizer_sha256
 
 _LIBRARIES = ("featurewatch", "numpy", "scipy", "scikit-learn", "torch", "transformers")
 
@@ -191,7 +192,7 @@ def _data(config: EvalConfig) -> dict[str, str]:
             f"cache, made from {what}": digest
             for what, digest in ActivationCache(config.cache).manifest.identity.items()
         }
-    return {"files": ", ".join(path.name for path in config.data), "sha256": files_sha256(config.data)}
+    return {"files": ", ".join(path.name for path in config.data), "sha256": data_sha256(harvest_config(config))}
 
 
 def _settings(config: EvalConfig) -> dict[str, object]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from pathlib import Path
 from typing import Any
 
 from monitor.errors import FeaturewatchError
 from training.card.heldout import heldout_sequences
+from training.card.left_out import outlier_rule as manifest_rule
 from training.evaluation.config import EvalConfig
 from training.harvest.cache import ActivationCache
 from training.harvest.config import HarvestConfig
-from training.harvest.documents import read_documents, require_some, shuffled
+from training.harvest.documents import Document, read_documents, require_some
 from training.harvest.tokens import Reason, SequenceMaker, TokenSequence
+
+_CHARACTERS = 16  # of a token; in no script has a tokenizer that many on average
+_READ = 200  # times the characters that are kept: the rest of a larger corpus is not read
 
 
 def read_sequences(config: EvalConfig, tokenizer: Any, made_from: dict[str, str]) -> list[TokenSequence]:
@@ -46,38 +52,55 @@ def outlier_rule(config: EvalConfig) -> str:
             f"Outliers are content rows whose norm at an evaluated hook point is above {config.outlier_factor:g} times "
             "the median norm of content rows there."
         )
-    factor = float(ActivationCache(config.cache).manifest.settings["outlier_factor"])
-    return (
-        f"Outliers are content rows whose norm at a hook point of the cache is above {factor:g} times the median there "
-        "or that hold a value beyond the cache's dtype."
-    )
+    return manifest_rule(ActivationCache(config.cache).manifest)
 
 
 def _from_files(config: EvalConfig, tokenizer: Any) -> list[TokenSequence]:
-    documents = list(read_documents(config.data, config.text_field, config.document_field))
-    require_some(documents, config.data)
-    maker = SequenceMaker(tokenizer, _harvest_config(config))
+    documents, seen = _drawn(config)
+    if not seen:
+        require_some([], config.data)
+    if not documents:
+        raise FeaturewatchError(
+            f"heldout-share {config.heldout_share:g} of {seen:,} documents",
+            "none of them is held out",
+            "give more documents or a larger share",
+        )
+    maker = SequenceMaker(tokenizer, harvest_config(config))
     chosen: list[TokenSequence] = []
     total = 0
-    for document in shuffled(documents, config.seed):
-        if config.heldout_share and not document.is_held_out(config.heldout_share):
-            continue
+    for document in documents:
         for sequence in maker.sequences(document):
             if total >= config.tokens:
                 return chosen
             chosen.append(sequence)
             total += len(sequence.token_ids_n)
-    if not chosen and config.heldout_share:
-        raise FeaturewatchError(
-            f"heldout-share {config.heldout_share:g} of {len(documents):,} documents",
-            "none of them is held out",
-            "give more documents or a larger share",
-        )
     return chosen
 
 
-def _harvest_config(config: EvalConfig) -> HarvestConfig:
-    """Windows as the training cuts them."""
+def _drawn(config: EvalConfig) -> tuple[list[Document], int]:
+    """Documents in an order that hashes of seed and text decide, and how many the files hold.
+
+    Only so many characters are kept in memory that they surely make `config.tokens` tokens.
+    """
+    kept: list[tuple[int, int, Document]] = []
+    characters = seen = read = 0
+    most = _CHARACTERS * config.tokens
+    for document in read_documents(config.data, config.text_field, config.document_field):
+        seen, read = seen + 1, read + len(document.text)
+        if read > _READ * most:
+            break
+        if config.heldout_share and not document.is_held_out(config.heldout_share):
+            continue
+        digest = hashlib.sha256(f"{config.seed} {document.digest}".encode()).digest()
+        heapq.heappush(kept, (-int.from_bytes(digest[:8], "big"), -seen, document))
+        characters += len(document.text)
+        while characters - len(kept[0][2].text) > most:
+            characters -= len(heapq.heappop(kept)[2].text)
+    return [document for _, _, document in sorted(kept, key=lambda item: item[:2], reverse=True)], seen
+
+
+def harvest_config(config: EvalConfig) -> HarvestConfig:
+    """What the harvest is asked for: windows as the training cuts them."""
     return HarvestConfig(
         model=config.model,
         data=config.data,
