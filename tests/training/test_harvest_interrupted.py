@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from training.harvest import open_model, run
 from training.harvest.cache import ActivationCache
@@ -122,6 +124,65 @@ def test_going_on_ends_in_the_same_files(
     assert harvest(config).complete
     assert _files(config.cache) == expected
     ActivationCache(config.cache).require_whole()
+
+
+_KEPT = ("keep_bos", "keep_special", "keep_template", "keep_outliers")
+_YOUNGER = ("documents", "packing", *_KEPT, "activations", "engine_args")
+_YOUNGER_FIELDS = ("checksums", "heldout_checksums", "widths", "norm_quantiles", "engine")
+
+
+def _made_older(cache: Path) -> None:
+    """Takes out of the manifest what the first harvests of version 3 did not note."""
+    path = cache / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["settings"] = {name: value for name, value in manifest["settings"].items() if name not in _YOUNGER}
+    path.write_text(json.dumps({name: value for name, value in manifest.items() if name not in _YOUNGER_FIELDS}))
+
+
+def test_a_cache_that_an_older_harvest_began_is_gone_on_with(
+    tiny_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_model, "ResidualModel", TellingModel)
+    monkeypatch.setattr(run, "_FLUSH_BATCHES", 3)
+    config = _config(tiny_model, corpus, tmp_path / "cut")
+    append = GrowingFile.append
+    left = [150]
+
+    def failing(self: GrowingFile, data: bytes) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise _PowerCutError
+        append(self, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GrowingFile, "append", failing)
+        with pytest.raises(_PowerCutError):
+            harvest(config)
+    assert 0 < ActivationCache(config.cache).manifest.rows < 1500
+    _made_older(config.cache)
+    harvest(config)
+    harvest(dataclasses.replace(config, cache=tmp_path / "whole"))
+    cut, whole = _files(tmp_path / "cut"), _files(tmp_path / "whole")
+    manifests = [json.loads(files.pop("manifest.json")) for files in (cut, whole)]
+    assert cut == whole
+    assert manifests[0]["checksums"] == manifests[1]["checksums"]
+    assert set(manifests[1]["settings"]) - set(manifests[0]["settings"]) == set(_YOUNGER)
+
+
+def test_a_whole_cache_of_an_older_harvest_is_taken_as_it_is(
+    whole: tuple[HarvestConfig, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = whole
+    monkeypatch.setattr(open_model, "ResidualModel", None)  # is not opened
+    shutil.copytree(config.cache, tmp_path / "cache")
+    _made_older(tmp_path / "cache")
+    older = dataclasses.replace(config, cache=tmp_path / "cache")
+    if config.packing:
+        with pytest.raises(FeaturewatchError, match=r"other settings \(packing\)"):
+            harvest(older)
+    else:
+        assert harvest(older).complete
+        assert len(list(ActivationCache(older.cache).batches(POINTS[1], 100, seed=0))) >= 15
 
 
 _KILLED = """
