@@ -84,17 +84,19 @@ def _harvested(tiny_model: Path, corpus: Path, cache: Path, store_dtype: str) ->
 
 
 @pytest.mark.parametrize(
-    ("store_dtype", "digests"),
-    [("float16", ("f832b13f69440cbd", "f7906ad4685e69c3")), ("float32", ("db64e229ba10e81d", "3b57fd64a926a9cf"))],
+    "known",
+    [("float16", "f832b13f69440cbd", "f7906ad4685e69c3"), ("float32", "db64e229ba10e81d", "3b57fd64a926a9cf")],
+    ids=lambda known: known[0],
 )
 def test_the_cache_of_a_harvest_is_the_one_it_was(
     tiny_model: Path,
     corpus: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    store_dtype: str,
-    digests: tuple[str, str],
+    known: tuple[str, str, str],
 ) -> None:
+    """Digests of the files and of the batches of two epochs, per store dtype."""
+    store_dtype, files_then, batches_then = known
     monkeypatch.setattr(open_model, "ResidualModel", CountingModel)
     manifest = _harvested(tiny_model, corpus, tmp_path / "cache", store_dtype)
     files = [tmp_path / "cache" / str(point) / f"shard-{index:04d}.bin" for point in POINTS for index in range(6)]
@@ -103,4 +105,4 @@ def test_the_cache_of_a_harvest_is_the_one_it_was(
     held = _digest([*(path.read_bytes() for path in files), json.dumps(facts).encode()])
     cache = ActivationCache(tmp_path / "cache")
     batches = [rows.tobytes() for epoch in (0, 1) for rows in cache.batches(POINTS[1], 96, seed=3, epoch=epoch)]
-    assert (held, _digest(batches)) == digests
+    assert (held, _digest(batches)) == (files_then, batches_then)
