@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from monitor.errors import FeaturewatchError
 from monitor.sae.activation import Activation, JumpRelu, Relu, TopK, activate_
 
 Floats = npt.NDArray[np.float32]
@@ -50,9 +51,18 @@ def encode_dense(
         b_enc_m: its bias.
         activation: rule from pre-activations to latents.
         out_nm: contiguous float32 memory for the result; used again, it saves the time that fresh memory takes.
+
+    Raises:
+        FeaturewatchError: the memory does not fit.
     """
     x_nd = np.asarray(x_nd, np.float32)
     n, m = len(x_nd), len(w_enc_md)
+    if out_nm is not None and not (out_nm.shape == (n, m) and out_nm.dtype == np.float32 and out_nm.flags.c_contiguous):
+        raise FeaturewatchError(
+            f"memory for latents of shape {list(out_nm.shape)} and dtype {out_nm.dtype}",
+            f"it must be contiguous float32 of shape {[n, m]}",
+            "give np.empty of that shape, or leave it out",
+        )
     if n * m <= _CHUNK_VALUES:
         f_nm: Floats = np.matmul(x_nd, w_enc_md.T, out=out_nm)
         _finish(f_nm, b_enc_m, activation)

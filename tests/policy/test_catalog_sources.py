@@ -55,9 +55,9 @@ def test_unknown_and_damaged_files_are_told_as_value_rule_and_remedy(tmp_path: P
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, sources: CatalogSources, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path) -> bytes:
+    def refuse(self: Path, *arguments: object, **options: object) -> bytes:
         raise PermissionError(13, os.strerror(13))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(FeaturewatchError, match="Permission denied"):
         sources.sae(SAE)

@@ -92,18 +92,14 @@ def open_stored(path: Path, place: str = "") -> Stored:
     Raises:
         FeaturewatchError: nothing is there, it is not clear which file is meant, or a file is damaged.
     """
-    weights = weights_file(path)
-    config_path = _config_path(weights)
-    config = read_config(config_path) if config_path.is_file() else {}
-    values: dict[str, Any] = {}
-    tensors: Mapping[str, npt.NDArray[Any]]
-    if weights.suffix == ".safetensors":
-        tensors = read_safetensors(weights)
-    elif weights.suffix == ".npz":
-        tensors = NpzArrays(weights)
-    else:
-        tensors, values = read_torch(weights)
-    return Stored(weights, place or path.resolve().as_posix(), config, config_path, tensors, values)
+    try:
+        return _opened(path, place)
+    except OSError as error:
+        raise FeaturewatchError(
+            f"SAE {path} ({error.strerror or error})",
+            "its files must be readable",
+            "check the path and its permissions",
+        ) from error
 
 
 def weights_file(path: Path) -> Path:
@@ -145,3 +141,18 @@ def _config_path(weights: Path) -> Path:
     folders = [weights.parent, *([weights.parent.parent] if weights.parent.name == "checkpoints" else [])]
     candidates = [folder / name for folder in folders for name in CONFIG_FILES]
     return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _opened(path: Path, place: str) -> Stored:
+    weights = weights_file(path)
+    config_path = _config_path(weights)
+    config = read_config(config_path) if config_path.is_file() else {}
+    values: dict[str, Any] = {}
+    tensors: Mapping[str, npt.NDArray[Any]]
+    if weights.suffix == ".safetensors":
+        tensors = read_safetensors(weights)
+    elif weights.suffix == ".npz":
+        tensors = NpzArrays(weights)
+    else:
+        tensors, values = read_torch(weights)
+    return Stored(weights, place or path.resolve().as_posix(), config, config_path, tensors, values)
