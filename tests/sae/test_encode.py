@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitor.errors import FeaturewatchError
 from monitor.sae import Activation, GroupMax, JumpRelu, Relu, TopK, encode
 from monitor.sae.activation import activate_
 from monitor.sae.encode import encode_dense, encode_sparse
@@ -71,6 +72,16 @@ def test_memory_that_is_given_is_used_and_shares_change_nothing(monkeypatch: pyt
     assert np.shares_memory(shared_nm, out_nm)
     np.testing.assert_allclose(shared_nm, whole_nm, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(shared_nm, encode_dense(x_nd, w_enc_md, b_enc_m, activation))
+
+
+@pytest.mark.parametrize(
+    "out_nm",
+    [np.empty((2, 4), np.float32), np.empty((2, 3)), np.empty((3, 2), np.float32).T],
+    ids=["shape", "dtype", "order"],
+)
+def test_memory_that_does_not_fit_is_refused(out_nm: Floats) -> None:
+    with pytest.raises(FeaturewatchError, match=r"it must be contiguous float32 of shape \[2, 3\]"):
+        encode_dense(np.ones((2, 5), np.float32), np.ones((3, 5), np.float32), np.ones(3, np.float32), Relu(), out_nm)
 
 
 def test_nan_comes_through() -> None:
