@@ -117,6 +117,15 @@ def _write(config: RunConfig, made: _Made, cards: Mapping[str, Card], console: C
             made.dictionaries[name], card, folder, config.output.dtype, run_text=run_text, logs=made.logs[name] / "logs"
         )
         console.print(f"[bold]{name}[/bold] → {folder}", soft_wrap=True, highlight=False)
+        if off := _off_target(card, config.train.threshold_tolerance):
+            console.print(f"  [yellow]{off}[/yellow]", soft_wrap=True, highlight=False)
+
+
+def _off_target(card: Card, tolerance: float) -> str:
+    """A word on an SAE whose own thresholds miss the target L0; one threshold for all would have been fitted to it."""
+    if card.target is None or abs(card.l0_inference / card.target - 1) <= tolerance:
+        return ""
+    return f"L0 at inference is {card.l0_inference:.1f}, the target was {card.target:g}: train for longer"
 
 
 def _from_cache(config: RunConfig, console: Console, ranks: Ranks) -> _Made:

@@ -48,7 +48,7 @@ def _events(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
-    more = ["--hook-point", "resid_post.1", "-k", "6", "--epochs", "8", "--checkpoint-steps", "20"]
+    more = ["--hook-point", "resid_post.1", "-k", "6", "--epochs", "5", "--checkpoint-steps", "10"]
     whole = CliRunner().invoke(app, _arguments(tiny_model, corpus, tmp_path / "whole", *more), catch_exceptions=False)
     assert whole.exit_code == 0
     words = _arguments(tiny_model, corpus, tmp_path / "parts", *more)
@@ -67,7 +67,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tiny_model: Path, corpus: P
     stopped = re.search(r"stopped after step ([\d,]+) of ([\d,]+); everything is saved", said)
     assert stopped, said
     step, steps = (int(number.replace(",", "")) for number in stopped.groups())
-    assert 20 <= step < steps
+    assert 10 <= step < steps
     assert f"featurewatch {' '.join(words)}" in said
     assert not (tmp_path / "parts" / "zoo").exists()
 
