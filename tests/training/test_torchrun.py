@@ -55,12 +55,14 @@ def test_two_processes_with_other_latents_each_write_one_sae(tiny_model: Path, c
     np.testing.assert_allclose(together.b_enc_m, single.b_enc_m, atol=2e-2)
 
 
-def test_a_batch_that_two_processes_cannot_share_is_refused(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
-    arguments = _arguments(tiny_model, corpus, tmp_path, "--batch-rows", "129")
-    refused = _torchrun(arguments)
-    assert refused.returncode != 0
-    assert "129 rows on 2 ranks" in refused.stderr
+def test_a_batch_that_two_processes_cannot_share_is_refused(
+    tiny_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = CliRunner().invoke(app, _arguments(tiny_model, corpus, tmp_path, "--batch-rows", "129"))
+    assert "129 rows on 2 ranks" in str(result.exception)
     assert not (tmp_path / "zoo").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_stream_on_two_processes_is_refused(

@@ -11,8 +11,8 @@ from training.options import option, require_all
 class WorldConfig:
     """Sparse features in fewer dimensions (Elhage et al. 2022, Toy Models of Superposition)."""
 
-    features: int = option(256, "Features of the world.")
-    width: int = option(64, "Dimensions they share.")
+    features: int = option(512, "Features of the world.")
+    width: int = option(128, "Dimensions they share.")
     active: float = option(4.0, "Features that fire per row, on average.")
     power: float = option(0.5, "The r-th most frequent feature fires in proportion to r to the minus this power.")
     group: int = option(8, "Features of a group that fire together; 1 makes all independent.")
@@ -28,7 +28,7 @@ class WorldConfig:
         require_all(
             [
                 (self.features >= 2, f"features {self.features}", "it must be at least 2", "give for example 256"),
-                (self.width >= 2, f"width {self.width}", "it must be at least 2", "give for example 64"),
+                (self.width >= 2, f"width {self.width}", "it must be at least 2", "give for example 128"),
                 (
                     0 < self.active <= self.features / 4,
                     f"active {self.active:g}",

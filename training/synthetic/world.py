@@ -43,7 +43,7 @@ class World:
         parent_f: int64, the feature without which this one does not fire; -1 for none.
 
     Raises:
-        FeaturewatchError: the most frequent features would have to fire in more than three quarters of the rows of their group.
+        FeaturewatchError: a feature would have to fire in more than three quarters of the rows of its group.
     """
 
     def __init__(self, config: WorldConfig) -> None:
