@@ -116,6 +116,26 @@ def test_rows_are_encoded_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert chunked[0].fvu.value == pytest.approx(measure_rows(sae, rows_nd)[0].fvu.value, rel=1e-6)
 
 
+def test_rows_that_are_no_numbers_spoil_no_figure_but_their_own() -> None:
+    rows_nd, reasons_n, sequences_n = _rows(200)
+    reasons_n[0] = Reason.OUTLIER
+    broken_nd = rows_nd.copy()
+    broken_nd[0, 3] = np.nan
+    sound, spoilt = Measurement(random_sae(), 3.0), Measurement(random_sae(), 3.0)
+    sound.add(rows_nd, reasons_n, sequences_n)
+    spoilt.add(broken_nd, reasons_n, sequences_n)
+    first, second = (reconstruction_of(each.rows) for each in (sound, spoilt))
+    assert second.fvu.value == pytest.approx(first.fvu.value, rel=1e-9)
+    assert np.isnan(reconstruction_of(spoilt.rows, ALL).fvu.value)
+
+
+def test_a_reconstruction_in_chunks_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae, (rows_nd, _, _) = random_sae(), _rows(40)
+    monkeypatch.setattr(measure, "_CHUNK_VALUES", 24 * 7)
+    np.testing.assert_allclose(measure.reconstructed(sae, rows_nd), sae.reconstruct(rows_nd), rtol=1e-5, atol=1e-5)
+    assert measure.reconstructed(sae, rows_nd[:0]).shape == (0, 8)
+
+
 def test_an_exact_dictionary_and_one_that_knows_only_the_mean() -> None:
     rows_nd, _, _ = _rows(400)
     exact, _ = measure_rows(exact_sae(8), rows_nd)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,13 +32,24 @@ class Measurement:
 
     def add(self, rows_nd: Floats, reasons_n: npt.NDArray[np.uint8], sequences_n: npt.NDArray[np.int64]) -> None:
         """Adds rows [n, d] with their `Reason`s and the numbers of their sequences."""
-        step = max(1, _CHUNK_VALUES // self.dictionary.num_latents)
-        for start in range(0, len(rows_nd), step):
-            chunk = slice(start, start + step)
+        for chunk in _chunks(self.dictionary, len(rows_nd)):
             codes_nm = self.dictionary.encode(rows_nd[chunk])
             reconstruction_nd = self.dictionary.decode(codes_nm, rows_nd[chunk])
             self.rows.add(rows_nd[chunk], reconstruction_nd, codes_nm, reasons_n[chunk], sequences_n[chunk])
             self.latents.add(codes_nm[reasons_n[chunk] == Reason.KEPT])
+
+
+def reconstructed(dictionary: Dictionary, rows_nd: Floats) -> Floats:
+    """Reconstruction [n, d] of rows, a chunk at a time."""
+    out_nd = np.empty(rows_nd.shape, np.float32)
+    for chunk in _chunks(dictionary, len(rows_nd)):
+        out_nd[chunk] = dictionary.decode(dictionary.encode(rows_nd[chunk]), rows_nd[chunk])
+    return out_nd
+
+
+def _chunks(dictionary: Dictionary, rows: int) -> Iterator[slice]:
+    step = max(1, _CHUNK_VALUES // dictionary.num_latents)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def measure_rows(dictionary: Dictionary, rows_nd: Floats) -> tuple[Reconstruction, Firing]:

@@ -32,6 +32,7 @@ _WORDS_C: Final = (1.0, 10.0, 100.0)
 _CANDIDATES = 512  # latents that the L1 fit chooses among
 _WORDS = 20_000
 _STEPS = 2000
+_FEWEST = 4  # texts of either label to fit on
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def outer_folds(prompts: Sequence[Prompt]) -> list[tuple[Rows, Rows]]:
         (np.flatnonzero(in_train_p & ~held_p), np.flatnonzero(held_p))
         for held_p in folds_by_source(positive_p, sources)
     ]
-    both = all(0 < positive_p[rows].sum() < len(rows) for fold in folds for rows in fold)
+    both = all(_of_each(positive_p[train]) >= _FEWEST and _of_each(positive_p[held]) >= 1 for train, held in folds)
     return folds if both else []
 
 
@@ -172,13 +173,18 @@ def _inner_folds(positive_n: Bools, sources: Sequence[str], seed: int) -> list[t
     """By source where there are enough of them, else three strata of either label."""
     masks = folds_by_source(positive_n, sources)
     folds = [(np.flatnonzero(~held_n), np.flatnonzero(held_n)) for held_n in masks]
-    if folds and all(0 < positive_n[rows].sum() < len(rows) for fold in folds for rows in fold):
+    if folds and all(_of_each(positive_n[rows]) >= 1 for fold in folds for rows in fold):
         return folds
-    parts = max(2, min(3, int(positive_n.sum()), int((~positive_n).sum())))
+    parts = min(3, _of_each(positive_n))
     splits: Iterator[tuple[Rows, Rows]] = StratifiedKFold(parts, shuffle=True, random_state=seed).split(
         positive_n, positive_n
     )
     return list(splits)
+
+
+def _of_each(positive_n: Bools) -> int:
+    """Texts of the rarer label."""
+    return int(min(positive_n.sum(), (~positive_n).sum()))
 
 
 def _positive(prompts: Sequence[Prompt]) -> Bools:

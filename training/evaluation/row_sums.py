@@ -62,8 +62,10 @@ class RowSums:
         if not len(rows_nd):
             return
         if self._center_d is None:
-            self._center_d = rows_nd.mean(0, dtype=np.float64)
-        shifted_nd = rows_nd - self._center_d
+            finite_n = np.isfinite(rows_nd).all(axis=1)
+            if finite_n.any():
+                self._center_d = rows_nd[finite_n].mean(0, dtype=np.float64)
+        shifted_nd = rows_nd - self.center_d
         quantities_qn = _quantities(rows_nd, reconstruction_nd, codes_nm, shifted_nd)
         stratum_n = np.where(reasons_n == Reason.KEPT, 0, np.where(reasons_n == Reason.OUTLIER, 1, 2))
         cell_n = stratum_n * BLOCKS + sequences_n % BLOCKS

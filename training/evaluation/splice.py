@@ -12,6 +12,7 @@ from torch import Tensor
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint
+from training.evaluation.measure import reconstructed
 from training.evaluation.next_token import LossSums, Splice, splice_figures
 from training.evaluation.replace import replacing
 from training.harvest.batches import TokenBatch, make_batches
@@ -80,7 +81,7 @@ def _constant(row_d: Floats) -> Replace:
 
 
 def _reconstruction(dictionary: Dictionary) -> Replace:
-    return lambda rows_nd: dictionary.decode(dictionary.encode(rows_nd), rows_nd)
+    return lambda rows_nd: reconstructed(dictionary, rows_nd)
 
 
 class _Run:
