@@ -1,7 +1,7 @@
 """One training step of each architecture, ours and the installed peers', interleaved in one run.
 
     python -m venv peers && peers/bin/pip install -r benchmarks/requirements-peers.txt -e '.[training]'
-    peers/bin/python benchmarks/train_step.py [--kinds topk,batchtopk] [--rounds 15] [--json out.json]
+    peers/bin/python benchmarks/train_step.py [--kinds topk,batchtopk] [--peers sparsify] [--rounds 15] [--json FILE]
 
 Every library takes its own training step (with its clipping, its counters and its own optimiser) on the same
 synthetic rows from the same weights; each round runs every case once, so that whatever else the machine does falls on
@@ -40,6 +40,7 @@ KINDS = ("batchtopk", "topk", "matryoshka", "jumprelu", "relu", "gated")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", default=",".join((*KINDS, "encode")), help="architectures, and encode")
+    parser.add_argument("--peers", default=",".join(PEERS), help="packages to compare with")
     parser.add_argument("--width", type=int, default=576)
     parser.add_argument("--latents", type=int, default=4608)
     parser.add_argument("--rows", type=int, default=4096)
@@ -52,6 +53,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     console = Console(width=120)
     missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
+    peers = [name for name in options.peers.split(",") if name not in missing]
     console.print(
         f"d {options.width}, m {options.latents}, {options.rows} rows, k {options.k}, float32, "
         f"{options.threads} threads, torch {torch.__version__}; {options.dead:.0%} of the latents dead where auxK is on"
@@ -62,7 +64,7 @@ def main() -> None:
         if kind == "encode":
             results += encode.measure(options, console)
             continue
-        results += _compare(kind, [name for name in PEERS if name not in missing], options, console)
+        results += _compare(kind, peers, options, console)
     if options.json:
         facts = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__, "missing": missing}
         settings = {key: value for key, value in vars(options).items() if key != "json"}
