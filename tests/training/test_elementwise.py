@@ -93,6 +93,24 @@ def test_which_way_is_taken_goes_by_the_share_of_active_entries(monkeypatch: pyt
     assert taken == ["_listed", "_dense_group"]
 
 
+@pytest.mark.parametrize("way", [DENSE, SPARSE])
+@pytest.mark.parametrize(("name", "bias"), [("relu", "b_enc"), ("jumprelu", "b_enc"), ("gated", "b_gate")])
+def test_a_step_without_active_latents_explains_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str, bias: str, way: float
+) -> None:
+    sae, x_nd = _sae(name), _rows(2)
+    monkeypatch.setattr(sae, "sparse_below", way)
+    sae.parameters()[bias].sub_(1000.0)
+    sae.b_dec_d.copy_(x_nd.mean(0))
+    result = sae.step(x_nd, StepContext(3, 100))
+    assert result.losses["fvu"] == pytest.approx(1.0, rel=1e-4)
+    assert result.l0 == 0
+    assert int(result.fired_m.sum()) == 0
+    assert float(gradient(sae.w_enc_md).abs().max()) == 0
+    constant = sae.step(sae.b_dec_d.expand(8, WIDTH).contiguous(), StepContext(3, 100))
+    assert constant.losses["fvu"] == pytest.approx(0.0, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_export_is_the_trained_sae(name: str) -> None:
     """The same latents, in the input's units and times their decoder norm, and the same reconstruction."""

@@ -21,6 +21,7 @@ from training.architectures.architecture import Architecture, StepContext, StepR
 from training.kernels import active_cpu
 from training.kernels.buffers import Buffers
 
+_LEAST_VARIANCE = 1e-12
 Settings = TypeVar("Settings")
 Spread = Callable[[Tensor], Tensor]
 """From one value per latent [m] to one per entry: of the listed entries [a], or to be broadcast over rows."""
@@ -171,7 +172,7 @@ class Elementwise(Architecture[Settings]):
         # b_dec is near the mean, so that little cancels out here.
         moments = torch.cat([_square_sum(target_nd)[None], target_nd.sum(0)]).double()
         self.ranks.sum_rows_(moments)
-        variance = float(moments[0] - moments[1:].square().sum() / rows)
+        variance = max(float(moments[0] - moments[1:].square().sum() / rows), _LEAST_VARIANCE)
         rule = self.rule(context, rows, variance)
         errors, bias_m, count_m, sums = self._entries(input_nd, target_nd, rule)
         fired_m = self.ranks.sum_rows_(count_m.round().long())
