@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -144,6 +144,58 @@ class ArrayRows(EpochRows):
         for row in range(start * self.batch_rows, self.rows - self.batch_rows + 1, self.batch_rows):
             chosen = order_n[row : row + self.batch_rows]
             yield {point: rows_nd[chosen].astype(np.float32) for point, rows_nd in self._rows.items()}
+
+
+class IteratorRows(EpochRows):
+    """Rows of one hook point from any iterator of matrices [n, d], in their order: who makes them shuffles them.
+
+    Args:
+        arrays: called with the number of each pass over the data, from 0; gives the matrices of that pass, however long
+            each is. A run that is resumed calls it again and skips what was taken.
+        hook_point: whose rows they are.
+        width: of a row.
+        rows: of one pass.
+        batch_rows: of a batch; what is left at the end of a pass is not used.
+
+    Raises:
+        FeaturewatchError: fewer rows than a batch, or a matrix of another width.
+    """
+
+    def __init__(
+        self,
+        arrays: Callable[[int], Iterable[npt.NDArray[Any]]],
+        hook_point: HookPoint,
+        *,
+        width: int,
+        rows: int,
+        batch_rows: int,
+    ) -> None:
+        _require_batch(rows, batch_rows)
+        super().__init__(batch_rows, rows)
+        self._arrays, self._point, self._width = arrays, hook_point, width
+
+    def width_of(self, hook_point: HookPoint) -> int:
+        if hook_point != self._point:
+            raise FeaturewatchError(
+                f"hook point '{hook_point}'", f"the rows are of {self._point}", "give its rows in its place"
+            )
+        return self._width
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        return itertools.islice(self._whole_batches(number), start, None)
+
+    def _whole_batches(self, number: int) -> Iterator[Batch]:
+        waiting = np.empty((0, self._width), np.float32)
+        for array in self._arrays(number):
+            if array.ndim != 2 or array.shape[1] != self._width:
+                raise FeaturewatchError(
+                    f"rows of shape {array.shape}", f"they must be [n, {self._width}]", "give matrices of that width"
+                )
+            waiting = np.concatenate([waiting, array.astype(np.float32)])
+            whole = len(waiting) // self.batch_rows * self.batch_rows
+            for row in range(0, whole, self.batch_rows):
+                yield {self._point: waiting[row : row + self.batch_rows].copy()}
+            waiting = waiting[whole:]
 
 
 def _require_batch(rows: int, batch_rows: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -116,7 +117,8 @@ class _Lockstep:
                         self._save(CHECKPOINT)
                         saved = time.monotonic()
                     if is_stopped and step < self._steps:
-                        raise Interrupted(stop.number, step, self._steps)
+                        # Another rank may have got the signal.
+                        raise Interrupted(stop.number or signal.SIGTERM, step, self._steps)
             self._finish()
         finally:
             for logs in self._logs.values():
