@@ -135,7 +135,7 @@ def lines(
 def scatter(title: str, description: str, points: Sequence[tuple[float, float, str]], axis: str) -> Markup:
     """Numbered dots; the vertical axis is a share that ends at 1."""
     right, base = WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-    farthest = 1.15 * max((x for x, _, _ in points), default=1.0) or 1.0
+    farthest = _round_above(1.05 * max((x for x, _, _ in points), default=1.0))
     floor = min(0.0, *(math.floor(10 * y) / 10 for _, y, _ in points)) if points else 0.0
 
     def up(value: float) -> float:
@@ -155,6 +155,12 @@ def scatter(title: str, description: str, points: Sequence[tuple[float, float, s
         parts.append(tag("text", text(label), x=x, y=_n(height + 4), class_="on mid"))
     parts.append(tag("text", text(axis), x=_n((_LEFT + right) / 2), y=_HEIGHT - 4, class_="label mid"))
     return _svg(title, description, _HEIGHT, parts)
+
+
+def _round_above(value: float) -> float:
+    """The next of 1, 2, 4, 6, 8 times a power of ten, so that its half is round too."""
+    power = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
+    return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value)
 
 
 def _grid(most: float, base: float) -> list[Markup]:
