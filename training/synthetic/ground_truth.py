@@ -31,7 +31,8 @@ class GroundTruthConfig:
     batch_rows: int = option(1024, "Rows per step.")
     latents: int = option(0, "Latents of each SAE; 0 takes as many as the world has features.")
     learning_rate: float = option(5e-3, "Peak learning rate of Adam, for every recipe.")
-    l1: float = option(1.0, "L1 weight of the recipes that have one; the other penalties keep their defaults.")
+    l1: float = option(2.0, "L1 weight of the ReLU recipes: their defaults are made for models.")
+    gated_l1: float = option(10.0, "L1 weight of the gated recipe.")
     scored_rows: int = option(20_000, "Rows that only the score sees; as many more set thresholds.")
 
     def __post_init__(self) -> None:
@@ -39,7 +40,8 @@ class GroundTruthConfig:
             [
                 (self.rows >= 1, f"rows {self.rows}", "it must be at least 1", "give for example 262144"),
                 (self.latents >= 0, f"latents {self.latents}", "it must not be negative", "give for example 512"),
-                (self.l1 >= 0, f"l1 {self.l1:g}", "it must not be negative", "give for example 1"),
+                (self.l1 >= 0, f"l1 {self.l1:g}", "it must not be negative", "give for example 2"),
+                (self.gated_l1 >= 0, f"gated-l1 {self.gated_l1:g}", "it must not be negative", "give for example 10"),
                 (
                     self.scored_rows >= 100,
                     f"scored-rows {self.scored_rows}",
@@ -55,8 +57,7 @@ def ground_truth(
 ) -> Iterator[tuple[str, Score]]:
     """The score of one recipe after the other, on rows that no training saw.
 
-    Recipes that keep a number of latents get the world's number of active features. The others keep their defaults, but
-    for `l1`.
+    Recipes with a target L0 get the world's number of active features, those with an L1 penalty its weight from here.
 
     Raises:
         FeaturewatchError: settings that do not fit one another, an unknown recipe, one none of whose latents fires.
@@ -83,5 +84,9 @@ def recipe(name: str, world: WorldConfig, config: GroundTruthConfig) -> SaeConfi
         architecture=name, latents=config.latents or world.features, learning_rate=config.learning_rate
     ).resolved()
     own = architecture(name)[1].__dataclass_fields__
-    wanted: dict[str, Any] = {"k": max(1, round(world.active)), "target_l0": world.active, "l1": config.l1}
+    wanted: dict[str, Any] = {
+        "k": max(1, round(world.active)),
+        "target_l0": world.active,
+        "l1": config.gated_l1 if name == "gated" else config.l1,
+    }
     return SaeConfig.of(POINT, options, **{key: value for key, value in wanted.items() if key in own})
