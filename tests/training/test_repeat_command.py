@@ -24,6 +24,7 @@ VALUES: dict[str, Any] = {
     "data": [Path("my texts/a.jsonl"), Path("../b.txt")],
     "hook_point": ["resid_post.1", "resid_post.2"],
 }
+CHOICES = {"dtype": "bfloat16", "store_dtype": "float32", "weights_dtype": "float32", "layout": "latents"}
 # Settings that only go with others.
 TOGETHER = {"activations": "vllm", "engine_args": '{"max_num_seqs": 8}', "inference": "threshold"}
 
@@ -59,7 +60,9 @@ def _other(key: Key) -> Any:
     """A good value that is not the default."""
     if key.name in TOGETHER:
         return TOGETHER[key.name]
-    if choices := {"dtype": "bfloat16", "store_dtype": "float32", "weights_dtype": "float32"}.get(key.name):
+    if choices := {"dtype": "bfloat16", "store_dtype": "float32", "weights_dtype": "float32", "layout": "latents"}.get(
+        key.name
+    ):
         return choices
     if key.type is bool:
         return not key.default
