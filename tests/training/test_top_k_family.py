@@ -11,7 +11,7 @@ from torch import Tensor
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
-from training.architectures import top_k_family
+from training.architectures import auxiliary, top_k_family
 from training.architectures.architecture import Shape, StepContext
 from training.architectures.auxiliary import row_stride
 from training.architectures.batch_top_k import BatchTopKSettings
@@ -62,7 +62,7 @@ def by_autograd(sae: TopKFamily[Any], x_nd: Tensor, dead_j: Tensor | None) -> tu
     loss = torch.stack(fvus).mean()
     aux = torch.zeros(())
     if dead_j is not None:
-        stride = row_stride(len(dead_j), M, sae.settings.aux_share)
+        stride = row_stride(len(dead_j), M, len(x_nd), sae.settings.aux_share)
         left_nd = (x_nd - f_nm @ w_dec_md - b_dec_d).detach()[::stride]
         f_nj = torch.relu(pre_nm[::stride, dead_j])
         if len(dead_j) > D // 2:
@@ -84,6 +84,7 @@ def test_step_equals_autograd(
     monkeypatch: pytest.MonkeyPatch, name: str, dead: list[int] | None, share: float, backend: ModuleType
 ) -> None:
     sae = sae_of(name, aux_share=share)
+    monkeypatch.setattr(auxiliary, "LEAST_ROWS", 4)
     monkeypatch.setattr(sae, "_sparse", backend)
     x_nd = rows(2)
     dead_j = None if dead is None else torch.tensor(dead)
@@ -163,9 +164,12 @@ def test_decoder_keeps_unit_rows_and_its_gradient_is_tangential() -> None:
     torch.testing.assert_close(sae.w_dec_md.norm(dim=1), torch.ones(M))
 
 
-@pytest.mark.parametrize(("dead", "stride"), [(1, 1), (144, 1), (145, 2), (1152, 8), (4608, 32)])
-def test_more_dead_latents_take_fewer_rows(dead: int, stride: int) -> None:
-    assert row_stride(dead, 4608, 1 / 32) == stride
+@pytest.mark.parametrize(
+    ("dead", "rows", "stride"),
+    [(1, 4096, 1), (72, 4096, 1), (73, 4096, 2), (461, 4096, 8), (4608, 4096, 16), (461, 1024, 4), (461, 511, 1)],
+)
+def test_more_dead_latents_take_fewer_rows_but_never_few(dead: int, rows: int, stride: int) -> None:
+    assert row_stride(dead, 4608, rows, 1 / 64) == stride
 
 
 def test_geometric_median_is_not_moved_by_an_outlier() -> None:

@@ -7,16 +7,21 @@ kept cheap by the rows instead: with more dead latents, fewer rows are looked at
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
 from training.distributed.ranks import Ranks
 
+LEAST_ROWS: Final = 256
+"""However many latents are dead, the loss looks at so many rows, or all that there are."""
 
-def row_stride(dead: int, latents: int, share: float) -> int:
+
+def row_stride(dead: int, latents: int, rows: int, share: float) -> int:
     """Every how many rows the loss looks at, a power of 2, so that dead latents x rows stay below `share` of all."""
     stride = 1
-    while dead > stride * share * latents:
+    while dead > stride * share * latents and rows >= 2 * stride * LEAST_ROWS:
         stride *= 2
     return stride
 
@@ -56,14 +61,13 @@ def auxiliary_loss(  # noqa: PLR0917
         dead = int(ranks.sum_latents_(dead_j.new_tensor(dead)))
     if not dead or not weight:
         return centred_nd.new_zeros((), dtype=torch.float64)
-    stride = row_stride(dead, latents, share)
+    stride = row_stride(dead, latents, len(centred_nd) * ranks.row_shares, share)
     x_rd, left_rd = centred_nd[::stride], grad_nd[::stride] * to_left
     w_enc_jd, w_dec_jd = w_enc_md[dead_j], w_dec_md[dead_j]
     f_rj = torch.addmm(b_enc_m[dead_j], x_rd, w_enc_jd.T).clamp_(min=0)
     active = x_rd.shape[1] // 2
     if active < dead:
-        top_rk = torch.topk(f_rj, min(active, f_rj.shape[1]), dim=1).values
-        f_rj.mul_(f_rj >= ranks.row_cuts_n(top_rk, active)[:, None])
+        f_rj.mul_(f_rj >= ranks.row_cuts_n(f_rj, active)[:, None])
     error_rd = ranks.sum_latents_(f_rj @ w_dec_jd).sub_(left_rd)
     figures = ranks.sum_rows_(_figures(left_rd, error_rd))
     rows = len(x_rd) * ranks.row_shares

@@ -36,7 +36,7 @@ class TopKFamilySettings:
     k: int = option(32, "Active latents per token; on average over a batch, unless the architecture is topk.")
     aux_weight: float = option(1 / 32, "Weight of the auxiliary loss that revives dead latents.")
     aux_share: float = option(
-        1 / 32,
+        1 / 64,
         "Bound of its cost: the share of rows times latents that it may look at. With more dead latents it takes fewer "
         "rows of the batch.",
     )
@@ -54,7 +54,7 @@ class TopKFamilySettings:
                     "it must not be negative",
                     "give for example 0.03125",
                 ),
-                (0 < self.aux_share <= 1, f"aux-share {self.aux_share}", "it is a share", "give for example 0.03125"),
+                (0 < self.aux_share <= 1, f"aux-share {self.aux_share}", "it is a share", "give for example 0.015625"),
                 (
                     self.encoder_dtype in ENCODER_DTYPES,
                     f"encoder-dtype {self.encoder_dtype!r}",

@@ -124,4 +124,7 @@ def kth_largest_n(top_nk: Tensor, count: int) -> Tensor:
     """The `count`-th largest value of each row [n]; 0 where there are fewer, or where it is not positive."""
     if top_nk.shape[1] < count:
         return top_nk.new_zeros(len(top_nk))
+    surplus = top_nk.shape[1] - count
+    if top_nk.device.type == "cpu":  # a few times faster than torch's selection
+        return torch.from_numpy(np.partition(top_nk.numpy(), surplus, axis=1)[:, surplus].copy()).clamp_(min=0)
     return torch.topk(top_nk, count, dim=1, sorted=True).values[:, -1].clamp(min=0)
