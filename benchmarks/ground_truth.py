@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from monitor.errors import FeaturewatchError
 from training.architectures.registry import ARCHITECTURES
 from training.synthetic.config import WorldConfig
 from training.synthetic.ground_truth import GroundTruthConfig, ground_truth
@@ -39,7 +40,12 @@ def main() -> None:
     columns = {item.name: item.name.replace("_", " ") for item in fields(Score)}
     table = Table("recipe", *columns.values(), title=f"{world.features} features in {world.width} dimensions")
     console = Console(width=200)
-    for name, result in ground_truth(world, config, given["recipe"] or ARCHITECTURES):
+    for name in given["recipe"] or ARCHITECTURES:
+        try:
+            ((_, result),) = ground_truth(world, config, [name])
+        except FeaturewatchError as error:  # a recipe that finds nothing is a result, too
+            console.print(f"{name}: {error}")
+            continue
         table.add_row(name, *(f"{getattr(result, column):.3f}" for column in columns))
         console.print(f"{name}: feature cosine {result.feature_cosine:.3f}, F1 {result.f1:.3f}")
     console.print(table)

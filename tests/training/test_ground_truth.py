@@ -15,7 +15,7 @@ from training.synthetic.score import score
 from training.synthetic.world import World
 
 SMALL = WorldConfig(features=24, width=24, active=1.0, group=4, group_on=0.5, families=0)
-SHORT = GroundTruthConfig(rows=8192, epochs=8, batch_rows=256, scored_rows=2000)
+SHORT = GroundTruthConfig(rows=8192, epochs=8, batch_rows=256, scored_rows=2000, tanh_sparsity=10.0)
 
 
 def _chance(world: World) -> float:

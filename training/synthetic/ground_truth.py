@@ -33,6 +33,7 @@ class GroundTruthConfig:
     learning_rate: float = option(5e-3, "Peak learning rate of Adam, for every recipe.")
     l1: float = option(2.0, "L1 weight of the ReLU recipes: their defaults are made for models.")
     gated_l1: float = option(10.0, "L1 weight of the gated recipe.")
+    tanh_sparsity: float = option(2.0, "Weight of the penalty of jumprelu-tanh.")
     scored_rows: int = option(20_000, "Rows that only the score sees; as many more set thresholds.")
 
     def __post_init__(self) -> None:
@@ -42,6 +43,12 @@ class GroundTruthConfig:
                 (self.latents >= 0, f"latents {self.latents}", "it must not be negative", "give for example 512"),
                 (self.l1 >= 0, f"l1 {self.l1:g}", "it must not be negative", "give for example 2"),
                 (self.gated_l1 >= 0, f"gated-l1 {self.gated_l1:g}", "it must not be negative", "give for example 10"),
+                (
+                    self.tanh_sparsity >= 0,
+                    f"tanh-sparsity {self.tanh_sparsity:g}",
+                    "it must not be negative",
+                    "give for example 2",
+                ),
                 (
                     self.scored_rows >= 100,
                     f"scored-rows {self.scored_rows}",
@@ -89,4 +96,6 @@ def recipe(name: str, world: WorldConfig, config: GroundTruthConfig) -> SaeConfi
         "target_l0": world.active,
         "l1": config.gated_l1 if name == "gated" else config.l1,
     }
+    if name == "jumprelu-tanh":
+        wanted["sparsity"] = config.tanh_sparsity
     return SaeConfig.of(POINT, options, **{key: value for key, value in wanted.items() if key in own})
