@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=16, help="of the default recipe")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    console = Console()
+    console = Console(width=200)
 
     rows = given.rows + HELD_OUT_ROWS
     windows_wt = token_windows(given.corpus, max(rows // (CONTEXT - 1) + 1, BATCH_WINDOWS * given.model_steps))
