@@ -127,6 +127,15 @@ def test_a_list_of_saes_is_repeated_from_its_file(given: list[RunConfig], tmp_pa
     _same(config, given[0])
 
 
+def test_entries_of_an_architecture_that_is_common_are_repeated(given: list[RunConfig], tmp_path: Path) -> None:
+    """The file must not hold settings of the default architecture, which none of its SAEs has."""
+    config = _config({**VALUES, "architecture": "jumprelu"}, entries=({"expansion": 4}, {"expansion": 16}))
+    file = tmp_path / "run.yaml"
+    file.write_text(settings_text("smollm2", config.to_repeat(), config.entries))
+    _repeat(shlex.join(["featurewatch", "train", "--config", str(file)]))
+    _same(config, given[0])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_auto_is_written_as_what_it_was(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     monkeypatch.setattr(run_config_module, "forward_dtype", lambda name, _device: dtype)

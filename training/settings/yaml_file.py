@@ -65,8 +65,8 @@ def settings_text(
     """A file that `read_settings` reads back, with all settings; those of architectures that are not in use are
     comments."""
     given = plain(values)
-    used = {str(name) for name in _listed(given.get("architecture", "batchtopk"))} if not entries else set()
-    used |= {str(name) for entry in entries for name in _listed(entry.get("architecture", "batchtopk"))}
+    common = given.get("architecture", "batchtopk")
+    used = {str(name) for entry in entries or ({},) for name in _listed(entry.get("architecture", common))}
     lines = [*_comment(heading), *_comment("Hugging Face folder or id of the model."), _line(MODEL, model)]
     group = ""
     for key in all_keys().values():
