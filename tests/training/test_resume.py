@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -166,8 +165,30 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / FINISHED).exists()
 
 
-def test_signals_do_what_they_did_after_a_training() -> None:
+def test_a_signal_in_the_last_step_is_no_lost_one(tmp_path: Path) -> None:
+    """The training is saved as finished; what the caller would do next does not begin."""
+    with pytest.raises(Interrupted) as stopped:
+        train_saes_on(Stopping(STEPS), _saes("topk"), CONFIG, folder=tmp_path)
+    assert (stopped.value.step, stopped.value.steps) == (STEPS, STEPS)
+    assert (tmp_path / FINISHED).is_file()
+    assert not (tmp_path / CHECKPOINT).exists()
+    again = train_saes_on(Stopping(0), _saes("topk"), CONFIG, folder=tmp_path)
+    assert all(trained.figures.rows == STEPS * BATCH for trained in again.values())
+
+
+def test_signals_do_what_they_did_after_a_training(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    torch.manual_seed(0)
-    train_saes_on(ArrayRows(ROWS, BATCH), {"one": SaeConfig.of(POINTS[0], SaeOptions(expansion=2), k=2)})
+    during = []
+
+    class Noting(ArrayRows):
+        def take(self) -> Batch:
+            during.append(signal.getsignal(signal.SIGTERM))
+            return super().take()
+
+    one = {"one": SaeConfig.of(POINTS[0], SaeOptions(expansion=2), k=2)}
+    train_saes_on(Noting(ROWS, BATCH), one, CONFIG, folder=tmp_path)
+    assert before not in during
     assert signal.getsignal(signal.SIGTERM) is before
+    during.clear()
+    train_saes_on(Noting(ROWS, BATCH), one, CONFIG)  # nothing could be saved: no handlers
+    assert set(during) == {before}

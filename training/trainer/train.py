@@ -120,6 +120,9 @@ class _Lockstep:
                         # Another rank may have got the signal.
                         raise Interrupted(stop.number or signal.SIGTERM, step, self._steps)
             self._finish()
+            if self._ranks.any_rank(stop.number != 0):
+                # In the last step or since: what comes after this training must not begin.
+                raise Interrupted(stop.number or signal.SIGTERM, self._steps, self._steps)
         finally:
             for logs in self._logs.values():
                 for log in logs:
