@@ -65,7 +65,7 @@ class Ranks(Protocol):
     def gather_latents(self, tensor_m: Tensor) -> Tensor | None:
         """The whole of a tensor whose first dimension is this rank's latents: on the first rank, None on the others.
 
-        With all latents on every rank it is the tensor itself, there too.
+        With all latents on every rank it is the tensor itself, there too; else it lies on the CPU.
         """
         ...
 

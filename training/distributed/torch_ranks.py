@@ -132,6 +132,8 @@ class LatentShardedRanks(_TorchRanks):
         return x_nd
 
     def gather_latents(self, tensor_m: Tensor) -> Tensor | None:
-        parts = [torch.empty_like(tensor_m) for _ in range(self.size)] if self.first else None
-        self._together(dist.gather, tensor_m.contiguous(), parts, 0, self._group(tensor_m))
+        """By way of the CPU: the whole of what is sharded need not fit one device."""
+        own_m = tensor_m.detach().cpu().contiguous()
+        parts = [torch.empty_like(own_m) for _ in range(self.size)] if self.first else None
+        self._together(dist.gather, own_m, parts, 0, self._group(own_m))
         return None if parts is None else torch.cat(parts)
