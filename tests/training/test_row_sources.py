@@ -73,3 +73,15 @@ def test_rows_that_do_not_fit_are_refused() -> None:
         IteratorRows(lambda _: [ROWS], POINT, width=5, rows=100, batch_rows=16).take()
     with pytest.raises(FeaturewatchError, match=r"hook point 'resid_post.9': the rows are of resid_post.3"):
         _sources()[1].width_of(HookPoint(9))
+
+
+def test_an_iterator_that_is_used_up_is_told() -> None:
+    """It would be asked for further passes for ever."""
+    once = iter([ROWS])
+    source = IteratorRows(lambda _: once, POINT, width=4, rows=100, batch_rows=16)
+    for _ in range(6):
+        source.take()
+    with pytest.raises(FeaturewatchError, match=r"pass 1 over the rows: it gave not even one batch"):
+        source.take()
+    with pytest.raises(FeaturewatchError, match=r"pass 1 over the rows: it gave not even one batch"):
+        IteratorRows(lambda number: [ROWS][number:], POINT, width=4, rows=100, batch_rows=16).peek(8)

@@ -74,6 +74,7 @@ class EpochRows(ABC):
             if batch is not None:
                 self._taken += 1
                 return batch
+            _require_some(self._epoch, self._taken)
             self._epoch, self._taken, self._batches = self._epoch + 1, 0, None
 
     def position(self) -> dict[str, Any]:
@@ -86,7 +87,11 @@ class EpochRows(ABC):
     def _ahead(self) -> Iterator[Batch]:
         yield from self.epoch(self._epoch, self._taken)
         for number in itertools.count(self._epoch + 1):
-            yield from self.epoch(number)
+            given = 0
+            for batch in self.epoch(number):
+                given += 1
+                yield batch
+            _require_some(number, given)
 
 
 class CacheRows(EpochRows):
@@ -196,6 +201,16 @@ class IteratorRows(EpochRows):
             for row in range(0, whole, self.batch_rows):
                 yield {self._point: waiting[row : row + self.batch_rows].copy()}
             waiting = waiting[whole:]
+
+
+def _require_some(number: int, batches: int) -> None:
+    """A pass without a batch would be followed by passes without one for ever."""
+    if not batches:
+        raise FeaturewatchError(
+            f"pass {number} over the rows",
+            "it gave not even one batch, though the source counts more rows",
+            "give the rows anew for each pass (an iterator that is used up has none), at least a batch of them",
+        )
 
 
 def _require_batch(rows: int, batch_rows: int) -> None:
