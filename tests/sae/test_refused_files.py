@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 from foreign_files import D, Draw, M, Tensors, store
+from safetensors.numpy import save_file
 
 from monitor.errors import FeaturewatchError
-from monitor.sae import Hints, HookPoint, load_dictionary
+from monitor.sae import Hints, HookPoint, load_dictionary, load_saelens
 from monitor.sae.formats.no_sae import WHAT
 
 HERE = Hints(hook_point=HookPoint(3), model="tiny", k=4)
@@ -195,6 +196,33 @@ def test_a_compressed_torch_archive_is_measured_too(tmp_path: Path) -> None:
         archive.writestr("sae/data/0", bytes(1 << 24))
     with pytest.raises(FeaturewatchError, match="would unpack to"):
         load_dictionary(path, HERE)
+
+
+def test_a_torch_tensor_that_is_far_larger_than_its_file(tmp_path: Path) -> None:
+    state = {name: torch.zeros(1).expand(1 << 20) for name in ("encoder_linear.bias", "decoder_linear.bias")}
+    torch.save(state, tmp_path / "sae.pt")
+    with pytest.raises(FeaturewatchError, match="would unpack to 8,388,608"):
+        load_dictionary(tmp_path, HERE)
+
+
+def test_nobody_is_told_to_run_the_pickle(tmp_path: Path) -> None:
+    torch.save({"extra": Dropper(tmp_path / "was-run")}, tmp_path / "sae.pt")
+    with pytest.raises(FeaturewatchError, match=r"GLOBAL \S*system") as told:
+        load_dictionary(tmp_path, HERE)
+    assert "False" not in str(told.value)
+
+
+@pytest.mark.parametrize("metadata", ["text", ["list"], 1])
+def test_a_configuration_with_odd_values(tmp_path: Path, metadata: object) -> None:
+    tensors = {"W_enc": (D, 8), "b_enc": (8,), "W_dec": (8, D), "b_dec": (D,)}
+    save_file(
+        {name: np.ones(shape, np.float32) for name, shape in tensors.items()}, tmp_path / "sae_weights.safetensors"
+    )
+    (tmp_path / "cfg.json").write_text(json.dumps({"architecture": "standard", "metadata": metadata}))
+    with pytest.raises(FeaturewatchError, match=r"cfg\.json.*not of the kind"):
+        load_dictionary(tmp_path, HERE)
+    with pytest.raises(FeaturewatchError, match=r"cfg\.json.*not of the kind"):
+        load_saelens(tmp_path)
 
 
 def test_a_torch_file_that_holds_no_dict(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,19 @@ class Family:
     name: str
     recognises: Callable[[Stored], bool]
     load: Callable[[Stored, Hints], Dictionary]
+
+
+@contextlib.contextmanager
+def odd_values_are_told(stored: Stored) -> Iterator[None]:
+    """A configuration comes from anywhere: what no reader expects of its values becomes a FeaturewatchError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise FeaturewatchError(
+            f"{stored.config_path} ({type(error).__name__}: {error})",
+            "a value in it, or in the weights file, is not of the kind that this family's makers write",
+            "restore it from the training run, or download the SAE again",
+        ) from error
 
 
 def normal_form(

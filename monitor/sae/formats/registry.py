@@ -19,7 +19,7 @@ from monitor.sae.formats import (
     saelens,
     sparsify,
 )
-from monitor.sae.formats.family import Family
+from monitor.sae.formats.family import Family, odd_values_are_told
 from monitor.sae.formats.hub import PREFIX, HubId, fetch
 from monitor.sae.formats.no_sae import refuse_what_is_no_sae
 from monitor.sae.formats.stored import Hints, Stored, open_stored
@@ -50,8 +50,9 @@ def load_dictionary(source: str | Path, hints: Hints | None = None, *, cache: Pa
         FeaturewatchError: nothing is there, the files are of no known family or no SAE, or they are damaged.
     """
     stored = _open(source, cache)
-    refuse_what_is_no_sae(stored)
-    return _family(stored).load(stored, hints or Hints())
+    with odd_values_are_told(stored):
+        refuse_what_is_no_sae(stored)
+        return _family(stored).load(stored, hints or Hints())
 
 
 def _open(source: str | Path, cache: Path | None) -> Stored:

@@ -19,7 +19,7 @@ import numpy as np
 from monitor.errors import FeaturewatchError
 from monitor.sae.activation import Activation, JumpRelu, Relu, TopK
 from monitor.sae.dictionary import Dictionary
-from monitor.sae.formats.family import Family, k_of, place_of
+from monitor.sae.formats.family import Family, k_of, odd_values_are_told, place_of
 from monitor.sae.formats.gated import fold_gate
 from monitor.sae.formats.saelens_config import current_config
 from monitor.sae.formats.stored import Hints, Stored, open_stored, read_config
@@ -49,7 +49,9 @@ def load_saelens(folder: Path, hints: Hints | None = None) -> Dictionary:
                 f"it must hold {CONFIG_FILE} and {WEIGHTS_FILE} (SAELens layout)",
                 "give the folder that holds these two files",
             )
-    return _load(open_stored(folder), hints or Hints())
+    stored = open_stored(folder)
+    with odd_values_are_told(stored):
+        return _load(stored, hints or Hints())
 
 
 def _recognises(stored: Stored) -> bool:

@@ -130,7 +130,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """A JSON object; raises FeaturewatchError for anything else."""
     try:
         config = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FeaturewatchError(f"{path} ({error})", "it must be JSON", "restore it from the training run") from error
     if not isinstance(config, dict):
         raise FeaturewatchError(f"{path}", "it must be a JSON object", "restore it from the training run")

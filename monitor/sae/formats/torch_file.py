@@ -34,9 +34,8 @@ def read_torch(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]
     except OSError:
         raise
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise FeaturewatchError(
-            f"SAE weights {path} ({reason})",
+            f"SAE weights {path} ({_reason(error)})",
             "the file must be complete and hold nothing but tensors and plain values; anything else is a program, and "
             "it was not run",
             "download the SAE again, or ask its author for a safetensors file",
@@ -47,12 +46,22 @@ def read_torch(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]
             "the file must hold a state dict: tensors by name",
             "store sae.state_dict()",
         )
-    tensors: dict[str, npt.NDArray[Any]] = {}
-    values: dict[str, Any] = {}
-    for name, value in loaded.items():
-        if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta:
-            plain = value.detach()
-            tensors[str(name)] = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
-        else:
-            values[str(name)] = value
-    return tensors, values
+    # A few stored numbers can be a tensor of any size: with strides of 0 each is read again and again.
+    held = {
+        str(name): value.detach()
+        for name, value in loaded.items()
+        if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+    }
+    require_size(path, sum(tensor.numel() * tensor.itemsize for tensor in held.values()))
+    tensors: dict[str, npt.NDArray[Any]] = {
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy() for name, tensor in held.items()
+    }
+    return tensors, {str(name): value for name, value in loaded.items() if str(name) not in held}
+
+
+def _reason(error: Exception) -> str:
+    """What torch found. Its first lines advise to read the file with weights_only=False, which would run it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Weights only load failed"):
+        return next((line for line in lines if "nsupported" in line), "a pickle of something else")
+    return next(iter(lines), type(error).__name__)
