@@ -120,18 +120,26 @@ def _subject(name: str, hints: Hints, zoo: list[Path] | None) -> Subject:
 
 
 def _named_model(subjects: list[Subject]) -> str:
-    """The model that the SAEs name, if it can be found under that name."""
+    """The model that the SAEs name, if it is here: an SAE may come from anywhere, and its file starts no download."""
     from training.harvest.model_config import ModelConfig
 
     named = next((subject.dictionary.model for subject in subjects if subject.dictionary.model), "")
     try:
-        ModelConfig.read(resolve_model(named))
+        found = resolve_model(named)
+        if is_here := Path(found).is_dir():
+            ModelConfig.read(found)
     except FeaturewatchError as error:
         raise FeaturewatchError(
             f"SAE {subjects[0].name} of model {named!r}",
             f"no model is found under that name ({error.rule})",
             "name the model's folder or Hugging Face id with --model",
         ) from error
+    if not is_here:
+        raise FeaturewatchError(
+            f"SAE {subjects[0].name} of model {named!r}",
+            "there is no such folder, and a name in an SAE's files starts no download",
+            "name the model's folder or Hugging Face id with --model",
+        )
     return named
 
 

@@ -13,7 +13,7 @@ from monitor.sae import Catalog, Dictionary, Hints, HookPoint, load_dictionary
 from monitor.sae.formats.hub import PREFIX
 
 SOURCE_HELP = (
-    "A folder or weights file of any known family, hf:owner/repository/path[@revision], or an SAE id from the zoo."
+    "A folder or weights file of any known family, hf:owner/repository/path@revision, or an SAE id from the zoo."
 )
 HookPointOption = Annotated[
     str | None, typer.Option(metavar="POINT", help="Where it was trained, if its files do not say: resid_post.14.")

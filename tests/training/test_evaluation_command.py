@@ -183,6 +183,9 @@ def test_bad_input_is_refused_with_a_remedy(  # noqa: PLR0917
     assert "neither of --data and --cache" in _refused(featurewatch, sae, *model)
     assert "it is given twice" in _refused(featurewatch, sae, sae, *model, *data)
     assert "ame the model's folder or Hugging Face id with --model" in _refused(featurewatch, sae, *data)
+    save_saelens(dataclasses.replace(random_sae(32, 64), model="someone/weights"), tmp_path / "elsewhere")
+    # The name of a file from anywhere starts no download; tests have no network, so asking would say otherwise.
+    assert "starts no download" in _refused(featurewatch, str(tmp_path / "elsewhere"), *data)
     (tmp_path / "empty.jsonl").write_text("")
     assert "hold no text" in _refused(featurewatch, sae, *model, "--data", str(tmp_path / "empty.jsonl"))
     _stored(tmp_path / "narrow", 0)

@@ -17,7 +17,7 @@ RENDERINGS: Final = ("auto", "chat", "plain")
 class EvalConfig:
     """What is measured, on what."""
 
-    model: str = option("", "Hugging Face folder, id or alias; by default the model that the SAE names.")
+    model: str = option("", "Hugging Face folder, id or alias; by default what the SAE names, if it is here.")
     data: tuple[Path, ...] = option(
         (),
         "Text that the SAE was not trained on: .jsonl, .parquet or .txt, plain, .gz or .zst, or hf:NAME; repeatable.",
