@@ -16,6 +16,7 @@ from training.harvest.cache import ActivationCache
 from training.harvest.cache_writer import CacheWriter
 from training.harvest.manifest import Manifest
 from training.trainer.config import TrainConfig
+from training.trainer import export
 from training.trainer.export import at_inference, require_l0, rounded, to_dictionary, with_threshold
 from training.trainer.rows import CacheRows
 from training.trainer.sae_config import SaeConfig, SaeOptions
@@ -154,6 +155,17 @@ def test_dead_latents_are_revived_by_the_auxiliary_loss(world: World, aux_weight
         fired |= set(loss.fired_m[:32].nonzero().flatten().tolist())
     # A few wake up by themselves when the decoder bias moves.
     assert (len(fired) > 16) == revived
+
+
+def test_a_threshold_far_below_that_of_the_first_rows_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows in the order of their texts: the first ones are no sample of all."""
+    eye = np.eye(8, dtype=np.float32)
+    dictionary = Dictionary(eye, np.zeros(8, np.float32), eye, np.zeros(8, np.float32), JumpRelu(eye[0]), POINT, "toy")
+    rows_nd = np.random.default_rng(0).random((400, 8)).astype(np.float32)
+    rows_nd[:100] += 100.0
+    monkeypatch.setattr(export, "_CHUNK_ROWS", 100)
+    found = with_threshold(dictionary, rows_nd, 4)
+    assert float((found.encode(rows_nd) > 0).sum()) == 4 * len(rows_nd)
 
 
 def test_threshold_needs_enough_positive_latents() -> None:

@@ -79,16 +79,10 @@ def with_threshold(dictionary: Dictionary, rows_nd: Floats, k: float) -> Diction
         FeaturewatchError: fewer than k pre-activations per row are positive.
     """
     count = round(k * len(rows_nd))
-    floor, kept = 0.0, []
-    for start in range(0, len(rows_nd), _CHUNK_ROWS):
-        chunk_nd = rows_nd[start : start + _CHUNK_ROWS]
-        pre_x = (chunk_nd @ dictionary.w_enc_md.T + dictionary.b_enc_m).ravel()
-        if not start:
-            # Half of the first chunk's cut is a safe floor: what lies below cannot be among the largest k per row.
-            first = min(len(pre_x) - 1, round(k * len(chunk_nd)))
-            floor = max(0.0, 0.5 * float(-np.partition(-pre_x, first)[first]))
-        kept.append(pre_x[pre_x > floor])
-    values = np.sort(np.concatenate(kept))[::-1]
+    floor = _likely_floor(dictionary, rows_nd[:_CHUNK_ROWS], k)
+    values = _sorted_above(dictionary, rows_nd, floor)
+    if len(values) <= count and floor > 0:
+        values = _sorted_above(dictionary, rows_nd, 0.0)
     if len(values) <= count:
         raise FeaturewatchError(
             f"SAE at {dictionary.hook_point} with {len(values) / len(rows_nd):.1f} positive latents per row",
@@ -98,6 +92,27 @@ def with_threshold(dictionary: Dictionary, rows_nd: Floats, k: float) -> Diction
     threshold = 0.5 * (float(values[count - 1]) + float(values[count]))
     threshold_m = np.full(dictionary.num_latents, threshold, np.float32)
     return dataclasses.replace(dictionary, activation=JumpRelu(threshold_m))
+
+
+def _likely_floor(dictionary: Dictionary, rows_nd: Floats, k: float) -> float:
+    """Half of these rows' own cut: low enough for most other rows, and it leaves little to be sorted."""
+    pre_x = _pre_activations(dictionary, rows_nd).ravel()
+    rank = min(len(pre_x) - 1, round(k * len(rows_nd)))
+    return max(0.0, 0.5 * float(-np.partition(-pre_x, rank)[rank]))
+
+
+def _sorted_above(dictionary: Dictionary, rows_nd: Floats, floor: float) -> Floats:
+    """All pre-activations above a floor, the largest first."""
+    kept = []
+    for start in range(0, len(rows_nd), _CHUNK_ROWS):
+        pre_nm = _pre_activations(dictionary, rows_nd[start : start + _CHUNK_ROWS])
+        kept.append(pre_nm[pre_nm > floor])
+    return np.sort(np.concatenate(kept))[::-1]
+
+
+def _pre_activations(dictionary: Dictionary, rows_nd: Floats) -> Floats:
+    pre_nm: Floats = rows_nd @ dictionary.w_enc_md.T + dictionary.b_enc_m
+    return pre_nm
 
 
 def require_l0(l0: float, k: float, tolerance: float, hook_point: HookPoint) -> None:
