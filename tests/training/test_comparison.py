@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -185,3 +186,15 @@ def test_what_does_not_fit_is_told_before_an_engine_starts(
     refused("sequences 0", sequences=0)
     refused("worst -1", worst=-1)
     assert made == []
+
+
+def test_of_an_endless_data_set_only_the_beginning_is_read(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[FakeLLM]
+) -> None:
+    rows = ({"text": f"one of many texts {number} " * 20} for number in itertools.count())
+    monkeypatch.setattr("training.harvest.documents.read_hub", lambda _data: enumerate(rows))
+    config = CompareConfig(
+        str(tiny_model), (Path(f"hf:{tmp_path}"),), ("resid_post.2",), sequences=6, context=32, batch_tokens=64
+    )
+    assert compare(config).sequences == 6
+    assert made[0].closed

@@ -13,7 +13,7 @@ class CompareConfig:
     """What goes through both engines."""
 
     model: str = option("", "Hugging Face folder or id of the model.")
-    data: tuple[Path, ...] = option((), "Text: .jsonl, .jsonl.gz or .txt files; repeatable.")
+    data: tuple[Path, ...] = option((), "Text: .jsonl, .parquet or .txt, plain, .gz or .zst, or hf:NAME; repeatable.")
     hook_points: tuple[str, ...] = option((), "Where to compare, e.g. resid_post.14; repeatable.")
     sae: tuple[Path, ...] = option((), "SAE folders at these hook points: do the same latents fire? Repeatable.")
     sequences: int = option(300, "Sequences that go through both, drawn from the text by the seed.")

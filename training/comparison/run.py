@@ -15,13 +15,14 @@ from training.comparison.point import MeasuredPoint, PointDifference
 from training.harvest.activations import ActivationModel
 from training.harvest.batches import TokenBatch, make_batches
 from training.harvest.config import HarvestConfig
-from training.harvest.documents import read_documents, require_some, shuffled
+from training.harvest.documents import require_some, shuffled
 from training.harvest.engine_model import EngineModel, check_engine_points, require_room
 from training.harvest.engine_start import engine_version, parse_engine_args
 from training.harvest.loading import load_tokenizer
 from training.harvest.model_config import ModelConfig
 from training.harvest.residuals import ResidualModel
 from training.harvest.tokens import SequenceMaker, TokenSequence
+from training.harvest.wanted import wanted_documents
 from training.progress import ProgressLine
 
 
@@ -56,7 +57,7 @@ def compare(config: CompareConfig) -> Comparison:
     arguments = parse_engine_args(config.engine_args)
     dictionaries = _dictionaries(config, points, shape.width)
     tokenizer = load_tokenizer(config.model)
-    sequences = _sequences(config, SequenceMaker(tokenizer, _harvest_config(config)))
+    sequences = _sequences(_harvest_config(config), config, tokenizer)
     reference = ResidualModel(config.model, points, config.reference_dtype)
     with EngineModel(config.model, points, config.dtype, context=config.context, engine_args=arguments) as engine:
         measured = {
@@ -100,9 +101,10 @@ def _measure(
         yield done
 
 
-def _sequences(config: CompareConfig, maker: SequenceMaker) -> list[TokenSequence]:
-    documents = list(read_documents(config.data, config.text_field))
+def _sequences(wanted: HarvestConfig, config: CompareConfig, tokenizer: Any) -> list[TokenSequence]:
+    documents = list(wanted_documents(wanted))
     require_some(documents, config.data)
+    maker = SequenceMaker(tokenizer, wanted)
     found = (sequence for document in shuffled(documents, config.seed) for sequence in maker.sequences(document))
     return list(itertools.islice(found, config.sequences))
 
@@ -113,6 +115,7 @@ def _harvest_config(config: CompareConfig) -> HarvestConfig:
         model=config.model,
         data=config.data,
         hook_points=config.hook_points,
+        tokens=config.sequences * config.context,
         context=config.context,
         chat_share=config.chat_share,
         batch_tokens=config.batch_tokens,
