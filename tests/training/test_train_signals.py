@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from monitor.cli.main import app
 from monitor.sae import TopK, load_saelens
 from training.card.card import Card
+from training.logs.log import Log, open_logs
 
 _DEADLINE = 120.0
 
@@ -86,6 +88,30 @@ def test_a_signal_saves_and_the_same_command_goes_on(tiny_model: Path, corpus: P
     assert {step: values["fvu"] for step, values in events.items()} == {
         step: values["fvu"] for step, values in _events(one / "logs").items()
     }
+
+
+def test_a_log_that_goes_on_keeps_the_step_of_the_checkpoint(tmp_path: Path) -> None:
+    def logs(position: list[object] | None, step: int) -> list[Log]:
+        return open_logs(
+            tmp_path, name="sae", position=position, step=step, tensorboard=True, wandb_project="", settings={}
+        )
+
+    position: list[object] = []
+    for log in logs(None, 0):
+        for step in (1, 2, 3):
+            log.write(step, {"fvu": 1 / step})
+        position.append(log.position())
+        log.write(4, {"fvu": 9.0})  # behind the checkpoint
+        log.close()
+    time.sleep(1.1)  # event files are named by the second
+    for log in logs(position, 3):
+        for step in (4, 5):
+            log.write(step, {"fvu": 1 / step})
+        log.close()
+    expected = {step: {"fvu": pytest.approx(1 / step)} for step in range(1, 6)}
+    assert _events(tmp_path / "logs") == expected
+    lines = [json.loads(line) for line in (tmp_path / "logs" / "metrics.jsonl").read_text().splitlines()]
+    assert {line["step"]: {"fvu": line["fvu"]} for line in lines} == expected
 
 
 def test_several_saes_from_one_stream(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def open_logs(
     if tensorboard:
         from training.logs.tensor_board import TensorBoard
 
-        logs.append(TensorBoard(place, step if position else None))
+        logs.append(TensorBoard(place, step + 1 if position else None))
     if wandb_project:
         from training.logs.weights_and_biases import WeightsAndBiases
 
