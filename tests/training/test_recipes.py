@@ -86,5 +86,5 @@ def test_known_directions_are_found(recipe: Recipe) -> None:
     assert cosine > recipe.cosine
     assert fvu < recipe.fvu
     assert 0.5 * ACTIVE < l0 < recipe.most_l0
-    if sae.target_l0:
-        assert l0 == pytest.approx(sae.target_l0, rel=0.05)
+    if "target_l0" in recipe.settings:
+        assert l0 == pytest.approx(recipe.settings["target_l0"], rel=0.05)

@@ -15,8 +15,8 @@ from training.architectures.batch_top_k import BatchTopK, BatchTopKSettings
 from training.harvest.cache import ActivationCache
 from training.harvest.cache_writer import CacheWriter
 from training.harvest.manifest import Manifest
-from training.trainer.config import TrainConfig
 from training.trainer import export
+from training.trainer.config import TrainConfig
 from training.trainer.export import at_inference, require_l0, rounded, to_dictionary, with_threshold
 from training.trainer.rows import CacheRows
 from training.trainer.sae_config import SaeConfig, SaeOptions

@@ -79,8 +79,6 @@ class Architecture(ABC, Generic[Settings]):
     """One line for cards and help: what it is and its source."""
     needs_threshold: ClassVar[bool] = False
     """The export is a JumpReLU whose one threshold is fitted on held-out rows after the training."""
-    target_l0: float | None = None
-    """Active latents per row that the settings ask for; None where a penalty decides."""
     replicated: ClassVar[frozenset[str]] = frozenset({"b_dec"})
     """The parameters that every rank has whole when the latents are shared out; the others are sharded."""
     recommended: ClassVar[Mapping[str, float]] = {}

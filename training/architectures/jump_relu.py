@@ -89,13 +89,12 @@ class JumpReluSae(Elementwise[JumpReluSettings]):
 
     def initialise(self, sample_nd: Tensor, generator: torch.Generator) -> None:
         self.initialise_buffers()
-        self.target_l0 = self.settings.target_l0
         self.w_dec_md = self.random_directions(generator)
         self.w_enc_md = self.w_dec_md.clone()
         self.b_enc_m = torch.zeros_like(self.w_dec_md[:, 0])
         self.b_dec_d = sample_nd.mean(0)
         pre_nm = (sample_nd[:_SAMPLE_ROWS] - self.b_dec_d) @ self.w_enc_md.T
-        wanted = round(self.settings.start_l0 * self.target_l0 * len(pre_nm)) * self.ranks.row_shares
+        wanted = round(self.settings.start_l0 * self.settings.target_l0 * len(pre_nm)) * self.ranks.row_shares
         cut = self.ranks.batch_cut(pre_nm[pre_nm > 0], max(1, wanted))
         self.threshold_m = torch.full_like(self.b_enc_m, float(cut))
         square = self.ranks.sum_latents_(pre_nm.square().sum()) / (len(pre_nm) * self.shape.latents)

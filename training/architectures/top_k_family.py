@@ -77,7 +77,6 @@ class TopKFamily(Architecture[FamilySettings]):
 
     def initialise(self, sample_nd: Tensor, generator: torch.Generator) -> None:
         _require_native(self.settings.encoder_dtype, self.device)
-        self.target_l0 = self.settings.k
         self.w_dec_md = self.random_directions(generator)
         self.w_enc_md = self.w_dec_md.clone()
         self.b_enc_m = torch.zeros_like(self.w_dec_md[:, 0])

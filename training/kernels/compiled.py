@@ -1,4 +1,4 @@
-"""How the loops of this room are compiled.
+"""How the loops of this package are compiled.
 
 Sums may be reordered into vector lanes, which stays the same from run to run. Loops release the interpreter's lock, and
 `training.kernels.threads` runs them side by side. NaN and infinity keep their meaning.

@@ -1,1 +1,1 @@
-"""BatchTopK training of sparse autoencoders from an activation cache. Start at `train`."""
+"""Training of sparse autoencoders on rows from a cache, a stream or memory. Start at `train`."""

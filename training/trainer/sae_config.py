@@ -20,7 +20,9 @@ class SaeOptions:
     expansion: int = option(8, "Latents as a multiple of the input's width.")
     latents: int = option(0, "Number of latents; 0 takes --expansion times the width.")
     seed: int = option(
-        0, "Seed of the initial weights. The first one given is also that of the harvest and the order of the rows."
+        0,
+        "Seed of the initial weights and of the order in which the rows of a cache are taken. The first one given is "
+        "also that of the harvest, and with --stream of the order of the rows.",
     )
     learning_rate: float | None = option(None, "Peak learning rate of Adam; by default the recipe's, else 0.002.")
     warm_up: float | None = option(
