@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.kernels.by_latent import by_latent
 from training.kernels.compiled import Floats, Ints, Longs, compiled
 from training.kernels.threads import spread
 
@@ -70,7 +71,7 @@ def weight_gradients(  # noqa: PLR0917
 ) -> None:
     """Writes ``slopes^T input`` into `d_enc_md` and ``values^T grad`` into `d_dec_md`."""
     m = len(d_enc_md)
-    latent_starts, rows, order = _by_latent(starts_n1.numpy(), latents_a.numpy(), m)
+    latent_starts, rows, order = by_latent(starts_n1.numpy(), latents_a.numpy(), m)
     values, slopes, grad, x = values_a.numpy(), slopes_a.numpy(), grad_nd.numpy(), input_nd.numpy()
     d_enc, d_dec = d_enc_md.numpy(), d_dec_md.numpy()
 
@@ -138,26 +139,6 @@ def _dots(  # noqa: PLR0917
             for c in range(d):
                 total += grad[i, c] * w_dec[j, c]
             out[a] = total
-
-
-@compiled
-def _by_latent(starts: Longs, latents: Ints, m: int) -> tuple[Longs, Ints, Ints]:
-    """Counting sort of the entries by latent: starts [m + 1], rows [a] and the order [a]."""
-    latent_starts = np.zeros(m + 1, np.int64)
-    for a in range(len(latents)):
-        latent_starts[latents[a] + 1] += 1
-    for j in range(m):
-        latent_starts[j + 1] += latent_starts[j]
-    at = latent_starts[:-1].copy()
-    rows = np.empty(len(latents), np.int32)
-    order = np.empty(len(latents), np.int32)
-    for i in range(len(starts) - 1):
-        for a in range(starts[i], starts[i + 1]):
-            j = latents[a]
-            rows[at[j]] = i
-            order[at[j]] = a
-            at[j] += 1
-    return latent_starts, rows, order
 
 
 @compiled

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from training.distributed.ranks import Ranks
 from training.kernels.backward import Backward
+from training.kernels.by_latent import by_latent
 from training.kernels.codes import SparseCodes
 from training.kernels.compiled import Doubles, Floats, Ints, Longs, compiled
 from training.kernels.prefixes import prefix_gradients
 from training.kernels.select_cpu import batch_top_k, row_top_k
 from training.kernels.threads import PARTS, spread
 
-__all__ = ["batch_top_k", "centre", "decode", "gradients", "reconstruct", "row_top_k", "value_gradients"]
-__all__ += ["weight_gradients"]
+__all__ = ["batch_top_k", "centre", "decode", "reconstruct", "row_top_k", "value_gradients", "weight_gradients"]
 
 
 def centre(x_nd: Tensor, b_dec_d: Tensor, centred_nd: Tensor) -> Tensor:
@@ -102,9 +102,6 @@ def weight_gradients(  # noqa: PLR0917
     """Writes the gradients of both matrices; returns that of the encoder's bias [m] and in how many rows each latent
     is.
 
-    A value of 0 gives no gradient to the decoder and a slope of 0 none to the encoder: codes whose gradients have
-    different supports (a JumpReLU's) hold the union of both.
-
     Args:
         codes: the triples.
         slopes_a: gradient by each pre-activation.
@@ -115,21 +112,13 @@ def weight_gradients(  # noqa: PLR0917
         d_dec_md: receives ``f^T grad``.
     """
     m = len(d_enc_md)
-    by_latent_m1, rows_a, order_a = _by_latent(codes.row_starts_n1.numpy(), codes.latents_a.numpy(), m)
+    by_latent_m1, rows_a, order_a = by_latent(codes.row_starts_n1.numpy(), codes.latents_a.numpy(), m)
     values, slopes = codes.values_a.numpy()[order_a], slopes_a.numpy()[order_a]
     grad, x, d_enc, d_dec = (tensor.numpy() for tensor in (grad_gnd, x_nd, d_enc_md, d_dec_md))
     d_bias = np.empty(m, np.float32)
     given = by_latent_m1, rows_a, values, slopes, np.array(bounds, np.int32), grad, x, d_enc, d_dec, d_bias
     spread(lambda low, high, _: _weight_gradients(low, high, *given), m)
     return torch.from_numpy(d_bias), torch.from_numpy(np.diff(by_latent_m1))
-
-
-def gradients(  # noqa: PLR0917
-    codes: SparseCodes, grad_nd: Tensor, x_nd: Tensor, w_dec_md: Tensor, d_enc_md: Tensor, d_dec_md: Tensor
-) -> Tensor:
-    """`value_gradients` and `weight_gradients` of an ordinary SAE; returns the gradient of the encoder's bias [m]."""
-    slopes_a = value_gradients(codes, grad_nd, w_dec_md)
-    return weight_gradients(codes, slopes_a, grad_nd[None], [len(w_dec_md)], x_nd, d_enc_md, d_dec_md)[0]
 
 
 @compiled
@@ -232,26 +221,6 @@ def _reconstruct(  # noqa: PLR0917
                 slopes[a] = _dot(grad[g, i], w_dec[latents[a]])
         for c in range(d):
             sums[c] += grad[0, i, c]
-
-
-@compiled
-def _by_latent(starts: Longs, latents: Ints, m: int) -> tuple[Longs, Ints, Ints]:
-    """Counting sort of the triples by latent: starts [m + 1], rows [a] and the order [a]."""
-    latent_starts = np.zeros(m + 1, np.int64)
-    for a in range(len(latents)):
-        latent_starts[latents[a] + 1] += 1
-    for j in range(m):
-        latent_starts[j + 1] += latent_starts[j]
-    at = latent_starts[:-1].copy()
-    rows = np.empty(len(latents), np.int32)
-    order = np.empty(len(latents), np.int32)
-    for i in range(len(starts) - 1):
-        for a in range(starts[i], starts[i + 1]):
-            j = latents[a]
-            rows[at[j]] = i
-            order[at[j]] = a
-            at[j] += 1
-    return latent_starts, rows, order
 
 
 @compiled

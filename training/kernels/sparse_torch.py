@@ -97,14 +97,6 @@ def weight_gradients(  # noqa: PLR0917
     return slopes_a1[starts_m1].diff().float(), active_a1[starts_m1].diff()
 
 
-def gradients(  # noqa: PLR0917
-    codes: SparseCodes, grad_nd: Tensor, x_nd: Tensor, w_dec_md: Tensor, d_enc_md: Tensor, d_dec_md: Tensor
-) -> Tensor:
-    """See `sparse_cpu.gradients`."""
-    slopes_a = value_gradients(codes, grad_nd, w_dec_md).mul_(codes.values_a > 0)
-    return weight_gradients(codes, slopes_a, grad_nd[None], [len(w_dec_md)], x_nd, d_enc_md, d_dec_md)[0]
-
-
 def _weighted_sums(rows_a: Tensor, weights_a: Tensor, starts_s1: Tensor, matrix_rd: Tensor) -> Tensor:
     """``sum of weights[a] * matrix[rows[a]]`` for the a of each segment, [s, d]."""
     return embedding_bag(
