@@ -134,6 +134,21 @@ def test_the_weights_of_an_id_are_fetched_and_hashed(
         model_sha256("acme/tiny")
 
 
+def test_the_text_of_a_finished_cache_is_not_read_again(
+    config: HarvestConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Read(Exception):  # noqa: N818 – no error
+        pass
+
+    def read(_config: HarvestConfig) -> None:
+        raise Read
+
+    monkeypatch.setattr(harvest_prepare, "wanted_documents", read)
+    assert harvest(config).complete
+    with pytest.raises(Read):
+        harvest(dataclasses.replace(config, cache=tmp_path / "new"))
+
+
 def test_two_runs_do_not_share_a_cache(tmp_path: Path) -> None:
     with cache_lock(tmp_path / "cache"):
         with (

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from training.harvest.config import HarvestConfig
 from training.harvest.document_store import DocumentStore
 from training.harvest.documents import require_some
 from training.harvest.loading import load_tokenizer
-from training.harvest.manifest import Manifest
+from training.harvest.manifest import MANIFEST, Manifest
 from training.harvest.model_config import ModelConfig
 from training.harvest.open_model import engine_identity
 from training.harvest.packing import PackedMaker
@@ -45,17 +47,24 @@ class Prepared:
 
     Attributes:
         hook_points: in ascending order.
-        source: the forward batches.
+        read: the forward batches; the text is read at the first call.
         manifest: of a cache that is still empty; its forward dtype is never `auto`.
     """
 
     hook_points: tuple[HookPoint, ...]
-    source: DocumentBatches
+    read: Callable[[], DocumentBatches]
     manifest: Manifest
+
+    @property
+    def source(self) -> DocumentBatches:
+        """The forward batches."""
+        return self.read()
 
 
 def prepare(config: HarvestConfig) -> Prepared:
     """Reads and checks the text and hashes what the rows will be made from.
+
+    Where the cache is complete the text waits until somebody asks for it, which a harvest does not.
 
     Raises:
         FeaturewatchError: bad data, model or hook point.
@@ -69,9 +78,9 @@ def prepare(config: HarvestConfig) -> Prepared:
     shape.require_context(config.context)
     tokenizer = load_tokenizer(config.model)
     maker = (PackedMaker if config.packing else SequenceMaker)(tokenizer, config)
-    documents = DocumentStore(wanted_documents(config), config.heldout_share, config.seed, config.cache)
-    require_some(documents, config.data)
-    require_usable(documents, maker, config.heldout_share)
+    read = cache(lambda: _source(maker, config))
+    if not ((config.cache / MANIFEST).is_file() and Manifest.load(config.cache).complete):
+        read()
     dtype = str(forward_dtype(config.dtype, forward_device())).removeprefix("torch.")
     identity = {
         "model": model_sha256(config.model),
@@ -80,7 +89,14 @@ def prepare(config: HarvestConfig) -> Prepared:
         **engine_identity(config, hook_points, shape),
     }
     manifest = _manifest(config, shape.width, site_widths(shape, hook_points), dtype, identity)
-    return Prepared(hook_points, DocumentBatches(maker, documents, config), manifest)
+    return Prepared(hook_points, read, manifest)
+
+
+def _source(maker: SequenceMaker, config: HarvestConfig) -> DocumentBatches:
+    documents = DocumentStore(wanted_documents(config), config.heldout_share, config.seed, config.cache)
+    require_some(documents, config.data)
+    require_usable(documents, maker, config.heldout_share)
+    return DocumentBatches(maker, documents, config)
 
 
 def _manifest(
