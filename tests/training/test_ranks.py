@@ -15,10 +15,11 @@ from torch import Tensor
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, JumpRelu
+from training.architectures.auxiliary import auxiliary_loss
 from training.distributed.gather import gather_dictionary
 from training.distributed.global_cut import global_cut
 from training.distributed.launch import started_ranks
-from training.distributed.ranks import OneProcess
+from training.distributed.ranks import OneProcess, Ranks
 from training.distributed.torch_ranks import DataParallelRanks, LatentShardedRanks
 
 CPU = torch.device("cpu")
@@ -144,6 +145,31 @@ def test_the_others_work_after_the_first_rank_and_not_when_it_failed(two_ranks: 
     first, second = two_ranks.run(_in_turn, True)
     assert first == "[0] disk full"
     assert second.startswith("[] the first rank: it stopped before the training")
+
+
+def _auxiliary(ranks: Ranks) -> list[Tensor]:
+    """Loss and summed gradients of a batch of which the loss looks at every fourth row."""
+    generator = torch.Generator().manual_seed(0)
+    rows, d, m = 1060, 8, 16
+    x_nd, grad_nd = torch.randn(2, rows, d, generator=generator)
+    weights = (torch.randn(m, d, generator=generator), torch.zeros(m), torch.randn(m, d, generator=generator))
+    gradients = (torch.zeros(m, d), torch.zeros(m), torch.zeros(m, d))
+    own = (ranks.own_rows(x_nd), ranks.own_rows(grad_nd))
+    loss = auxiliary_loss(1.0, 1 / 8, torch.arange(8), m, *own, torch.tensor(-1.0), weights, gradients, ranks)
+    return [loss, *(ranks.sum_rows_(gradient) for gradient in gradients)]
+
+
+def _shared_auxiliary() -> list[Tensor]:
+    return _auxiliary(DataParallelRanks(CPU))
+
+
+def test_the_auxiliary_loss_looks_at_the_same_rows_on_two_ranks(two_ranks: TwoRanks) -> None:
+    """Also where a rank's first row, 530, is none of every fourth."""
+    expected = _auxiliary(OneProcess())
+    assert all(float(tensor.abs().max()) > 0 for tensor in expected)
+    for found in two_ranks.run(_shared_auxiliary):
+        for ours, alone in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, alone, rtol=1e-4, atol=1e-6)
 
 
 def _uneven_rows() -> str:

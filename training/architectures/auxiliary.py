@@ -61,8 +61,11 @@ def auxiliary_loss(  # noqa: PLR0917
         dead = int(ranks.sum_latents_(dead_j.new_tensor(dead)))
     if not dead or not weight:
         return centred_nd.new_zeros((), dtype=torch.float64)
-    stride = row_stride(dead, latents, len(centred_nd) * ranks.row_shares, share)
-    x_rd, left_rd = centred_nd[::stride], grad_nd[::stride] * to_left
+    batch_rows = len(centred_nd) * ranks.row_shares
+    stride = row_stride(dead, latents, batch_rows, share)
+    # Counted over the whole batch, so that ranks take the rows that one process would.
+    first = -ranks.row_share * len(centred_nd) % stride
+    x_rd, left_rd = centred_nd[first::stride], grad_nd[first::stride] * to_left
     w_enc_jd, w_dec_jd = w_enc_md[dead_j], w_dec_md[dead_j]
     f_rj = torch.addmm(b_enc_m[dead_j], x_rd, w_enc_jd.T).clamp_(min=0)
     active = x_rd.shape[1] // 2
@@ -70,7 +73,7 @@ def auxiliary_loss(  # noqa: PLR0917
         f_rj.mul_(f_rj >= ranks.row_cuts_n(f_rj, active)[:, None])
     error_rd = ranks.sum_latents_(f_rj @ w_dec_jd).sub_(left_rd)
     figures = ranks.sum_rows_(_figures(left_rd, error_rd))
-    rows = len(x_rd) * ranks.row_shares
+    rows = -(-batch_rows // stride)
     variance = (figures[1] - figures[2:].square().sum() / rows).clamp(min=1e-12)
     grad_rd = error_rd.mul_((2.0 * weight / variance).to(error_rd.dtype))
     df_rj = (grad_rd @ w_dec_jd.T).mul_(f_rj > 0)
