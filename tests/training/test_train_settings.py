@@ -86,6 +86,8 @@ def test_what_differs_is_in_the_name() -> None:
         "resid_post.1/batchtopk-m64-k32-aux-weight0-s0",
         "resid_post.1/batchtopk-m64-k32-aux-weight0.5-s0",
     ]
+    names = sweep({**POINT, "architecture": "matryoshka", "latents": 64, "groups": ["1/2,1/2", "1/4,3/4"]})
+    assert "resid_post.1/matryoshka-m64-k32-groups1_4,3_4-s0" in names  # one folder, not several in one another
 
 
 def test_entries_override_what_is_common() -> None:

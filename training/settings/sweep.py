@@ -91,7 +91,7 @@ def _short_name(sae: SaeConfig, saes: Sequence[SaeConfig]) -> str:
 
 def _part(name: str, value: Any) -> str:
     text = "_".join(f"{one:g}" if isinstance(one, float) else str(one) for one in _listed(value))
-    return f"{name.replace('_', '-')}{text}"
+    return f"{name.replace('_', '-')}{text.replace('/', '_')}"
 
 
 def _require_belongs(values: Mapping[str, Any], architectures: Sequence[str], where: str) -> None:
