@@ -154,7 +154,8 @@ class _Lockstep:
     def _restored(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, SaeTraining]:
         members = {}
         for name, config in self._configs.items():
-            stand_in_nd = torch.randn(16, self._source.width_of(config.hook_point), device=self._device)
+            width = self._source.width_of(config.hook_point)
+            stand_in_nd = torch.randn(16, width, generator=torch.Generator().manual_seed(0)).to(self._device)
             own = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
             members[name] = self._member(config, stand_in_nd, facts["saes"][name]["scale"])
             members[name].restore(own, facts["saes"][name])
