@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from monitor.cli.common import console
@@ -23,6 +23,7 @@ from monitor.cli.sae_source import (
     hints_from,
     read_source,
 )
+from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, GroupMax, JumpRelu, TopK
 from monitor.sae.checksum import encode_checksum
 from training.card.card import CARD_JSON, Card
@@ -48,14 +49,25 @@ def info(  # noqa: PLR0917
 ) -> None:
     """Show what an SAE is, the figures of its card and whether its weights are sound."""
     dictionary, folder = read_source(source, hints_from(hook_point, model_name, k, norm_factor), zoo)
-    table = Table("figure", "value", title=Text(printable_line(source)), title_justify="left")
+    # Folded: half a checksum is of no use.
+    value_column = Column("value", overflow="fold")
+    table = Table("figure", value_column, title=Text(printable_line(source)), title_justify="left")
     card = _card(folder) if folder else None
     checksum = ("checksum of encode", str(encode_checksum(dictionary)))
-    for name, value in [*(card.rows() if card else _plain_rows(dictionary)), checksum]:
+    figures, checks = _plain_rows(dictionary), _checks(dictionary)
+    if card and folder:
+        try:
+            figures, checks = card.rows(), [*checks, *_card_checks(card, dictionary)]
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise FeaturewatchError(
+                f"{folder / CARD_JSON} ({error})",
+                "its figures must be of the kind that `featurewatch train` writes",
+                "remove it, or take the folder from its source again",
+            ) from error
+    for name, value in [*figures, checksum]:
         # An SAE may come from anywhere: what its files say is neither markup nor a message to the terminal.
-        table.add_row(name, Text(printable_line(value)))
+        table.add_row(name, Text(printable_line(str(value))))
     console.print(table)
-    checks = [*_checks(dictionary), *(_card_checks(card, dictionary) if card else [])]
     for good, text in checks:
         console.print(f"[green]ok[/green]     {text}" if good else f"[red]failed[/red] {text}", highlight=False)
     if not card:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,15 @@ def test_sae_info_notices_a_card_of_other_weights(trained: Path, tmp_path: Path)
     result = CliRunner().invoke(app, ["sae", "info", str(folder)])
     assert result.exit_code == 1
     assert "failed" in result.output
+
+
+@pytest.mark.parametrize("odd", [{"l0_training": None}, {"cross_entropy": {}}, {"settings": []}, {"k": "four"}])
+def test_sae_info_of_a_card_with_odd_figures(trained: Path, tmp_path: Path, odd: dict[str, object]) -> None:
+    shutil.copytree(trained / "zoo" / POINTS[0], tmp_path / "odd")
+    card = json.loads((tmp_path / "odd" / "card.json").read_text())
+    (tmp_path / "odd" / "card.json").write_text(json.dumps(card | odd))
+    with pytest.raises(FeaturewatchError, match=r"card\.json .*its figures must be of the kind"):
+        CliRunner().invoke(app, ["sae", "info", str(tmp_path / "odd")], catch_exceptions=False)
 
 
 def test_sae_info_of_an_unknown_sae(tmp_path: Path) -> None:
