@@ -12,12 +12,22 @@ _LINE_SECONDS = 20.0
 
 
 class ProgressLine:
-    """Shows `done` of `total` with a rate, the time left and a few figures. Use as a context manager."""
+    """Shows `done` of `total` with a rate, the time left and a few figures. Use as a context manager.
 
-    def __init__(self, title: str, total: int, unit: str = "tokens", console: Console | None = None) -> None:
+    Args:
+        title: of the run.
+        total: units.
+        unit: what they are.
+        console: standard error by default.
+        done: units that an earlier process finished; they count for no rate.
+    """
+
+    def __init__(
+        self, title: str, total: int, unit: str = "tokens", console: Console | None = None, *, done: int = 0
+    ) -> None:
         self._console = console or Console(stderr=True)
         self._title, self._total, self._unit = title, total, unit
-        self._first_done: int | None = None
+        self._first_done = done
         self._started = self._printed = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -29,7 +39,7 @@ class ProgressLine:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=total, figures="")
+        self._task = self._bar.add_task(title, total=total, completed=done, figures="")
 
     def __enter__(self) -> ProgressLine:
         self._bar.start()
@@ -43,8 +53,6 @@ class ProgressLine:
     def update(self, done: int, **figures: float) -> None:
         """Reports that `done` units are finished."""
         now = time.monotonic()
-        if self._first_done is None:
-            self._first_done, self._started = done, now
         rate = (done - self._first_done) / max(now - self._started, 1e-9)
         shown = [
             f"{rate:,.0f} {self._unit}/s",
@@ -53,6 +61,7 @@ class ProgressLine:
         self._bar.update(self._task, completed=done, figures="  ".join(shown))
         if not self._console.is_terminal and (now - self._printed >= _LINE_SECONDS or done >= self._total):
             self._printed = now
-            left = (self._total - done) / rate if rate > 0 else float("nan")
+            if rate > 0:
+                shown.append(f"left {max(0, self._total - done) / rate:,.0f} s")
             share = done / max(self._total, 1)
-            self._console.print(f"{self._title} {share:.0%}  {'  '.join(shown)}  left {left:,.0f} s", highlight=False)
+            self._console.print("  ".join([f"{self._title} {share:.0%}", *shown]), highlight=False)

@@ -41,12 +41,17 @@ def harvest(config: HarvestConfig) -> Manifest:
     manifest = _held_or(prepared.manifest, config)
     if manifest.complete:
         return manifest
-    rows = max(0, config.tokens + config.batch_tokens - manifest.rows)
-    needed = bytes_needed(rows, map(manifest.width_of, manifest.hook_points), config.store_dtype)
-    require_room(config.cache, needed, f"{config.tokens:,} tokens at {len(manifest.hook_points)} hook points")
+    require_room_for_rows(config, manifest)
     with open_model(config, prepared.hook_points, manifest.forward_dtype) as (model, engine):
         manifest.engine = engine
         return _fill(config, manifest, model, prepared.source)
+
+
+def require_room_for_rows(config: HarvestConfig, manifest: Manifest) -> None:
+    """Raises FeaturewatchError when the rows that the manifest does not count yet would not fit the disk."""
+    rows = max(0, config.tokens + config.batch_tokens - manifest.rows)
+    needed = bytes_needed(rows, map(manifest.width_of, manifest.hook_points), config.store_dtype)
+    require_room(config.cache, needed, f"{config.tokens:,} tokens at {len(manifest.hook_points)} hook points")
 
 
 def _fill(config: HarvestConfig, manifest: Manifest, model: ActivationModel, source: DocumentBatches) -> Manifest:
@@ -54,7 +59,7 @@ def _fill(config: HarvestConfig, manifest: Manifest, model: ActivationModel, sou
     if not manifest.medians:
         measure_norms(model, itertools.islice(source, _MEDIAN_BATCHES), manifest)
     run = _Run(config, model, CacheWriter(config.cache, manifest))
-    with ProgressLine("harvest", config.tokens) as progress:
+    with ProgressLine("harvest", config.tokens, done=manifest.rows) as progress:
         for index, batch in enumerate(source):
             if index >= manifest.batches_done and manifest.rows >= config.tokens:
                 source.finish()

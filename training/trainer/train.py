@@ -102,7 +102,8 @@ class _Lockstep:
         total = self._steps * self._config.batch_rows
         started, before = time.monotonic(), self._seconds
         try:
-            with ProgressLine(self._title(), total) as progress:
+            done = self._first.step_number * self._config.batch_rows
+            with ProgressLine(self._title(), total, done=done) as progress:
                 while self._first.step_number < self._steps:
                     batch_started = time.monotonic()
                     self._step(self._source.take())
