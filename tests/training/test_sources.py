@@ -287,3 +287,9 @@ def test_held_out_flags_do_not_depend_on_the_store(tmp_path: Path) -> None:
     store = DocumentStore(documents, 0.3, 0, tmp_path)
     found = np.array([document.is_held_out(0.3) for document in store])
     assert found.sum() == sum(document.is_held_out(0.3) for document in documents)
+
+
+def test_a_row_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    (tmp_path / "deep.jsonl").write_text('{"text": ' + "[" * 100_000)
+    with pytest.raises(FeaturewatchError, match=r"deep\.jsonl:1 .*each line must be JSON"):
+        list(read_documents([tmp_path / "deep.jsonl"]))

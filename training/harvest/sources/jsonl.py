@@ -22,7 +22,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FeaturewatchError(f"{path}:{number} ({error})", "each line must be JSON", "repair the file") from error
     if not isinstance(row, dict):
         raise FeaturewatchError(f"{path}:{number}", "each line must be a JSON object", "repair the file")
