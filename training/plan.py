@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from training.harvest.compute import forward_device
-from training.harvest.disk import bytes_needed
+from training.harvest.disk import bytes_needed, nearest_folder
 from training.harvest.manifest import MANIFEST, Manifest
 from training.harvest.open_model import open_model
 from training.harvest.prepare import Prepared, prepare
+from training.harvest.run import require_room_for_rows
 from training.harvest.tokens import Reason
+from training.logs.weights_and_biases import require_wandb
 from training.output_folder import require_free
 from training.preflight import check_training
 from training.settings.run_config import RunConfig
@@ -55,7 +58,7 @@ class Plan:
         saes: in the order in which they are trained.
         batch_rows: rows per step.
         memory: bytes of the largest part, estimated.
-        disk: bytes that are still to be written, weights and checkpoints included.
+        disk: bytes that the run will take beside what is there: rows, weights, and checkpoints at their most.
         free: bytes on the disk of the cache.
         harvest_seconds: of the forward passes that are left; 0 for none, None where unknown.
         train_seconds: of all steps.
@@ -78,27 +81,28 @@ def make_plan(config: RunConfig) -> Plan:
         FeaturewatchError: whatever would end the run before it starts.
     """
     require_free(config.folders.values(), replace=config.output.replace)
+    require_wandb(config.train.wandb)
     widths = check_training(config)
     prepared = prepare(config.harvest)
     held = _held(config, prepared.manifest)
     rows = held.rows if held and held.complete else config.harvest.tokens
-    left = max(0, config.harvest.tokens - (held.rows if held else 0)) if not (held and held.complete) else 0
-    forward = None if not left else _rows_per_second(config, prepared)
     steps = config.train.steps(rows)
+    left = _rows_left(config, held, steps)
+    if left and not config.train.stream:
+        require_room_for_rows(config.harvest, held or prepared.manifest)
+    forward = None if not left else _rows_per_second(config, prepared)
     saes = tuple(_planned(name, sae, widths[sae.hook_point], steps, config) for name, sae in config.saes.items())
     row_bytes = bytes_needed(1, widths.values(), config.harvest.store_dtype)
-    weights = sum(8 * sae.latents * sae.width for sae in saes)
     at_once = sum(sae.memory for sae in saes) if config.train.stream else max(sae.memory for sae in saes)
     shards = row_bytes * (config.train.buffer_rows if config.train.stream else 2 * config.harvest.shard_rows)
     heldout = 8 * sum(widths.values()) * config.output.card_tokens
-    place = next(parent for parent in config.harvest.cache.absolute().parents if parent.exists())
     return Plan(
         rows=_in_words(config, held, rows),
         saes=saes,
         batch_rows=config.train.batch_rows,
         memory=max(at_once + shards, heldout),
-        disk=(0 if config.train.stream else left * row_bytes) + 3 * weights,
-        free=shutil.disk_usage(place).free,
+        disk=(0 if config.train.stream else left * row_bytes) + _weight_bytes(saes, at_once=config.train.stream),
+        free=shutil.disk_usage(nearest_folder(config.harvest.cache)).free,
         harvest_seconds=0.0 if not left else (left / forward if forward else None),
         train_seconds=sum(sae.step_seconds * sae.steps for sae in saes),
     )
@@ -111,6 +115,25 @@ def _held(config: RunConfig, new: Manifest) -> Manifest | None:
     held = Manifest.load(config.harvest.cache)
     held.require_same(new, config.harvest.cache)
     return held
+
+
+def _rows_left(config: RunConfig, held: Manifest | None, steps: int) -> int:
+    """Rows that the model is still to compute; a stream computes them anew in each epoch."""
+    if config.train.stream:
+        return steps * config.train.batch_rows
+    if held is None:
+        return config.harvest.tokens
+    return 0 if held.complete else max(0, config.harvest.tokens - held.rows)
+
+
+def _weight_bytes(saes: Sequence[PlannedSae], *, at_once: bool) -> int:
+    """The most that weights take: finished ones are kept in the cache folder and written to the output.
+
+    A checkpoint holds them with two moments each, and lies twice on the disk while it is replaced.
+    """
+    sizes = [8 * sae.latents * sae.width for sae in saes]
+    trained_together = sum(sizes) if at_once else max(sizes)
+    return max(2 * sum(sizes), sum(sizes) - trained_together + 6 * trained_together)
 
 
 def _in_words(config: RunConfig, held: Manifest | None, rows: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from monitor.cli.main import app
 from monitor.errors import FeaturewatchError
+from training import plan
 from training.architectures.registry import ARCHITECTURES
 from training.settings.keys import all_keys
 from training.settings.run_config import merged, run_config
@@ -193,6 +195,36 @@ def test_a_dry_run_refuses_what_the_run_would(tiny_model: Path, corpus: Path, tm
     words = ["train", str(tiny_model), "--data", str(corpus), "--hook-point", "resid_post.9", "--dry-run"]
     with pytest.raises(FeaturewatchError, match=r"hook point 'resid_post.9'"):
         CliRunner().invoke(app, [*words, "--cache", str(tmp_path / "c")], catch_exceptions=False)
+
+
+def test_a_dry_run_asks_for_room_and_packages(
+    tiny_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    sizes = {"tokens": 4000, "context": 96, "heldout_share": 0.4, "heldout_tokens": 20000, "cache": tmp_path / "c"}
+    values = {"data": [corpus], "hook_point": ["resid_post.1"], "k": 4, "out": tmp_path / "o", **sizes}
+    with pytest.raises(FeaturewatchError, match=r"with 0.0 GB free: 4,000 tokens at 1 hook points need"):
+        plan.make_plan(run_config(str(tiny_model), values))
+    with pytest.raises(FeaturewatchError, match=r"wandb 'mine': the Python package wandb is not installed"):
+        plan.make_plan(run_config(str(tiny_model), {**values, "wandb": "mine"}))
+
+
+def test_a_plan_counts_every_epoch_of_a_stream_and_checkpoints_while_they_are_replaced(
+    tiny_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_rows_per_second", lambda config, prepared: 100.0)
+    values = {"data": [corpus], "hook_point": ["resid_post.1"], "latents": 128, "k": [4, 8], "epochs": 2.5}
+    sizes = {"tokens": 4000, "context": 96, "heldout_share": 0.4, "heldout_tokens": 20000, "batch_rows": 64}
+    places = {"cache": tmp_path / "c", "out": tmp_path / "o"}
+    stream, cached = (
+        plan.make_plan(run_config(str(tiny_model), {**values, **sizes, **places, "stream": is_stream}))
+        for is_stream in (True, False)
+    )
+    assert stream.harvest_seconds == 156 * 64 / 100
+    assert cached.harvest_seconds == 4000 / 100
+    weights = 2 * 4 * 128 * 32
+    assert stream.disk == 6 * 2 * weights
+    assert cached.disk == 4000 * 32 * 2 + weights + 6 * weights
 
 
 def test_settings_of_a_card_are_json() -> None:
