@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,3 +242,11 @@ def test_another_failure_of_the_disk_is_not_called_full(tmp_path: Path) -> None:
     shard.mkdir()
     with pytest.raises(IsADirectoryError):
         writer.append({NARROW: np.ones((40, 3), np.float32), WIDE: np.ones((40, 5), np.float32)}, _rng(0))
+
+
+@pytest.mark.parametrize("odd", [{"width": None}, {"counts": []}, {"hook_points": ["../elsewhere"]}, {"shard_rows": 3}])
+def test_a_manifest_with_odd_values_is_told(tmp_path: Path, odd: dict[str, object]) -> None:
+    held = dataclasses.asdict(Manifest(4, [str(NARROW)], "float32", [0], {}))
+    (tmp_path / "manifest.json").write_text(json.dumps(held | odd))
+    with pytest.raises(FeaturewatchError, match=r"is no |a hook point is written"):
+        ActivationCache(tmp_path)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from monitor.errors import FeaturewatchError
+from monitor.sae import HookPoint
 from training.harvest.config import HarvestConfig
 
 MANIFEST = "manifest.json"
 NORM_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
+_KINDS: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "list": list, "dict": dict}
 _DEFAULTS = {item.name: item.default for item in fields(HarvestConfig)}
 
 
@@ -76,7 +78,13 @@ class Manifest:
         if not path.is_file():
             raise FeaturewatchError(f"activation cache {folder}", f"it must hold {MANIFEST}", "harvest into it first")
         try:
-            return cls(**json.loads(path.read_text()))
+            manifest = cls(**json.loads(path.read_text()))
+            for item in fields(cls):
+                kind = str(item.type).partition("[")[0]
+                if not isinstance(getattr(manifest, item.name), _KINDS[kind]):
+                    raise TypeError(f"{item.name} is no {kind}")
+            for name in manifest.hook_points:  # they become folders
+                HookPoint.parse(name)
         except (ValueError, TypeError) as error:
             raise FeaturewatchError(
                 f"activation cache {folder} ({error})",
@@ -84,6 +92,7 @@ class Manifest:
                 "and data its rows are from",
                 "give another --cache folder or remove this one",
             ) from error
+        return manifest
 
     def require_same(self, other: Manifest, folder: Path) -> None:
         """Raises FeaturewatchError unless the rows of both are made from the same things in the same way."""
