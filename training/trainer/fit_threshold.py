@@ -54,8 +54,9 @@ def read_rows(path: Path, dictionary: Dictionary, most: int) -> Floats:
     try:
         rows_nd = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
+        # numpy's own words advise to run what is pickled in it.
         raise FeaturewatchError(
-            f"rows {path} ({error})", "it must be a .npy file of numbers", "store it again"
+            f"rows {path}", "it must be a .npy file of numbers, and whole", "store it again"
         ) from error
     if rows_nd.ndim != 2 or rows_nd.dtype.kind != "f" or not len(rows_nd):
         raise FeaturewatchError(
