@@ -1,7 +1,9 @@
 """How the loops of this package are compiled.
 
-Sums may be reordered into vector lanes, which stays the same from run to run. Loops release the interpreter's lock, and
-`training.kernels.threads` runs them side by side. NaN and infinity keep their meaning.
+Sums may be reordered into vector lanes. That stays the same from run to run as long as a loop that sums up does not
+store as well: where arrays might overlap, LLVM keeps a scalar version of a loop and chooses by their addresses. Loops
+release the interpreter's lock, and `training.kernels.threads` runs them side by side. NaN and infinity keep their
+meaning.
 """
 
 from __future__ import annotations

@@ -127,13 +127,10 @@ def _centre(  # noqa: PLR0917
 ) -> None:
     d = x.shape[1]
     for i in range(low, high):
-        squares = np.float32(0.0)
         for c in range(d):
-            value = x[i, c]
-            centred[i, c] = value - b_dec[c]
-            squares += value * value
-            moments[c] += value
-        moments[d] += squares
+            centred[i, c] = x[i, c] - b_dec[c]
+            moments[c] += x[i, c]
+        moments[d] += _dot(x[i], x[i])
 
 
 @compiled
@@ -208,11 +205,9 @@ def _reconstruct(  # noqa: PLR0917
                 end += 1
             begins[g + 1] = end
             _add_rows(error, latents, values, w_dec, begins[g], end)
-            total = np.float32(0.0)
             for c in range(d):
-                total += error[c] * error[c]
                 grad[g, i, c] = scale * error[c]
-            squares[g] += total
+            squares[g] += _dot(error, error)
         for g in range(groups - 1, -1, -1):
             if g + 1 < groups:
                 for c in range(d):

@@ -28,7 +28,7 @@ from training.trainer.sae_config import SaeConfig
 from training.trainer.sae_training import SaeTraining, TrainedSae
 from training.trainer.stop import Interrupted, StopRequest, stop_requests
 
-TRAINER_REVISION = 2  # to be raised when the same rows and settings would give other weights than before
+TRAINER_REVISION = 3  # to be raised when the same rows and settings would give other weights than before
 CHECKPOINT, FINISHED = "checkpoint.safetensors", "finished.safetensors"
 _FIRST_BATCHES = 8
 
