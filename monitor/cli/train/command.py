@@ -51,9 +51,8 @@ def _run(typed: str, file: Path | None, flags: Values, *, dry_run: bool, print_c
         raise FeaturewatchError("no model", "its folder or id is needed", "write featurewatch train MODEL ...")
     config = run_config(resolve_model(model), values, held.entries, held.places, model_as_typed=model)
     if dry_run:
-        from training.plan import make_plan
-
         from monitor.cli.train.plan_table import show_plan
+        from training.plan import make_plan
 
         show_plan(make_plan(config))
         return
