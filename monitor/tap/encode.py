@@ -11,14 +11,11 @@ import numpy.typing as npt
 import torch
 
 from monitor.tap.blas import use_one_blas_thread
+from monitor.tap.fired import FiredCounters, require_fired
 from monitor.tap.host_copy import CudaCopier, HostCopy
 from monitor.tap.plan import ActivePlan, HookWeights
 from monitor.tap.record import HostRows, Payload
 from monitor.tap.sites import Site
-
-
-class HooksSilentError(RuntimeError):
-    """The operation of a hook point did not run in a forward pass: its buffer holds an earlier pass's rows."""
 
 
 class Encoder(Protocol):
@@ -114,10 +111,7 @@ class _CudaPayload:
 
     def read(self) -> HostRows:
         ids_n, fired_2h, *acts = self._copy.read()
-        before_h, now_h = fired_2h.tolist()
-        silent = [name for name, before, now in zip(self._sites, before_h, now_h, strict=True) if now <= before]
-        if silent:
-            raise HooksSilentError(f"hook points {', '.join(silent)} did not run")
+        require_fired(self._sites, fired_2h)
         activations = [(name, acts_nk.numpy()) for name, acts_nk in zip(self._hooks, acts, strict=True)]
         return HostRows(ids_n.numpy().astype(np.int32), activations)
 
@@ -127,23 +121,18 @@ class CudaEncoder:
     on a side stream into pinned memory. The engine's thread never waits. Not proven on a GPU in this version."""
 
     def __init__(self, sites: Sequence[Site]) -> None:
-        self._sites = sites
-        self._names = [str(site.hook_point) for site in sites]
+        self._counters = FiredCounters(sites)
         self._copier = CudaCopier(sites[0].fired.device)
-        self._before_h = self._read()
 
     def adopt(self, plan: ActivePlan) -> ActivePlan:
         return replace(plan, hooks=tuple(hook.to(hook.site.buffer_nd.device) for hook in plan.hooks))
 
     def mark(self) -> None:
         """The counters stay on the device; `read` of the payload compares them."""
-        self._before_h = self._read()
+        self._counters.mark()
 
     def fired(self) -> bool:
         return True
-
-    def _read(self) -> torch.Tensor:
-        return torch.cat([site.fired for site in self._sites])
 
     @torch.inference_mode()
     def encode(self, plan: ActivePlan | None, token_ids: Any, rows: int) -> Payload | None:
@@ -151,12 +140,12 @@ class CudaEncoder:
             return None
         ids_n = token_ids[:rows].clone()
         acts = [hook.encode(hook.site.buffer_nd[:rows]) for hook in plan.hooks]
-        fired_2h = torch.stack([self._before_h, self._read()])
+        fired_2h = self._counters.since_mark()
         return _CudaPayload(
             copy=self._copier.copy([ids_n, fired_2h, *acts]),
             nbytes=ids_n.nbytes + sum(acts_nk.nbytes for acts_nk in acts),
             hooks=[hook.name for hook in plan.hooks],
-            sites=self._names,
+            sites=self._counters.names,
         )
 
 

@@ -19,8 +19,8 @@ from monitor.sae import HookPoint
 from monitor.sae.row_log import FAILED, RequestEnd, RowLogHeader, RowRun, step_numbers, step_path
 from monitor.tap.book import RequestBook
 from monitor.tap.config import read_config
-from monitor.tap.encode import HooksSilentError
 from monitor.tap.external_id import external_id
+from monitor.tap.fired import HooksSilentError
 from monitor.tap.record import PREFIX_CACHE, TAP_ERROR, Begin, End, Gap, KeptRows, NewRequest, RowTable, Segment, Step
 from monitor.tap.refusals import refuse_holes
 from monitor.tap.row_log.assembly import start_row_log
