@@ -19,24 +19,13 @@ from monitor.sae import Dictionary, HookPoint
 from training.architectures.architecture import StepContext, gradient
 from training.architectures.elementwise import Elementwise, Rule, Spread, Totals
 from training.architectures.fold import TrainedWeights, folded
+from training.architectures.l1_settings import L1Settings
 from training.kernels.unit_rows import normalise_rows_, remove_parallel_
-from training.options import option, require_all
 
 
 @dataclass(frozen=True)
-class GatedSettings:
-    """Settings of a gated SAE."""
-
-    l1: float = option(5.0, "Weight of the sparsity penalty on the gates, for rows of mean norm sqrt(d).")
-    l1_warm_up: float = option(0.05, "Share of the steps in which the penalty's weight rises from 0.")
-
-    def __post_init__(self) -> None:
-        require_all(
-            [
-                (self.l1 >= 0, f"l1 {self.l1}", "it must not be negative", "give for example 5"),
-                (0 <= self.l1_warm_up <= 1, f"l1-warm-up {self.l1_warm_up}", "it is a share", "give for example 0.05"),
-            ]
-        )
+class GatedSettings(L1Settings):
+    """Settings of a gated SAE. The penalty is on the gates."""
 
 
 @dataclass(frozen=True)
