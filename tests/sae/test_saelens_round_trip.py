@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from monitor.sae import (
     load_saelens,
     save_saelens,
 )
+from monitor.sae.activation import Activation
 from monitor.sae.checksum import encode_checksum
 
 
@@ -82,6 +84,31 @@ def test_the_checksum_tells_saes_apart_and_not_how_they_were_stored() -> None:
     assert checksum.l0 == np.count_nonzero(f_nm) / 8
     sae.w_enc_md[[0, 1]] = sae.w_enc_md[[1, 0]]
     assert str(encode_checksum(sae)) != str(checksum)
+
+
+@pytest.mark.parametrize("silent", [JumpRelu(np.full(500, 1e3, np.float32)), Relu(), TopK(2), GroupMax(250)])
+def test_an_sae_that_is_silent_on_the_noise_has_a_checksum_too(silent: Activation) -> None:
+    drawn = random_form(500, 4, silent, "none", 3)
+    sae = replace(drawn, b_enc_m=drawn.b_enc_m - np.float32(0 if isinstance(silent, JumpRelu) else 1e3))
+    x_nd = np.random.Generator(np.random.PCG64(1)).standard_normal((8, 4))
+    assert not sae.encode(x_nd.astype(np.float32)).any()
+    checksum = encode_checksum(sae)
+    f_nm = sae.encode((checksum.times * x_nd).astype(np.float32))
+    assert checksum.value == pytest.approx((f_nm * (1 + np.arange(500) % 97)).sum(), rel=1e-4)
+    assert checksum.l0 == np.count_nonzero(f_nm) / 8 >= 1
+    assert str(checksum).endswith(f" on {checksum.times:g} times the noise)")
+    halved_nm = sae.encode((checksum.times / 2 * x_nd).astype(np.float32))
+    assert np.count_nonzero(halved_nm) / 8 <= 5
+    swapped = replace(sae, w_enc_md=sae.w_enc_md[np.roll(np.arange(500), 1)])
+    assert str(encode_checksum(swapped)) != str(checksum)
+    higher = replace(sae, b_enc_m=sae.b_enc_m + np.float32(1))
+    assert str(encode_checksum(higher)) != str(checksum)
+
+
+def test_an_sae_that_cannot_fire_has_checksum_0() -> None:
+    sae = random_form(10, 4, Relu(), "none", 3)
+    nothing = replace(sae, w_enc_md=np.zeros_like(sae.w_enc_md), b_enc_m=np.full(10, -1, np.float32))
+    assert str(encode_checksum(nothing)) == "0.000000e+00 (L0 0)"
 
 
 def test_sites_of_other_programs() -> None:
