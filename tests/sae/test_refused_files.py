@@ -275,3 +275,9 @@ def test_a_module_without_a_name_of_ours_and_another_k(tmp_path: Path) -> None:
     assert load_dictionary(folder, HERE).hook_point == HookPoint(3)
     with pytest.raises(FeaturewatchError, match=r"k 5 .*its files say 4"):
         load_dictionary(folder, Hints(hook_point=HookPoint(3), model="tiny", k=5))
+
+
+@pytest.mark.parametrize("k", [0, -3])
+def test_a_k_that_keeps_nothing_is_refused_for_every_family(k: int) -> None:
+    with pytest.raises(FeaturewatchError, match=f"k {k}: .*at least one latent"):
+        Hints(k=k)

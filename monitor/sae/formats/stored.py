@@ -48,6 +48,10 @@ class Hints:
     norm_factor: float | None = None
 
     def __post_init__(self) -> None:
+        if self.k is not None and self.k < 1:
+            raise FeaturewatchError(
+                f"k {self.k}", "a topk SAE keeps at least one latent per token", "give the k of its training"
+            )
         if self.norm_factor is not None and not 0 < self.norm_factor < math.inf:
             raise FeaturewatchError(
                 f"norm factor {self.norm_factor}",
