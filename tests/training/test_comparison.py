@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from support.command import Command
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, HookPoint, Relu, save_saelens
+from training.comparison import run
 from training.comparison.config import CompareConfig
 from training.comparison.latents import LatentDifference
 from training.comparison.point import MeasuredPoint
@@ -23,7 +26,9 @@ from training.comparison.rows import RowDifference
 from training.comparison.run import compare
 from training.harvest import engine_model
 from training.harvest.batches import TokenBatch
-from training.harvest.tokens import Reason
+from training.harvest.documents import read_documents, shuffled_order
+from training.harvest.loading import load_tokenizer
+from training.harvest.tokens import Reason, SequenceMaker
 
 RNG = np.random.default_rng(5)
 WIDTH = 32
@@ -198,3 +203,32 @@ def test_of_an_endless_data_set_only_the_beginning_is_read(
     )
     assert compare(config).sequences == 6
     assert made[0].closed
+
+
+def test_sequences_come_in_the_seed_s_order_from_documents_on_disk(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{number} of many " * 400}) + "\n" for number in range(2000)))
+    config = CompareConfig(str(tiny_model), (path,), ("resid_post.2",), sequences=300, context=32, seed=3)
+    wanted, tokenizer = run._harvest_config(config), load_tokenizer(str(tiny_model))
+    tracemalloc.start()
+    found = run._sequences(wanted, config, tokenizer)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 4
+    documents = list(read_documents([path]))
+    ordered = (documents[number] for number in shuffled_order(len(documents), 3))
+    expected = itertools.islice(SequenceMaker(tokenizer, wanted).all_sequences(ordered), 300)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours.token_ids_n, theirs.token_ids_n)
+
+
+def test_a_full_folder_for_temporary_files_is_told(
+    tiny_model: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("training.harvest.document_store.tempfile.TemporaryFile", full)
+    config = CompareConfig(str(tiny_model), (corpus,), ("resid_post.2",), context=32)
+    with pytest.raises(FeaturewatchError, match=r"temporary files .*No space left on device.*TMPDIR"):
+        run._sequences(run._harvest_config(config), config, None)

@@ -18,7 +18,7 @@ from training.harvest import run as harvest_run
 from training.harvest.batches import make_batches
 from training.harvest.cache import ActivationCache
 from training.harvest.config import HarvestConfig
-from training.harvest.documents import read_documents, shuffled
+from training.harvest.documents import read_documents, shuffled_order
 from training.harvest.loading import load_tokenizer
 from training.harvest.residuals import ResidualModel
 from training.harvest.run import harvest
@@ -58,7 +58,8 @@ def test_cache_equals_output_hidden_states(tiny_model: Path, corpus: Path, tmp_p
     """Every kept row of every batch, computed by the whole model, is in the cache once."""
     config = _config(tiny_model, corpus, tmp_path / "cache", outlier_factor=1.3)
     manifest = harvest(config)
-    documents = shuffled(list(read_documents(config.data)), config.seed)
+    found = list(read_documents(config.data))
+    documents = [found[number] for number in shuffled_order(len(found), config.seed)]
     maker = SequenceMaker(load_tokenizer(config.model), config)
     reference = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     expected: dict[HookPoint, list[np.ndarray]] = {point: [] for point in POINTS}

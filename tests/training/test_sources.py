@@ -17,7 +17,7 @@ from pyarrow import parquet
 from monitor.errors import FeaturewatchError
 from training.harvest.config import HarvestConfig
 from training.harvest.document_store import DocumentStore
-from training.harvest.documents import Document, read_documents, shuffled
+from training.harvest.documents import Document, read_documents, shuffled_order
 from training.harvest.sources import hub
 from training.harvest.sources.hub import HubData
 from training.harvest.sources.plain_text import read_passages
@@ -254,7 +254,8 @@ def test_the_store_gives_what_a_list_gave(tmp_path: Path) -> None:
     documents = [Document(f"text {number}", "s", "c", "l", f"d{number % 9}") for number in range(50)]
     documents += [Document("t\u00e9xt", turns=(("user", "a"), ("assistant", "b\n"))), Document("text 3", "other")]
     held_out = {document.text for document in documents if document.is_held_out(0.3)}
-    expected = shuffled([d for d in documents if d.is_held_out(0.3) or d.text not in held_out], 5)
+    left = [d for d in documents if d.is_held_out(0.3) or d.text not in held_out]
+    expected = [left[number] for number in shuffled_order(len(left), 5)]
     store = DocumentStore(iter(documents), 0.3, 5, tmp_path / "cache")
     assert list(store) == expected
     assert store[3] == expected[3]

@@ -15,7 +15,8 @@ from training.comparison.point import MeasuredPoint, PointDifference
 from training.harvest.activations import ActivationModel
 from training.harvest.batches import TokenBatch, make_batches
 from training.harvest.config import HarvestConfig
-from training.harvest.documents import require_some, shuffled
+from training.harvest.document_store import DocumentStore
+from training.harvest.documents import require_some
 from training.harvest.engine_model import EngineModel, check_engine_points, require_room
 from training.harvest.engine_start import engine_version, parse_engine_args
 from training.harvest.loading import load_tokenizer
@@ -102,11 +103,10 @@ def _measure(
 
 
 def _sequences(wanted: HarvestConfig, config: CompareConfig, tokenizer: Any) -> list[TokenSequence]:
-    documents = list(wanted_documents(wanted))
+    # Nothing is held out of a comparison.
+    documents = DocumentStore(wanted_documents(wanted), 0.0, config.seed, None)
     require_some(documents, config.data)
-    maker = SequenceMaker(tokenizer, wanted)
-    found = (sequence for document in shuffled(documents, config.seed) for sequence in maker.sequences(document))
-    return list(itertools.islice(found, config.sequences))
+    return list(itertools.islice(SequenceMaker(tokenizer, wanted).all_sequences(documents), config.sequences))
 
 
 def _harvest_config(config: CompareConfig) -> HarvestConfig:

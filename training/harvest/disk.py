@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -42,15 +43,25 @@ def nearest_folder(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def full_disk_is_told(folder: Path) -> Iterator[None]:
-    """Turns a disk that fills up during the harvest into a FeaturewatchError that says how to go on."""
+def full_disk_is_told(cache: Path | None) -> Iterator[None]:
+    """Turns a disk that fills up into a FeaturewatchError that says how to go on.
+
+    Args:
+        cache: folder of the activation cache that is written; None for the system's folder for temporary files.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
+        if cache is None:
+            raise FeaturewatchError(
+                f"folder for temporary files {tempfile.gettempdir()} ({error.strerror})",
+                "its disk filled up; the documents lie there while sequences are drawn from them",
+                "make room, set TMPDIR to a folder on another disk, or give less text",
+            ) from error
         raise FeaturewatchError(
-            f"activation cache {folder} ({error.strerror})",
+            f"activation cache {cache} ({error.strerror})",
             "the disk filled up during the harvest; what the manifest counts is kept",
             "make room and give the same command again: it goes on from there",
         ) from error

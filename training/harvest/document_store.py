@@ -22,22 +22,23 @@ from training.harvest.split import without_shared_texts
 class DocumentStore(Sequence[Document]):
     """The documents less texts that are held out under another name, in an order that depends on the seed alone.
 
-    They lie in a file without a name beside the cache, which is gone with the process, however that ends.
+    They lie in a file without a name, which is gone with the process, however that ends.
 
     Args:
         documents: read once, in order.
         share: that is held out.
         seed: of the order.
-        cache: folder of the activation cache, which need not be there.
+        cache: folder of the activation cache, beside which the file lies, and which need not be there; None for the
+            system's folder for temporary files.
 
     Raises:
         FeaturewatchError: the disk is full or may not be written.
     """
 
-    def __init__(self, documents: Iterable[Document], share: float, seed: int, cache: Path) -> None:
+    def __init__(self, documents: Iterable[Document], share: float, seed: int, cache: Path | None) -> None:
         ends, digests, held_out = array("q", [0]), array("Q"), array("b")
         with full_disk_is_told(cache):
-            self._file = _unnamed_file(nearest_folder(cache.parent))
+            self._file = _unnamed_file(cache)
             for document in documents:
                 self._file.write(_packed(document))
                 ends.append(self._file.tell())
@@ -65,7 +66,10 @@ class DocumentStore(Sequence[Document]):
         return _unpacked(os.pread(self._file.fileno(), end - start, start))
 
 
-def _unnamed_file(folder: Path) -> IO[bytes]:
+def _unnamed_file(cache: Path | None) -> IO[bytes]:
+    if cache is None:
+        return tempfile.TemporaryFile()
+    folder = nearest_folder(cache.parent)
     try:
         return tempfile.TemporaryFile(dir=folder)
     except PermissionError as error:

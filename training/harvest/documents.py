@@ -90,12 +90,8 @@ def read_source(path: Path, text_field: str, document_field: str) -> Iterator[Do
     )
 
 
-def shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
-    """The documents in an order that depends on the seed alone."""
-    return [documents[index] for index in shuffled_order(len(documents), seed)]
-
-
 def shuffled_order(count: int, seed: int) -> npt.NDArray[np.int64]:
+    """The numbers below `count` in an order that depends on the seed alone."""
     return np.random.default_rng(seed).permutation(count)
 
 
