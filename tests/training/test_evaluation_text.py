@@ -11,9 +11,10 @@ from monitor.errors import FeaturewatchError
 from training.evaluation import text
 from training.evaluation.config import EvalConfig
 from training.evaluation.text import read_sequences
-from training.harvest.documents import Document
+from training.harvest.documents import Document, read_documents
 from training.harvest.loading import load_tokenizer
 from training.harvest.tokens import Reason
+from training.harvest.wanted import wanted_documents
 
 
 def _corpus(path: Path, numbers: list[int]) -> Path:
@@ -57,3 +58,18 @@ def test_no_held_out_document_is_told(tmp_path: Path, tiny_model: Path) -> None:
     config = EvalConfig(model="m", data=(_corpus(tmp_path / "a.jsonl", [1]),), heldout_share=0.001)
     with pytest.raises(FeaturewatchError, match=r"heldout-share 0\.001 of 1 documents: none of them is held out"):
         read_sequences(config, load_tokenizer(str(tiny_model)), {})
+
+
+def test_fields_of_other_names(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"body": f"passage {n} " * 9, "page": str(n % 20)}) + "\n" for n in range(200)))
+    config = EvalConfig(str(tiny_model), (path,), heldout_share=0.4, text_field="body", document_field="page")
+    chosen, seen = text._drawn(config)
+    pages = {document.document for document in chosen}
+    assert seen == 200
+    assert 0 < len(pages) < 20
+    assert len(chosen) == 10 * len(pages)
+    harvest = text.harvest_config(config)
+    assert list(wanted_documents(harvest)) == list(read_documents([path], "body", "page"))
+    with pytest.raises(FeaturewatchError, match=r"a.jsonl:1 with fields body, page.*--text-field"):
+        read_sequences(EvalConfig(str(tiny_model), (path,)), load_tokenizer(str(tiny_model)), {})

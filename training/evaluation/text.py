@@ -23,6 +23,8 @@ _READ = 200  # times the characters that are kept: the rest of a larger corpus i
 def read_sequences(config: EvalConfig, tokenizer: Any, made_from: dict[str, str]) -> list[TokenSequence]:
     """About `config.tokens` positions, drawn from the files by the seed, or of a cache's held-out text.
 
+    Of a corpus above 3,200 characters per position only the beginning is drawn from.
+
     Args:
         config: of the evaluation.
         tokenizer: of the model.
@@ -78,9 +80,10 @@ def _from_files(config: EvalConfig, tokenizer: Any) -> list[TokenSequence]:
 
 
 def _drawn(config: EvalConfig) -> tuple[list[Document], int]:
-    """Documents in an order that hashes of seed and text decide, and how many the files hold.
+    """Documents in an order that hashes of seed and text decide, and how many were read.
 
-    Only so many characters are kept in memory that they surely make `config.tokens` tokens.
+    Only so many characters are kept in memory that they surely make `config.tokens` tokens: 16 for each. Of files and
+    data sets, which may be endless, the first 200 times as many characters are read.
     """
     kept: list[tuple[int, int, Document]] = []
     characters = seen = read = 0
@@ -100,7 +103,7 @@ def _drawn(config: EvalConfig) -> tuple[list[Document], int]:
 
 
 def harvest_config(config: EvalConfig) -> HarvestConfig:
-    """What the harvest is asked for: windows as the training cuts them."""
+    """What the harvest is asked for: text read and windows cut as in the training."""
     return HarvestConfig(
         model=config.model,
         data=config.data,
@@ -109,6 +112,8 @@ def harvest_config(config: EvalConfig) -> HarvestConfig:
         batch_tokens=config.batch_tokens,
         heldout_tokens=2 * config.context,
         chat_share=config.chat_share,
+        text_field=config.text_field,
+        document_field=config.document_field,
         seed=config.seed,
     )
 
