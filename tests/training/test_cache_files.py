@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -244,9 +245,50 @@ def test_another_failure_of_the_disk_is_not_called_full(tmp_path: Path) -> None:
         writer.append({NARROW: np.ones((40, 3), np.float32), WIDE: np.ones((40, 5), np.float32)}, _rng(0))
 
 
-@pytest.mark.parametrize("odd", [{"width": None}, {"counts": []}, {"hook_points": ["../elsewhere"]}, {"shard_rows": 3}])
-def test_a_manifest_with_odd_values_is_told(tmp_path: Path, odd: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("odd", "says"),
+    [
+        ({"width": None}, "width None: Input should be a valid integer"),
+        ({"width": 0}, "width 0"),
+        ({"counts": []}, r"counts \[\]: Input should be an object"),
+        ({"counts": {"kept": "many"}}, "counts.kept 'many': Input should be a valid integer"),
+        ({"shard_rows": 3}, "shard_rows 3: "),
+        ({"shard_rows": ["3"]}, "shard_rows.0 '3': "),
+        ({"shard_rows": [-3]}, "a negative number of rows"),
+        ({"hook_points": []}, r"hook_points \[\]"),
+        ({"hook_points": ["../elsewhere"]}, "a hook point is written"),
+        ({"store_dtype": "int8"}, "store_dtype 'int8'"),
+        ({"settings": {"outlier_factor": "six"}}, "settings.outlier_factor 'six'"),
+        ({"identity": {"model": 3}}, "identity.model 3: Input should be a valid string"),
+        ({"medians": {str(NARROW): "x"}}, "medians.resid_post.0 'x': Input should be a valid number"),
+        ({"medians": {str(WIDE): 1.0}}, "medians of attn_z.0"),
+        ({"widths": {str(NARROW): 1.5}}, "widths.resid_post.0 1.5: "),
+        ({"checksums": {str(NARROW): [1, 2]}}, "checksums that are not those of 1 shards"),
+        ({"checksums": {str(NARROW): [None]}}, "checksums.resid_post.0.0 None: "),
+        ({"norm_quantiles": {str(NARROW): {"0.5": 1.0}}}, "norm_quantiles of resid_post.0"),
+        ({"sources": {"web": {"documents": 3, "licences": "MIT"}}}, "sources .*MIT"),
+        ({"younger": 1}, "younger 1: Unexpected keyword argument"),
+    ],
+)
+def test_a_manifest_with_odd_values_is_told(tmp_path: Path, odd: dict[str, object], says: str) -> None:
     held = dataclasses.asdict(Manifest(4, [str(NARROW)], "float32", [0], {}))
     (tmp_path / "manifest.json").write_text(json.dumps(held | odd))
-    with pytest.raises(FeaturewatchError, match=r"is no |a hook point is written"):
+    with pytest.raises(FeaturewatchError, match=says):
         ActivationCache(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}"])
+def test_a_manifest_that_is_none_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(FeaturewatchError, match="is damaged or of another version of featurewatch"):
+        ActivationCache(tmp_path)
+
+
+def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
+    name = str(NARROW)
+    manifest = Manifest(4, [name], "float32", [3, 0], {"seed": 0, "outlier_factor": 6}, {"model": "ab"})
+    manifest.medians, manifest.checksums = {name: math.inf}, {name: [1, 2**32 - 1]}
+    manifest.sources = {"web": {"documents": 3, "licences": {"MIT": 3}}}
+    manifest.engine = {"version": "1", "hook_points": [name]}
+    manifest.save(tmp_path)
+    assert Manifest.load(tmp_path) == manifest

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from training.harvest.config import HarvestConfig
 from training.harvest.manifest import NORM_QUANTILES, Manifest
 from training.harvest.report import shares
+from training.options import default_of
 
 
 def outlier_rule(manifest: Manifest) -> str:
     """Which rows count as outliers, in words."""
     settings = manifest.settings
+    factor = settings.get("outlier_factor", default_of(HarvestConfig, "outlier_factor"))
     medians = ", ".join(f"{name}: median {median:.1f}" for name, median in manifest.medians.items())
     if settings.get("keep_outliers"):
         return f"Rows of any norm were kept ({medians}), but for values that {manifest.store_dtype} cannot hold."
     return (
-        f"Outliers are rows whose norm at a harvested hook point is above {settings['outlier_factor']:g} times the "
+        f"Outliers are rows whose norm at a harvested hook point is above {factor:g} times the "
         f"median there ({medians}), or with a value that {manifest.store_dtype} cannot hold."
     )
 

@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
 from training.harvest.config import HarvestConfig
+from training.harvest.store import STORE_DTYPES
 
 MANIFEST = "manifest.json"
 NORM_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
-_KINDS: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "list": list, "dict": dict}
 _DEFAULTS = {item.name: item.default for item in fields(HarvestConfig)}
 
 
@@ -78,21 +80,42 @@ class Manifest:
         if not path.is_file():
             raise FeaturewatchError(f"activation cache {folder}", f"it must hold {MANIFEST}", "harvest into it first")
         try:
-            manifest = cls(**json.loads(path.read_text()))
-            for item in fields(cls):
-                kind = str(item.type).partition("[")[0]
-                if not isinstance(getattr(manifest, item.name), _KINDS[kind]):
-                    raise TypeError(f"{item.name} is no {kind}")
-            for name in manifest.hook_points:  # they become folders
-                HookPoint.parse(name)
-        except (ValueError, TypeError) as error:
-            raise FeaturewatchError(
-                f"activation cache {folder} ({error})",
-                f"its {MANIFEST} is damaged or of another version of featurewatch, so that it is not known which model "
-                "and data its rows are from",
-                "give another --cache folder or remove this one",
-            ) from error
+            manifest = TypeAdapter(cls).validate_json(path.read_bytes(), strict=True, extra="forbid")
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise _damaged(folder, f"{place} {first['input']!r:.80}: {first['msg']}".strip()) from error
+        if contradiction := manifest._contradiction():
+            raise _damaged(folder, contradiction)
+        for name in manifest.hook_points:  # they become folders
+            HookPoint.parse(name)
         return manifest
+
+    def _contradiction(self) -> str:
+        """What does not fit together, in words; empty for a sound manifest."""
+        points, shards = set(self.hook_points), len(self.shard_rows)
+        numbers = [self.heldout_rows, self.heldout_sequences, self.batches_done, *self.shard_rows]
+        fits = {
+            f"width {self.width}, widths {self.widths}": min(self.width, *self.widths.values(), 1) == 1,
+            f"store_dtype {self.store_dtype!r}": self.store_dtype in STORE_DTYPES,
+            f"hook_points {self.hook_points}, shard_rows {self.shard_rows}": bool(points and shards),
+            "a negative number of rows, sequences or batches": min(numbers, default=0) >= 0,
+            f"checksums that are not those of {shards} shards at {', '.join(self.hook_points)}": not self.checksums
+            or (set(self.checksums) == points and {len(held) for held in self.checksums.values()} == {shards}),
+            f"medians of {', '.join(self.medians)}": not self.medians or set(self.medians) == points,
+            f"norm_quantiles of {', '.join(self.norm_quantiles)}": all(
+                point in points and {str(quantile) for quantile in NORM_QUANTILES} <= set(held)
+                for point, held in self.norm_quantiles.items()
+            ),
+            f"settings.outlier_factor {self.settings.get('outlier_factor')!r}": isinstance(
+                self.settings.get("outlier_factor", 1.0), int | float
+            ),
+            f"sources {self.sources}": all(
+                isinstance(entry.get("documents"), int) and isinstance(entry.get("licences"), dict)
+                for entry in self.sources.values()
+            ),
+        }
+        return next((what for what, good in fits.items() if not good), "")
 
     def require_same(self, other: Manifest, folder: Path) -> None:
         """Raises FeaturewatchError unless the rows of both are made from the same things in the same way."""
@@ -117,3 +140,12 @@ class Manifest:
                 f"it was harvested with other settings ({', '.join(changed)})",
                 "give another --cache folder or remove this one",
             )
+
+
+def _damaged(folder: Path, what: str) -> FeaturewatchError:
+    return FeaturewatchError(
+        f"activation cache {folder} ({what})",
+        f"its {MANIFEST} is damaged or of another version of featurewatch, so that it is not known which model and "
+        "data its rows are from",
+        "give another --cache folder or remove this one",
+    )
