@@ -15,7 +15,7 @@ from monitor.cli.model_shape import ModelShape, read_model_shape
 from monitor.cli.problems import print_problems
 from monitor.policy import Policy, check_policy
 from monitor.policy.json_schema import json_schema
-from monitor.policy.schema import Calibration, Detector
+from monitor.policy.schema.detector import Calibration, Detector
 from monitor.sae import Catalog
 from monitor.sidecar.policy_files import policy_files, read_policies
 from monitor.sidecar.sources import CatalogSources

@@ -1,7 +1,7 @@
 """Policies: read, checked, compiled, judged. Pure: no I/O, no clock, no torch."""
 
 from monitor.policy.check import check_policy
-from monitor.policy.compile import compile_policies, same_names
+from monitor.policy.compile import compile_policies, compile_scores, same_names
 from monitor.policy.compiled import CompiledDetector, CompiledRule, DirectionRef, PolicySet
 from monitor.policy.engine import Firing, Judgement, PolicyEngine
 from monitor.policy.fit import fit_mismatch, matches_model
@@ -38,6 +38,7 @@ __all__ = [
     "TokenClasses",
     "check_policy",
     "compile_policies",
+    "compile_scores",
     "fit_mismatch",
     "matches_model",
     "parse_policy",

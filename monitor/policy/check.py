@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from monitor.errors import FeaturewatchError
 from monitor.policy.hook_names import layer_of
 from monitor.policy.policy import Policy
 from monitor.policy.problem import Problem
-from monitor.policy.schema import SaeLatents, Source
+from monitor.policy.schema.detector import SaeLatents, Source
 from monitor.policy.sources import SaeInfo, Sources
 from monitor.policy.yaml_fields import line_of, shorten
 
@@ -80,8 +81,12 @@ class _Check:
             return
         self.placed(f"{path}.sae", latents.sae, info.hook_point, info.width)
         self.sae_hashes.add(info.sha256)
-        for index, latent in enumerate(latents.latents):
-            self.latent(f"{path}.latents[{index}].index", latent.index, latents.sae, info)
+        for number, latent in enumerate(latents.latents):
+            field = f"{path}.latents[{number}]"
+            if latent.index is not None:
+                self.latent(f"{field}.index", latent.index, latents.sae, info)
+            elif latent.label is not None:
+                self.look_up(f"{field}.label", partial(self.sources.labelled_latent, latents.sae), latent.label)
 
     def look_up(self, path: str, find: Callable[[str], _Info], name: str) -> _Info | None:
         try:

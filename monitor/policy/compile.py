@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from monitor.policy.check import check_policy
 from monitor.policy.compiled import CompiledDetector, CompiledRule, DirectionRef, PolicySet
 from monitor.policy.hook_names import layer_of
 from monitor.policy.policy import Policy
 from monitor.policy.problem import PolicyError, Problem
-from monitor.policy.schema import Detector
+from monitor.policy.schema.detector import Detector, Latent, SaeLatents
 from monitor.policy.sources import Sources
 from monitor.policy.vocabulary import Mode, Phase, Severity, TokenClass
 from monitor.policy.when import parse_condition
 from monitor.policy.yaml_fields import line_of
+
+# In place of a hook point where scores are given.
+_SCORES = "scores"
 
 
 def compile_policies(policies: Sequence[Policy], sources: Sources) -> PolicySet:
@@ -38,6 +42,30 @@ def compile_policies(policies: Sequence[Policy], sources: Sources) -> PolicySet:
     index_of = {(detector.policy, detector.id): index for index, detector in enumerate(detectors)}
     rules = tuple(rule for policy in active for rule in _rules(policy, index_of))
     return PolicySet(tuple(active), directions, detectors, rules)
+
+
+def compile_scores(policies: Sequence[Policy]) -> PolicySet:
+    """The same detectors and rules over token scores instead of activations: column d holds the scores of detector d.
+
+    For scores that are already there (recorded, or written in a test): no source is looked up. A token whose score is
+    NaN is not judged.
+
+    Raises:
+        PolicyError: two policies have one name.
+    """
+    active = [policy for policy in policies if policy.mode is not Mode.OFF]
+    if problems := same_names(active):
+        raise PolicyError(problems)
+    pairs = [(policy, detector) for policy in active for detector in policy.document.spec.detectors]
+    columns = [DirectionRef(_SCORES, "dense", f"{policy.name}/{detector.id}", -1, "") for policy, detector in pairs]
+    detectors = []
+    for column, (policy, detector) in enumerate(pairs):
+        parts = _Parts((columns[column],), (1.0,), 0.0)
+        compiled = _detector(policy, detector, parts, {_key(columns[column]): column})
+        detectors.append(replace(compiled, combine="weighted_sum", bounds=(), least=0))
+    index_of = {(detector.policy, detector.id): index for index, detector in enumerate(detectors)}
+    rules = tuple(rule for policy in active for rule in _rules(policy, index_of))
+    return PolicySet(tuple(active), tuple(columns), tuple(detectors), rules)
 
 
 def same_names(policies: Sequence[Policy]) -> list[Problem]:
@@ -67,7 +95,9 @@ def _parts(detector: Detector, sources: Sources) -> _Parts:
         sae, chosen = source.sae_latents.sae, source.sae_latents.latents
         hook = sources.sae(sae).hook_point
         return _Parts(
-            tuple(DirectionRef(hook, "latent", sae, latent.index, latent.label or "") for latent in chosen),
+            tuple(
+                DirectionRef(hook, "latent", sae, _index(latent, sae, sources), latent.label or "") for latent in chosen
+            ),
             tuple(latent.weight for latent in chosen),
             0.0,
         )
@@ -80,6 +110,10 @@ def _parts(detector: Detector, sources: Sources) -> _Parts:
         raise AssertionError("the schema lets exactly one source pass")
     file = source.dense_probe.file
     return _Parts((DirectionRef(sources.dense_probe(file).hook_point, "dense", file, -1, ""),), (1.0,), 0.0)
+
+
+def _index(latent: Latent, sae: str, sources: Sources) -> int:
+    return sources.labelled_latent(sae, latent.label or "") if latent.index is None else latent.index
 
 
 def _detector(
@@ -104,7 +138,18 @@ def _detector(
         warn=threshold.fire if threshold.warn is None else threshold.warn,
         fire=threshold.fire,
         clear=threshold.fire if threshold.clear is None else threshold.clear,
+        **_counting(source.sae_latents),
+        over=aggregate.over or 0.0,
+        drift=aggregate.drift or 0.0,
     )
+
+
+def _counting(latents: SaeLatents | None) -> dict[str, Any]:
+    """Bounds of the latents and how many of them must be over them, where they are counted."""
+    if latents is None or latents.combine in ("weighted_sum", "max"):
+        return {}
+    least = {"any": 1, "all": len(latents.latents), "k_of_n": latents.k or 0}[latents.combine]
+    return {"bounds": tuple(latent.over for latent in latents.latents), "least": least}
 
 
 def _rules(policy: Policy, index_of: dict[tuple[str, str], int]) -> list[CompiledRule]:

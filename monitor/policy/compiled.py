@@ -47,10 +47,15 @@ class CompiledDetector:
         columns: indices into `PolicySet.directions`.
         weights: one per column.
         bias: added to the combined score.
-        combine: ``weighted_sum`` or ``max`` of weight times activation.
-        aggregate: ``ema``, ``rolling_mean`` or ``max``.
+        combine: of weight times activation the sum or the maximum; or 1 where at least `least` directions are over
+            their bounds, else 0.
+        bounds: of counting combines one per column, else empty.
+        least: how many must be over their bounds: 1 for ``any``, all for ``all``, k for ``k_of_n``; else 0.
+        aggregate: how token scores become one that thresholds are compared with.
         half_life: of ``ema``, in judged tokens; 0 for the others.
-        window: of ``rolling_mean``, in judged tokens; 0 for the others.
+        window: of ``rolling_mean`` and ``count_over``, in judged tokens; 0 for the others.
+        over: of ``count_over``: a token counts where its score is above this; 0 for the others.
+        drift: of ``cusum``: what is taken off each token's score; 0 for the others.
         then_max: the score is the highest aggregate so far (from `min_tokens` on).
         min_tokens: judged tokens before the state may leave clear.
         skip: token classes that are not judged.
@@ -64,8 +69,8 @@ class CompiledDetector:
     columns: tuple[int, ...]
     weights: tuple[float, ...]
     bias: float
-    combine: Literal["weighted_sum", "max"]
-    aggregate: Literal["ema", "rolling_mean", "max"]
+    combine: Literal["weighted_sum", "max", "any", "all", "k_of_n"]
+    aggregate: Literal["ema", "rolling_mean", "max", "count_over", "cusum", "mean"]
     half_life: float
     window: int
     then_max: bool
@@ -75,6 +80,10 @@ class CompiledDetector:
     warn: float
     fire: float
     clear: float
+    bounds: tuple[float, ...] = ()
+    least: int = 0
+    over: float = 0.0
+    drift: float = 0.0
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monitor.policy.schema import PolicyDocument
+from monitor.policy.schema.document import PolicyDocument
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,12 +7,13 @@ import hashlib
 from pydantic import ValidationError
 
 from monitor.policy.crosscheck import crosscheck
-from monitor.policy.explain import add_problem
+from monitor.policy.planned import RULE, planned_fields
 from monitor.policy.policy import Policy
 from monitor.policy.problem import PolicyError
-from monitor.policy.schema import PolicyDocument
+from monitor.policy.problem_text import add_problem, show
+from monitor.policy.schema.document import PolicyDocument
 from monitor.policy.vocabulary import Mode
-from monitor.policy.yaml_fields import read_fields
+from monitor.policy.yaml_fields import Fields, line_of, read_fields
 
 
 def parse_policy(text: str, file: str = "<policy>") -> Policy:
@@ -28,10 +29,11 @@ def parse_policy(text: str, file: str = "<policy>") -> Policy:
     fields = read_fields(text, file)
     document: PolicyDocument | None = None
     if isinstance(fields.data, dict):
+        _refuse_planned(fields)
         try:
             document = PolicyDocument.model_validate(fields.data)
         except ValidationError as error:
-            told = {problem.field for problem in fields.problems}
+            told = frozenset(problem.field for problem in fields.problems)
             for details in error.errors(include_url=False):
                 add_problem(details, fields, told)
         crosscheck(fields)
@@ -50,3 +52,10 @@ def parse_policy(text: str, file: str = "<policy>") -> Policy:
         document=document,
         lines=fields.lines,
     )
+
+
+def _refuse_planned(fields: Fields) -> None:
+    """Fields and values of the final format that this version would have to ignore."""
+    for path, name, value in planned_fields(fields.data):
+        remedy = f"remove {name}" if name else "choose another value"
+        fields.refuse(line_of(fields.lines, path), path, show(value), RULE, remedy)

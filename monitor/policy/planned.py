@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 #: Fields, by the path of the block they belong to.
 FIELDS: dict[str, frozenset[str]] = {
@@ -10,8 +11,9 @@ FIELDS: dict[str, frozenset[str]] = {
     "spec.match": frozenset({"tenants", "sample", "routes", "adapters"}),
     "spec.detectors[].source": frozenset({"absence"}),
     "spec.detectors[].source.saeLatents": frozenset({"k"}),
-    "spec.detectors[].aggregate": frozenset({"threshold", "drift"}),
-    "spec.rules[]": frozenset({"steer", "escalate", "deadlineMs", "onTimeout", "inline", "exceptions", "correlation"}),
+    "spec.detectors[].source.saeLatents.latents[]": frozenset({"over"}),
+    "spec.detectors[].aggregate": frozenset({"over", "drift"}),
+    "spec.rules[]": frozenset({"steer", "escalate", "deadlineMs", "onTimeout", "inline", "exceptions"}),
     "spec.record": frozenset({"contextTokens", "topFeatures", "retention", "contentRetention"}),
 }
 
@@ -42,3 +44,20 @@ def is_planned_value(path: str, value: object) -> bool:
     if pattern == "spec.rules[].for":
         return isinstance(value, str) and _WINDOWS.fullmatch(value) is not None
     return isinstance(value, str) and value in VALUES.get(pattern, ())
+
+
+def planned_fields(data: object, path: str = "") -> Iterator[tuple[str, str, object]]:
+    """Path, name and value of everything in a file's plain fields that is refused by name; of a value the name is
+    empty."""
+    if isinstance(data, dict):
+        for name, value in data.items():
+            inner = f"{path}.{name}" if path else name
+            if is_planned_field(path, name):
+                yield inner, name, value
+            else:
+                yield from planned_fields(value, inner)
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from planned_fields(value, f"{path}[{index}]")
+    elif is_planned_value(path, data):
+        yield path, "", data

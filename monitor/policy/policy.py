@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from monitor.policy.schema import PolicyDocument
+from monitor.policy.schema.document import PolicyDocument
 from monitor.policy.vocabulary import Mode
 
 

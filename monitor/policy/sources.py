@@ -41,6 +41,10 @@ class Sources(Protocol):
 
     def sae(self, sae_id: str) -> SaeInfo: ...
 
+    def labelled_latent(self, sae_id: str, label: str) -> int:
+        """Index of the one latent that has this label in the SAE's catalog."""
+        ...
+
     def dense_probe(self, file: str) -> DenseProbeInfo:
         """`file` is relative to the policy file."""
         ...

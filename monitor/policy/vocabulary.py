@@ -7,8 +7,15 @@ from enum import IntEnum
 #: Operators of a rule's postfix program (`CompiledRule.program`).
 AND, OR, NOT = -1, -2, -3
 
-#: Rule id of the alerts that `spec.onUnseen` sends; no rule of a policy has it.
-UNSEEN_RULE = "on-unseen"
+#: Rule ids of alerts that no rule of a policy sends; no rule has them.
+UNSEEN_RULE, DROP_RULE, TIMEOUT_RULE, STALE_RULE = "on-unseen", "on-drop", "on-timeout", "on-stale"
+#: With the field that such an alert comes from.
+RESERVED_RULES = {
+    UNSEEN_RULE: "spec.onUnseen",
+    DROP_RULE: "spec.onDrop",
+    TIMEOUT_RULE: "onTimeout",
+    STALE_RULE: "spec.fittedOn",
+}
 
 
 class Mode(IntEnum):

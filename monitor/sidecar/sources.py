@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from monitor.errors import FeaturewatchError
 from monitor.policy import DenseProbeInfo, SaeInfo, SaeProbeInfo
 from monitor.sae import Catalog, DenseProbe, Dictionary, SaeProbe, load_dense_probe, load_sae_probe, require_watchable
+from monitor.sae.labels import labelled_latent, read_labels
 
 _Name = TypeVar("_Name")
 _Read = TypeVar("_Read")
@@ -25,6 +26,7 @@ class CatalogSources:
     def __init__(self, catalog: Catalog, policy_dir: Path) -> None:
         self._catalog = catalog
         self._policy_dir = policy_dir
+        self._labels: dict[str, Mapping[str, tuple[int, ...]]] = {}
         self._dense: dict[str, DenseProbe] = {}
         self._sae_probes: dict[str, SaeProbe] = {}
 
@@ -48,6 +50,11 @@ class CatalogSources:
             width=dictionary.width,
             sha256=dictionary.sha256,
         )
+
+    def labelled_latent(self, sae_id: str, label: str) -> int:
+        if sae_id not in self._labels:
+            self._labels[sae_id] = read_labels(self._catalog.path(sae_id))
+        return labelled_latent(self._labels[sae_id], sae_id, label)
 
     def dense_probe(self, file: str) -> DenseProbeInfo:
         probe = self.dense_weights(file)

@@ -22,6 +22,9 @@ class SearchSources:
     def sae(self, sae_id: str) -> SaeInfo:
         return self._saes.sae(sae_id)
 
+    def labelled_latent(self, sae_id: str, label: str) -> int:
+        return self._saes.labelled_latent(sae_id, label)
+
     def dense_probe(self, file: str) -> DenseProbeInfo:
         return self._holder(file).dense_probe(file)
 

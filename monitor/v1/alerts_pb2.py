@@ -24,31 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17monitor/v1/alerts.proto\x12\nmonitor.v1\"j\n\x12WatchAlertsRequest\x12\x10\n\x08policies\x18\x01 \x03(\t\x12\x16\n\x0einclude_shadow\x18\x02 \x01(\x08\x12*\n\x0cmin_severity\x18\x03 \x01(\x0e\x32\x14.monitor.v1.Severity\"G\n\x13WatchAlertsResponse\x12 \n\x05\x61lert\x18\x01 \x01(\x0b\x32\x11.monitor.v1.Alert\x12\x0e\n\x06missed\x18\x02 \x01(\x04\"\xef\x03\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x17\n\x0ftime_unix_nanos\x18\x02 \x01(\x06\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x17\n\x0fpolicy_revision\x18\x04 \x01(\r\x12\x15\n\rpolicy_sha256\x18\x05 \x01(\t\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12&\n\x08severity\x18\x07 \x01(\x0e\x32\x14.monitor.v1.Severity\x12\x1e\n\x04mode\x18\x08 \x01(\x0e\x32\x10.monitor.v1.Mode\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\n \x01(\t\x12\x15\n\rgeneration_id\x18\x0b \x01(\t\x12\r\n\x05model\x18\x0c \x01(\t\x12\x10\n\x08position\x18\r \x01(\r\x12\x10\n\x08token_id\x18\x0e \x01(\r\x12\r\n\x05token\x18\x0f \x01(\t\x12 \n\x05phase\x18\x10 \x01(\x0e\x32\x11.monitor.v1.Phase\x12-\n\x08readings\x18\x11 \x03(\x0b\x32\x1b.monitor.v1.DetectorReading\x12\x0f\n\x07runbook\x18\x12 \x01(\t\x12\x15\n\rlatency_nanos\x18\x13 \x01(\x04\x12\x10\n\x08restored\x18\x14 \x01(\x08\x12\x18\n\x10unseen_positions\x18\x15 \x01(\r\"\xde\x01\n\x0f\x44\x65tectorReading\x12\x10\n\x08\x64\x65tector\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.monitor.v1.DetectorState\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x13\n\x0btoken_score\x18\x04 \x01(\x01\x12\x0c\n\x04warn\x18\x05 \x01(\x01\x12\x0c\n\x04\x66ire\x18\x06 \x01(\x01\x12\r\n\x05\x63lear\x18\x07 \x01(\x01\x12/\n\rcontributions\x18\x08 \x03(\x0b\x32\x18.monitor.v1.Contribution\x12\x0f\n\x07in_rule\x18\t \x01(\x08\"Z\n\x0c\x43ontribution\x12\x11\n\tdirection\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x12\n\nactivation\x18\x03 \x01(\x01\x12\x14\n\x0c\x63ontribution\x18\x04 \x01(\x01*\x91\x01\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16SEVERITY_INFORMATIONAL\x10\x01\x12\x10\n\x0cSEVERITY_LOW\x10\x02\x12\x13\n\x0fSEVERITY_MEDIUM\x10\x03\x12\x11\n\rSEVERITY_HIGH\x10\x04\x12\x15\n\x11SEVERITY_CRITICAL\x10\x05*]\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0c\n\x08MODE_OFF\x10\x01\x12\x0f\n\x0bMODE_SHADOW\x10\x02\x12\x0e\n\nMODE_ALERT\x10\x03\x12\x10\n\x0cMODE_ENFORCE\x10\x04*Y\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_PROMPT\x10\x01\x12\x13\n\x0fPHASE_REASONING\x10\x02\x12\x12\n\x0ePHASE_RESPONSE\x10\x03*{\n\rDetectorState\x12\x1e\n\x1a\x44\x45TECTOR_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45TECTOR_STATE_CLEAR\x10\x01\x12\x17\n\x13\x44\x45TECTOR_STATE_WARN\x10\x02\x12\x17\n\x13\x44\x45TECTOR_STATE_FIRE\x10\x03\x32`\n\x0c\x41lertService\x12P\n\x0bWatchAlerts\x12\x1e.monitor.v1.WatchAlertsRequest\x1a\x1f.monitor.v1.WatchAlertsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17monitor/v1/alerts.proto\x12\nmonitor.v1\"j\n\x12WatchAlertsRequest\x12\x10\n\x08policies\x18\x01 \x03(\t\x12\x16\n\x0einclude_shadow\x18\x02 \x01(\x08\x12*\n\x0cmin_severity\x18\x03 \x01(\x0e\x32\x14.monitor.v1.Severity\"G\n\x13WatchAlertsResponse\x12 \n\x05\x61lert\x18\x01 \x01(\x0b\x32\x11.monitor.v1.Alert\x12\x0e\n\x06missed\x18\x02 \x01(\x04\"\xfc\x04\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x17\n\x0ftime_unix_nanos\x18\x02 \x01(\x06\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x17\n\x0fpolicy_revision\x18\x04 \x01(\r\x12\x15\n\rpolicy_sha256\x18\x05 \x01(\t\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12&\n\x08severity\x18\x07 \x01(\x0e\x32\x14.monitor.v1.Severity\x12\x1e\n\x04mode\x18\x08 \x01(\x0e\x32\x10.monitor.v1.Mode\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\n \x01(\t\x12\x15\n\rgeneration_id\x18\x0b \x01(\t\x12\r\n\x05model\x18\x0c \x01(\t\x12\x10\n\x08position\x18\r \x01(\r\x12\x10\n\x08token_id\x18\x0e \x01(\r\x12\r\n\x05token\x18\x0f \x01(\t\x12 \n\x05phase\x18\x10 \x01(\x0e\x32\x11.monitor.v1.Phase\x12-\n\x08readings\x18\x11 \x03(\x0b\x32\x1b.monitor.v1.DetectorReading\x12\x0f\n\x07runbook\x18\x12 \x01(\t\x12\x15\n\rlatency_nanos\x18\x13 \x01(\x04\x12\x10\n\x08restored\x18\x14 \x01(\x08\x12\x18\n\x10unseen_positions\x18\x15 \x01(\r\x12\x0e\n\x06tenant\x18\x16 \x01(\t\x12\x11\n\texception\x18\x17 \x01(\t\x12\x0c\n\x04late\x18\x18 \x01(\x08\x12+\n\x0bmode_source\x18\x19 \x01(\x0e\x32\x16.monitor.v1.ModeSource\x12\x12\n\ncorrelated\x18\x1a \x03(\t\x12\x19\n\x11\x64ropped_positions\x18\x1b \x01(\r\"\xe8\x02\n\x0cNotification\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x17\n\x0ftime_unix_nanos\x18\x02 \x01(\x06\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x32\n\x05group\x18\x04 \x03(\x0b\x32#.monitor.v1.Notification.GroupEntry\x12\x12\n\nnew_alerts\x18\x05 \x01(\x04\x12\x0e\n\x06\x61lerts\x18\x06 \x01(\x04\x12*\n\x0cmax_severity\x18\x07 \x01(\x0e\x32\x14.monitor.v1.Severity\x12\x18\n\x10\x66irst_unix_nanos\x18\x08 \x01(\x06\x12\x17\n\x0flast_unix_nanos\x18\t \x01(\x06\x12\x11\n\talert_ids\x18\n \x03(\t\x12\x0f\n\x07runbook\x18\x0b \x01(\t\x12\r\n\x05owner\x18\x0c \x01(\t\x1a,\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xde\x01\n\x0f\x44\x65tectorReading\x12\x10\n\x08\x64\x65tector\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.monitor.v1.DetectorState\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x13\n\x0btoken_score\x18\x04 \x01(\x01\x12\x0c\n\x04warn\x18\x05 \x01(\x01\x12\x0c\n\x04\x66ire\x18\x06 \x01(\x01\x12\r\n\x05\x63lear\x18\x07 \x01(\x01\x12/\n\rcontributions\x18\x08 \x03(\x0b\x32\x18.monitor.v1.Contribution\x12\x0f\n\x07in_rule\x18\t \x01(\x08\"Z\n\x0c\x43ontribution\x12\x11\n\tdirection\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x12\n\nactivation\x18\x03 \x01(\x01\x12\x14\n\x0c\x63ontribution\x18\x04 \x01(\x01*\x91\x01\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16SEVERITY_INFORMATIONAL\x10\x01\x12\x10\n\x0cSEVERITY_LOW\x10\x02\x12\x13\n\x0fSEVERITY_MEDIUM\x10\x03\x12\x11\n\rSEVERITY_HIGH\x10\x04\x12\x15\n\x11SEVERITY_CRITICAL\x10\x05*]\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0c\n\x08MODE_OFF\x10\x01\x12\x0f\n\x0bMODE_SHADOW\x10\x02\x12\x0e\n\nMODE_ALERT\x10\x03\x12\x10\n\x0cMODE_ENFORCE\x10\x04*Y\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_PROMPT\x10\x01\x12\x13\n\x0fPHASE_REASONING\x10\x02\x12\x12\n\x0ePHASE_RESPONSE\x10\x03*{\n\rDetectorState\x12\x1e\n\x1a\x44\x45TECTOR_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45TECTOR_STATE_CLEAR\x10\x01\x12\x17\n\x13\x44\x45TECTOR_STATE_WARN\x10\x02\x12\x17\n\x13\x44\x45TECTOR_STATE_FIRE\x10\x03*\x85\x01\n\nModeSource\x12\x1b\n\x17MODE_SOURCE_UNSPECIFIED\x10\x00\x12\x14\n\x10MODE_SOURCE_FILE\x10\x01\x12\x14\n\x10MODE_SOURCE_LOAD\x10\x02\x12\x17\n\x13MODE_SOURCE_RUNTIME\x10\x03\x12\x15\n\x11MODE_SOURCE_STALE\x10\x04\x32`\n\x0c\x41lertService\x12P\n\x0bWatchAlerts\x12\x1e.monitor.v1.WatchAlertsRequest\x1a\x1f.monitor.v1.WatchAlertsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'monitor.v1.alerts_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEVERITY']._serialized_start=1036
-  _globals['_SEVERITY']._serialized_end=1181
-  _globals['_MODE']._serialized_start=1183
-  _globals['_MODE']._serialized_end=1276
-  _globals['_PHASE']._serialized_start=1278
-  _globals['_PHASE']._serialized_end=1367
-  _globals['_DETECTORSTATE']._serialized_start=1369
-  _globals['_DETECTORSTATE']._serialized_end=1492
+  _globals['_NOTIFICATION_GROUPENTRY']._loaded_options = None
+  _globals['_NOTIFICATION_GROUPENTRY']._serialized_options = b'8\001'
+  _globals['_SEVERITY']._serialized_start=1540
+  _globals['_SEVERITY']._serialized_end=1685
+  _globals['_MODE']._serialized_start=1687
+  _globals['_MODE']._serialized_end=1780
+  _globals['_PHASE']._serialized_start=1782
+  _globals['_PHASE']._serialized_end=1871
+  _globals['_DETECTORSTATE']._serialized_start=1873
+  _globals['_DETECTORSTATE']._serialized_end=1996
+  _globals['_MODESOURCE']._serialized_start=1999
+  _globals['_MODESOURCE']._serialized_end=2132
   _globals['_WATCHALERTSREQUEST']._serialized_start=39
   _globals['_WATCHALERTSREQUEST']._serialized_end=145
   _globals['_WATCHALERTSRESPONSE']._serialized_start=147
   _globals['_WATCHALERTSRESPONSE']._serialized_end=218
   _globals['_ALERT']._serialized_start=221
-  _globals['_ALERT']._serialized_end=716
-  _globals['_DETECTORREADING']._serialized_start=719
-  _globals['_DETECTORREADING']._serialized_end=941
-  _globals['_CONTRIBUTION']._serialized_start=943
-  _globals['_CONTRIBUTION']._serialized_end=1033
-  _globals['_ALERTSERVICE']._serialized_start=1494
-  _globals['_ALERTSERVICE']._serialized_end=1590
+  _globals['_ALERT']._serialized_end=857
+  _globals['_NOTIFICATION']._serialized_start=860
+  _globals['_NOTIFICATION']._serialized_end=1220
+  _globals['_NOTIFICATION_GROUPENTRY']._serialized_start=1176
+  _globals['_NOTIFICATION_GROUPENTRY']._serialized_end=1220
+  _globals['_DETECTORREADING']._serialized_start=1223
+  _globals['_DETECTORREADING']._serialized_end=1445
+  _globals['_CONTRIBUTION']._serialized_start=1447
+  _globals['_CONTRIBUTION']._serialized_end=1537
+  _globals['_ALERTSERVICE']._serialized_start=2134
+  _globals['_ALERTSERVICE']._serialized_end=2230
 # @@protoc_insertion_point(module_scope)

@@ -101,6 +101,34 @@ DETECTOR_STATE_WARN: DetectorState.ValueType  # 2
 DETECTOR_STATE_FIRE: DetectorState.ValueType  # 3
 Global___DetectorState: _TypeAlias = DetectorState  # noqa: Y015
 
+class _ModeSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModeSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModeSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODE_SOURCE_UNSPECIFIED: _ModeSource.ValueType  # 0
+    MODE_SOURCE_FILE: _ModeSource.ValueType  # 1
+    MODE_SOURCE_LOAD: _ModeSource.ValueType  # 2
+    """An option of the sidecar's start."""
+    MODE_SOURCE_RUNTIME: _ModeSource.ValueType  # 3
+    """A call while it runs."""
+    MODE_SOURCE_STALE: _ModeSource.ValueType  # 4
+    """`fittedOn` differs from what is served: it fell to shadow."""
+
+class ModeSource(_ModeSource, metaclass=_ModeSourceEnumTypeWrapper):
+    """Who set a policy's mode; a later one overrides those before."""
+
+MODE_SOURCE_UNSPECIFIED: ModeSource.ValueType  # 0
+MODE_SOURCE_FILE: ModeSource.ValueType  # 1
+MODE_SOURCE_LOAD: ModeSource.ValueType  # 2
+"""An option of the sidecar's start."""
+MODE_SOURCE_RUNTIME: ModeSource.ValueType  # 3
+"""A call while it runs."""
+MODE_SOURCE_STALE: ModeSource.ValueType  # 4
+"""`fittedOn` differs from what is served: it fell to shadow."""
+Global___ModeSource: _TypeAlias = ModeSource  # noqa: Y015
+
 @_typing.final
 class WatchAlertsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -180,6 +208,12 @@ class Alert(_message.Message):
     LATENCY_NANOS_FIELD_NUMBER: _builtins.int
     RESTORED_FIELD_NUMBER: _builtins.int
     UNSEEN_POSITIONS_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    EXCEPTION_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    MODE_SOURCE_FIELD_NUMBER: _builtins.int
+    CORRELATED_FIELD_NUMBER: _builtins.int
+    DROPPED_POSITIONS_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """Stable and unique; receivers deduplicate by it."""
     time_unix_nanos: _builtins.int
@@ -208,9 +242,22 @@ class Alert(_message.Message):
     """
     unseen_positions: _builtins.int
     """Of rule `on-unseen` (a policy's `spec.onUnseen`): how many positions from `position` on stay unseen; 0 for others."""
+    tenant: _builtins.str
+    """Whom the request is for, as the client named it; empty when it did not."""
+    exception: _builtins.str
+    """Name of the rule's exception that holds for this request: the alert is recorded and counted, not sent."""
+    late: _builtins.bool
+    """The verdict came after the rule's deadlineMs."""
+    mode_source: Global___ModeSource.ValueType
+    dropped_positions: _builtins.int
+    """Of rule `on-drop` (a policy's `spec.onDrop`): dropped positions of the generation."""
     @_builtins.property
     def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectorReading]:
         """The detectors that the rule names, then the policy's others."""
+
+    @_builtins.property
+    def correlated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a correlation: ids of the alerts that it is made of, oldest first."""
 
     def __init__(
         self,
@@ -236,14 +283,102 @@ class Alert(_message.Message):
         latency_nanos: _builtins.int = ...,
         restored: _builtins.bool = ...,
         unseen_positions: _builtins.int = ...,
+        tenant: _builtins.str = ...,
+        exception: _builtins.str = ...,
+        late: _builtins.bool = ...,
+        mode_source: Global___ModeSource.ValueType = ...,
+        correlated: _abc.Iterable[_builtins.str] | None = ...,
+        dropped_positions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "external_id", b"external_id", "generation_id", b"generation_id", "latency_nanos", b"latency_nanos", "mode", b"mode", "model", b"model", "phase", b"phase", "policy", b"policy", "policy_revision", b"policy_revision", "policy_sha256", b"policy_sha256", "position", b"position", "readings", b"readings", "request_id", b"request_id", "restored", b"restored", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "time_unix_nanos", b"time_unix_nanos", "token", b"token", "token_id", b"token_id", "unseen_positions", b"unseen_positions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "correlated", b"correlated", "dropped_positions", b"dropped_positions", "exception", b"exception", "external_id", b"external_id", "generation_id", b"generation_id", "late", b"late", "latency_nanos", b"latency_nanos", "mode", b"mode", "mode_source", b"mode_source", "model", b"model", "phase", b"phase", "policy", b"policy", "policy_revision", b"policy_revision", "policy_sha256", b"policy_sha256", "position", b"position", "readings", b"readings", "request_id", b"request_id", "restored", b"restored", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "tenant", b"tenant", "time_unix_nanos", b"time_unix_nanos", "token", b"token", "token_id", b"token_id", "unseen_positions", b"unseen_positions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Alert: _TypeAlias = Alert  # noqa: Y015
+
+@_typing.final
+class Notification(_message.Message):
+    """Alerts of one policy that were gathered as its `spec.notify` says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class GroupEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    TIME_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    NEW_ALERTS_FIELD_NUMBER: _builtins.int
+    ALERTS_FIELD_NUMBER: _builtins.int
+    MAX_SEVERITY_FIELD_NUMBER: _builtins.int
+    FIRST_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    LAST_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    ALERT_IDS_FIELD_NUMBER: _builtins.int
+    RUNBOOK_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    notification_id: _builtins.str
+    """Stable and unique; receivers deduplicate by it."""
+    time_unix_nanos: _builtins.int
+    policy: _builtins.str
+    new_alerts: _builtins.int
+    """Alerts since the group's last notification, and since it was opened."""
+    alerts: _builtins.int
+    max_severity: Global___Severity.ValueType
+    first_unix_nanos: _builtins.int
+    last_unix_nanos: _builtins.int
+    runbook: _builtins.str
+    owner: _builtins.str
+    @_builtins.property
+    def group(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Values of `groupBy`, e.g. {"tenant": "acme"}."""
+
+    @_builtins.property
+    def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the newest alerts among `new_alerts`, newest first, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        notification_id: _builtins.str = ...,
+        time_unix_nanos: _builtins.int = ...,
+        policy: _builtins.str = ...,
+        group: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        new_alerts: _builtins.int = ...,
+        alerts: _builtins.int = ...,
+        max_severity: Global___Severity.ValueType = ...,
+        first_unix_nanos: _builtins.int = ...,
+        last_unix_nanos: _builtins.int = ...,
+        alert_ids: _abc.Iterable[_builtins.str] | None = ...,
+        runbook: _builtins.str = ...,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "alerts", b"alerts", "first_unix_nanos", b"first_unix_nanos", "group", b"group", "last_unix_nanos", b"last_unix_nanos", "max_severity", b"max_severity", "new_alerts", b"new_alerts", "notification_id", b"notification_id", "owner", b"owner", "policy", b"policy", "runbook", b"runbook", "time_unix_nanos", b"time_unix_nanos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notification: _TypeAlias = Notification  # noqa: Y015
 
 @_typing.final
 class DetectorReading(_message.Message):

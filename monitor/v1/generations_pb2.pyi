@@ -226,6 +226,7 @@ class GenerationSummary(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     PEAKS_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     request_id: _builtins.str
     external_id: _builtins.str
@@ -238,6 +239,8 @@ class GenerationSummary(_message.Message):
     mode: _alerts_pb2.Mode.ValueType
     """Highest mode among the fired rules' policies."""
     adapter: _builtins.str
+    tenant: _builtins.str
+    """Whom the request was for, as the client named it; empty when it did not."""
     @_builtins.property
     def coverage(self) -> _coverage_pb2.Coverage: ...
     @_builtins.property
@@ -262,10 +265,11 @@ class GenerationSummary(_message.Message):
         mode: _alerts_pb2.Mode.ValueType = ...,
         peaks: _abc.Iterable[Global___DetectorPeak] | None = ...,
         adapter: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "coverage", b"coverage", "end_unix_nanos", b"end_unix_nanos", "external_id", b"external_id", "fired", b"fired", "generation_id", b"generation_id", "mode", b"mode", "model", b"model", "output_tokens", b"output_tokens", "peaks", b"peaks", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "start_unix_nanos", b"start_unix_nanos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "coverage", b"coverage", "end_unix_nanos", b"end_unix_nanos", "external_id", b"external_id", "fired", b"fired", "generation_id", b"generation_id", "mode", b"mode", "model", b"model", "output_tokens", b"output_tokens", "peaks", b"peaks", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "start_unix_nanos", b"start_unix_nanos", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

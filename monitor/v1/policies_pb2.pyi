@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from monitor.v1 import alerts_pb2 as _alerts_pb2
 from monitor.v1 import coverage_pb2 as _coverage_pb2
 from monitor.v1 import engine_pb2 as _engine_pb2
@@ -80,6 +81,14 @@ class PolicyStatus(_message.Message):
     ROWS_JUDGED_FIELD_NUMBER: _builtins.int
     ALERTS_FIELD_NUMBER: _builtins.int
     SHADOW_ALERTS_FIELD_NUMBER: _builtins.int
+    MODE_SOURCE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    RUNBOOK_FIELD_NUMBER: _builtins.int
+    RULE_STATUS_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    LOADED_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    REQUESTS_ON_OLDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     revision: _builtins.int
     sha256: _builtins.str
@@ -94,10 +103,21 @@ class PolicyStatus(_message.Message):
     alerts: _builtins.int
     """Rule firings by effective mode."""
     shadow_alerts: _builtins.int
+    mode_source: _alerts_pb2.ModeSource.ValueType
+    owner: _builtins.str
+    status: _builtins.str
+    runbook: _builtins.str
+    stale: _builtins.bool
+    """True where a tap's serving configuration differs from `fittedOn`."""
+    loaded_unix_nanos: _builtins.int
+    requests_on_older: _builtins.int
+    """Requests that run on a revision before this one."""
     @_builtins.property
     def detectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def rule_status(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleStatus]: ...
     def __init__(
         self,
         *,
@@ -113,14 +133,299 @@ class PolicyStatus(_message.Message):
         rows_judged: _builtins.int = ...,
         alerts: _builtins.int = ...,
         shadow_alerts: _builtins.int = ...,
+        mode_source: _alerts_pb2.ModeSource.ValueType = ...,
+        owner: _builtins.str = ...,
+        status: _builtins.str = ...,
+        runbook: _builtins.str = ...,
+        rule_status: _abc.Iterable[Global___RuleStatus] | None = ...,
+        stale: _builtins.bool = ...,
+        loaded_unix_nanos: _builtins.int = ...,
+        requests_on_older: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "detectors", b"detectors", "effective_mode", b"effective_mode", "file", b"file", "mode", b"mode", "name", b"name", "reason", b"reason", "revision", b"revision", "rows_judged", b"rows_judged", "rules", b"rules", "sha256", b"sha256", "shadow_alerts", b"shadow_alerts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "detectors", b"detectors", "effective_mode", b"effective_mode", "file", b"file", "loaded_unix_nanos", b"loaded_unix_nanos", "mode", b"mode", "mode_source", b"mode_source", "name", b"name", "owner", b"owner", "reason", b"reason", "requests_on_older", b"requests_on_older", "revision", b"revision", "rows_judged", b"rows_judged", "rule_status", b"rule_status", "rules", b"rules", "runbook", b"runbook", "sha256", b"sha256", "shadow_alerts", b"shadow_alerts", "stale", b"stale", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PolicyStatus: _TypeAlias = PolicyStatus  # noqa: Y015
+
+@_typing.final
+class RuleStatus(_message.Message):
+    """Firings of one rule, or of one correlation, since the sidecar started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    ALERTS_FIELD_NUMBER: _builtins.int
+    WOULD_ALERT_FIELD_NUMBER: _builtins.int
+    EXCEPTED_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    alerts: _builtins.int
+    """Sent."""
+    would_alert: _builtins.int
+    """Would have been sent in mode alert."""
+    excepted: _builtins.int
+    """Recorded only, because an exception holds."""
+    late: _builtins.int
+    """Verdicts after the rule's deadline."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        alerts: _builtins.int = ...,
+        would_alert: _builtins.int = ...,
+        excepted: _builtins.int = ...,
+        late: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "excepted", b"excepted", "late", b"late", "rule", b"rule", "would_alert", b"would_alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleStatus: _TypeAlias = RuleStatus  # noqa: Y015
+
+@_typing.final
+class ReloadPoliciesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who asks; required."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadPoliciesRequest: _TypeAlias = ReloadPoliciesRequest  # noqa: Y015
+
+@_typing.final
+class ReloadPoliciesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyEvent]:
+        """Empty when nothing changed."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyProblem]:
+        """Not empty: nothing was taken over."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___PolicyEvent] | None = ...,
+        problems: _abc.Iterable[Global___PolicyProblem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "problems", b"problems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadPoliciesResponse: _TypeAlias = ReloadPoliciesResponse  # noqa: Y015
+
+@_typing.final
+class SetPolicyModeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    mode: _alerts_pb2.Mode.ValueType
+    """UNSPECIFIED takes the override back."""
+    actor: _builtins.str
+    """Who asks, and why; both required."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        mode: _alerts_pb2.Mode.ValueType = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "mode", b"mode", "policy", b"policy", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPolicyModeRequest: _TypeAlias = SetPolicyModeRequest  # noqa: Y015
+
+@_typing.final
+class SetPolicyModeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___PolicyStatus: ...
+    def __init__(
+        self,
+        *,
+        status: Global___PolicyStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPolicyModeResponse: _TypeAlias = SetPolicyModeResponse  # noqa: Y015
+
+@_typing.final
+class ListPolicyEventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    SINCE_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Only of this policy; empty = all."""
+    since_unix_nanos: _builtins.int
+    """Only events after this time."""
+    limit: _builtins.int
+    """At most this many, the newest; 0 = 1000."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        since_unix_nanos: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "policy", b"policy", "since_unix_nanos", b"since_unix_nanos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicyEventsRequest: _TypeAlias = ListPolicyEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListPolicyEventsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyEvent]: ...
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___PolicyEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicyEventsResponse: _TypeAlias = ListPolicyEventsResponse  # noqa: Y015
+
+@_typing.final
+class PolicyEvent(_message.Message):
+    """A change of a policy or its mode, or an attempt that was refused. Kept in the audit store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PolicyEvent._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: PolicyEvent._Kind.ValueType  # 0
+        KIND_STARTED: PolicyEvent._Kind.ValueType  # 1
+        """The sidecar began with it."""
+        KIND_ADDED: PolicyEvent._Kind.ValueType  # 2
+        KIND_CHANGED: PolicyEvent._Kind.ValueType  # 3
+        KIND_REMOVED: PolicyEvent._Kind.ValueType  # 4
+        KIND_REFUSED: PolicyEvent._Kind.ValueType  # 5
+        """A reload failed; `detail` says why, and the old policies stayed."""
+        KIND_MODE_SET: PolicyEvent._Kind.ValueType  # 6
+        KIND_MODE_RESET: PolicyEvent._Kind.ValueType  # 7
+        KIND_STALE: PolicyEvent._Kind.ValueType  # 8
+        """A tap's serving configuration differs from `fittedOn`: the policy fell to shadow there."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: PolicyEvent.Kind.ValueType  # 0
+    KIND_STARTED: PolicyEvent.Kind.ValueType  # 1
+    """The sidecar began with it."""
+    KIND_ADDED: PolicyEvent.Kind.ValueType  # 2
+    KIND_CHANGED: PolicyEvent.Kind.ValueType  # 3
+    KIND_REMOVED: PolicyEvent.Kind.ValueType  # 4
+    KIND_REFUSED: PolicyEvent.Kind.ValueType  # 5
+    """A reload failed; `detail` says why, and the old policies stayed."""
+    KIND_MODE_SET: PolicyEvent.Kind.ValueType  # 6
+    KIND_MODE_RESET: PolicyEvent.Kind.ValueType  # 7
+    KIND_STALE: PolicyEvent.Kind.ValueType  # 8
+    """A tap's serving configuration differs from `fittedOn`: the policy fell to shadow there."""
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    TIME_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OLD_REVISION_FIELD_NUMBER: _builtins.int
+    NEW_REVISION_FIELD_NUMBER: _builtins.int
+    OLD_SHA256_FIELD_NUMBER: _builtins.int
+    NEW_SHA256_FIELD_NUMBER: _builtins.int
+    OLD_MODE_FIELD_NUMBER: _builtins.int
+    NEW_MODE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    time_unix_nanos: _builtins.int
+    kind: Global___PolicyEvent.Kind.ValueType
+    policy: _builtins.str
+    actor: _builtins.str
+    """"file watch" where no one asked."""
+    reason: _builtins.str
+    old_revision: _builtins.int
+    new_revision: _builtins.int
+    old_sha256: _builtins.str
+    new_sha256: _builtins.str
+    old_mode: _alerts_pb2.Mode.ValueType
+    new_mode: _alerts_pb2.Mode.ValueType
+    detail: _builtins.str
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        time_unix_nanos: _builtins.int = ...,
+        kind: Global___PolicyEvent.Kind.ValueType = ...,
+        policy: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        old_revision: _builtins.int = ...,
+        new_revision: _builtins.int = ...,
+        old_sha256: _builtins.str = ...,
+        new_sha256: _builtins.str = ...,
+        old_mode: _alerts_pb2.Mode.ValueType = ...,
+        new_mode: _alerts_pb2.Mode.ValueType = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "detail", b"detail", "event_id", b"event_id", "kind", b"kind", "new_mode", b"new_mode", "new_revision", b"new_revision", "new_sha256", b"new_sha256", "old_mode", b"old_mode", "old_revision", b"old_revision", "old_sha256", b"old_sha256", "policy", b"policy", "reason", b"reason", "time_unix_nanos", b"time_unix_nanos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyEvent: _TypeAlias = PolicyEvent  # noqa: Y015
 
 @_typing.final
 class TapStatus(_message.Message):

@@ -49,6 +49,21 @@ class PolicyServiceStub:
                 request_serializer=monitor_dot_v1_dot_policies__pb2.CheckPolicyRequest.SerializeToString,
                 response_deserializer=monitor_dot_v1_dot_policies__pb2.CheckPolicyResponse.FromString,
                 _registered_method=True)
+        self.ReloadPolicies = channel.unary_unary(
+                '/monitor.v1.PolicyService/ReloadPolicies',
+                request_serializer=monitor_dot_v1_dot_policies__pb2.ReloadPoliciesRequest.SerializeToString,
+                response_deserializer=monitor_dot_v1_dot_policies__pb2.ReloadPoliciesResponse.FromString,
+                _registered_method=True)
+        self.SetPolicyMode = channel.unary_unary(
+                '/monitor.v1.PolicyService/SetPolicyMode',
+                request_serializer=monitor_dot_v1_dot_policies__pb2.SetPolicyModeRequest.SerializeToString,
+                response_deserializer=monitor_dot_v1_dot_policies__pb2.SetPolicyModeResponse.FromString,
+                _registered_method=True)
+        self.ListPolicyEvents = channel.unary_unary(
+                '/monitor.v1.PolicyService/ListPolicyEvents',
+                request_serializer=monitor_dot_v1_dot_policies__pb2.ListPolicyEventsRequest.SerializeToString,
+                response_deserializer=monitor_dot_v1_dot_policies__pb2.ListPolicyEventsResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -73,6 +88,28 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReloadPolicies(self, request, context):
+        """Reads the policy files again. All or nothing: with a problem in any of them all policies stay as they are. Requests
+        that run finish on the revision that they began with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPolicyMode(self, request, context):
+        """Overrides a policy's mode until this process ends or the override is taken back. Holds for requests that run, too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicyEvents(self, request, context):
+        """What changed policies and their modes, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -90,6 +127,21 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.CheckPolicy,
                     request_deserializer=monitor_dot_v1_dot_policies__pb2.CheckPolicyRequest.FromString,
                     response_serializer=monitor_dot_v1_dot_policies__pb2.CheckPolicyResponse.SerializeToString,
+            ),
+            'ReloadPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadPolicies,
+                    request_deserializer=monitor_dot_v1_dot_policies__pb2.ReloadPoliciesRequest.FromString,
+                    response_serializer=monitor_dot_v1_dot_policies__pb2.ReloadPoliciesResponse.SerializeToString,
+            ),
+            'SetPolicyMode': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPolicyMode,
+                    request_deserializer=monitor_dot_v1_dot_policies__pb2.SetPolicyModeRequest.FromString,
+                    response_serializer=monitor_dot_v1_dot_policies__pb2.SetPolicyModeResponse.SerializeToString,
+            ),
+            'ListPolicyEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicyEvents,
+                    request_deserializer=monitor_dot_v1_dot_policies__pb2.ListPolicyEventsRequest.FromString,
+                    response_serializer=monitor_dot_v1_dot_policies__pb2.ListPolicyEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -173,6 +225,87 @@ class PolicyService:
             '/monitor.v1.PolicyService/CheckPolicy',
             monitor_dot_v1_dot_policies__pb2.CheckPolicyRequest.SerializeToString,
             monitor_dot_v1_dot_policies__pb2.CheckPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/monitor.v1.PolicyService/ReloadPolicies',
+            monitor_dot_v1_dot_policies__pb2.ReloadPoliciesRequest.SerializeToString,
+            monitor_dot_v1_dot_policies__pb2.ReloadPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPolicyMode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/monitor.v1.PolicyService/SetPolicyMode',
+            monitor_dot_v1_dot_policies__pb2.SetPolicyModeRequest.SerializeToString,
+            monitor_dot_v1_dot_policies__pb2.SetPolicyModeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicyEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/monitor.v1.PolicyService/ListPolicyEvents',
+            monitor_dot_v1_dot_policies__pb2.ListPolicyEventsRequest.SerializeToString,
+            monitor_dot_v1_dot_policies__pb2.ListPolicyEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

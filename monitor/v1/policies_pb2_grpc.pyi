@@ -35,6 +35,14 @@ class PolicyServiceStub:
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_policies_pb2.GetPolicyRequest, _policies_pb2.GetPolicyResponse]
     CheckPolicy: _grpc.UnaryUnaryMultiCallable[_policies_pb2.CheckPolicyRequest, _policies_pb2.CheckPolicyResponse]
     """Checks a policy text against this sidecar's dictionaries and taps without loading it."""
+    ReloadPolicies: _grpc.UnaryUnaryMultiCallable[_policies_pb2.ReloadPoliciesRequest, _policies_pb2.ReloadPoliciesResponse]
+    """Reads the policy files again. All or nothing: with a problem in any of them all policies stay as they are. Requests
+    that run finish on the revision that they began with.
+    """
+    SetPolicyMode: _grpc.UnaryUnaryMultiCallable[_policies_pb2.SetPolicyModeRequest, _policies_pb2.SetPolicyModeResponse]
+    """Overrides a policy's mode until this process ends or the override is taken back. Holds for requests that run, too."""
+    ListPolicyEvents: _grpc.UnaryUnaryMultiCallable[_policies_pb2.ListPolicyEventsRequest, _policies_pb2.ListPolicyEventsResponse]
+    """What changed policies and their modes, oldest first."""
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -43,6 +51,14 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     GetPolicy: _aio.UnaryUnaryMultiCallable[_policies_pb2.GetPolicyRequest, _policies_pb2.GetPolicyResponse]  # type: ignore[assignment]
     CheckPolicy: _aio.UnaryUnaryMultiCallable[_policies_pb2.CheckPolicyRequest, _policies_pb2.CheckPolicyResponse]  # type: ignore[assignment]
     """Checks a policy text against this sidecar's dictionaries and taps without loading it."""
+    ReloadPolicies: _aio.UnaryUnaryMultiCallable[_policies_pb2.ReloadPoliciesRequest, _policies_pb2.ReloadPoliciesResponse]  # type: ignore[assignment]
+    """Reads the policy files again. All or nothing: with a problem in any of them all policies stay as they are. Requests
+    that run finish on the revision that they began with.
+    """
+    SetPolicyMode: _aio.UnaryUnaryMultiCallable[_policies_pb2.SetPolicyModeRequest, _policies_pb2.SetPolicyModeResponse]  # type: ignore[assignment]
+    """Overrides a policy's mode until this process ends or the override is taken back. Holds for requests that run, too."""
+    ListPolicyEvents: _aio.UnaryUnaryMultiCallable[_policies_pb2.ListPolicyEventsRequest, _policies_pb2.ListPolicyEventsResponse]  # type: ignore[assignment]
+    """What changed policies and their modes, oldest first."""
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -66,5 +82,31 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policies_pb2.CheckPolicyResponse, _abc.Awaitable[_policies_pb2.CheckPolicyResponse]]:
         """Checks a policy text against this sidecar's dictionaries and taps without loading it."""
+
+    @_abc_1.abstractmethod
+    def ReloadPolicies(
+        self,
+        request: _policies_pb2.ReloadPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policies_pb2.ReloadPoliciesResponse, _abc.Awaitable[_policies_pb2.ReloadPoliciesResponse]]:
+        """Reads the policy files again. All or nothing: with a problem in any of them all policies stay as they are. Requests
+        that run finish on the revision that they began with.
+        """
+
+    @_abc_1.abstractmethod
+    def SetPolicyMode(
+        self,
+        request: _policies_pb2.SetPolicyModeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policies_pb2.SetPolicyModeResponse, _abc.Awaitable[_policies_pb2.SetPolicyModeResponse]]:
+        """Overrides a policy's mode until this process ends or the override is taken back. Holds for requests that run, too."""
+
+    @_abc_1.abstractmethod
+    def ListPolicyEvents(
+        self,
+        request: _policies_pb2.ListPolicyEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policies_pb2.ListPolicyEventsResponse, _abc.Awaitable[_policies_pb2.ListPolicyEventsResponse]]:
+        """What changed policies and their modes, oldest first."""
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

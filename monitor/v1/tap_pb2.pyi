@@ -401,6 +401,7 @@ class RequestBegin(_message.Message):
     RESUMED_FIELD_NUMBER: _builtins.int
     CACHE_SALT_SHA256_FIELD_NUMBER: _builtins.int
     CONTENT_KEYS_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     handle: _builtins.int
     """Names the request within this tap's stream; not used again while the stream may still speak of it."""
     request_id: _builtins.str
@@ -416,6 +417,8 @@ class RequestBegin(_message.Message):
     """True when the request began before this frame and is announced again to a new sidecar process."""
     cache_salt_sha256: _builtins.bytes
     """SHA-256 of the client's cache salt; empty without one. A prefix is only the same under the same salt."""
+    tenant: _builtins.str
+    """Whom the request is for, as the client named it; empty when it did not."""
     @_builtins.property
     def content_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentKey]:
         """What token ids do not tell: a hash of the image or sound whose placeholder begins at a position."""
@@ -432,10 +435,11 @@ class RequestBegin(_message.Message):
         resumed: _builtins.bool = ...,
         cache_salt_sha256: _builtins.bytes = ...,
         content_keys: _abc.Iterable[Global___ContentKey] | None = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "cache_salt_sha256", b"cache_salt_sha256", "content_keys", b"content_keys", "external_id", b"external_id", "handle", b"handle", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resumed", b"resumed", "start_unix_nanos", b"start_unix_nanos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "cache_salt_sha256", b"cache_salt_sha256", "content_keys", b"content_keys", "external_id", b"external_id", "handle", b"handle", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resumed", b"resumed", "start_unix_nanos", b"start_unix_nanos", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

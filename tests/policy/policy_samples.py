@@ -80,6 +80,9 @@ class FakeSources:
     def sae(self, sae_id: str) -> SaeInfo:
         return _found(self.saes, sae_id, "SAE")
 
+    def labelled_latent(self, sae_id: str, label: str) -> int:
+        return _found({"weapons": 7, "lies": 2}, label, f"label in {sae_id}")
+
     def dense_probe(self, file: str) -> DenseProbeInfo:
         return _found(self.dense, file, "probe file")
 

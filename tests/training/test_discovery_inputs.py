@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from toy_discovery import toy_config
 
 from monitor.errors import FeaturewatchError
-from monitor.policy.schema import Identifier
+from monitor.policy.schema.fields import Identifier
 from training.discovery.policy_file import _rule_id
 from training.discovery.prompts import load_prompts
 from training.discovery.publish import require_place

@@ -38,6 +38,9 @@ class OneSae:
         sae = self._dictionary
         return SaeInfo(str(sae.hook_point), sae.num_latents, sae.width, sae.sha256)
 
+    def labelled_latent(self, sae_id: str, label: str) -> int:
+        raise KeyError(f"discovery names latents of {sae_id} by index, not by label {label!r}")
+
     def dense_probe(self, file: str) -> DenseProbeInfo:
         probe = load_dense_probe(self._folder / file)
         return DenseProbeInfo(str(probe.hook_point), probe.weight_d.size, probe.sha256)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from monitor.errors import FeaturewatchError
-from monitor.policy.schema import PolicyName
+from monitor.policy.schema.fields import PolicyName
 
 _SUFFIXES = (".yaml", ".yml")
 

@@ -54,9 +54,15 @@ def read_labelled(path: Path, tokenizer: Any, config: EvalConfig) -> LabelledTex
     """Texts of a file, second copies left out, at most `config.probe_texts` drawn by the seed.
 
     Raises:
-        FeaturewatchError: a row without label, or fewer than five texts of a label in a split.
+        FeaturewatchError: no text, a row without label, or fewer than five texts of a label in a split.
     """
     once = list({prompt.text: prompt for prompt in reversed(list(labelled_prompts(path)))}.values())[::-1]
+    if not once:
+        raise FeaturewatchError(
+            f"labelled file {path}",
+            "it holds no text",
+            "give rows with text, label (0 or 1), split (train or val) and source",
+        )
     order = np.random.default_rng(config.seed).permutation(len(once))[: config.probe_texts]
     prompts, sequences = text_sequences([once[index] for index in order], tokenizer, config)
     found = LabelledTexts(
@@ -65,11 +71,8 @@ def read_labelled(path: Path, tokenizer: Any, config: EvalConfig) -> LabelledTex
     for is_val in (False, True):
         for label, count in enumerate(_counts(found, is_val)):
             if count < _FEWEST:
-                raise FeaturewatchError(
-                    f"labelled file {path}",
-                    f"split {'val' if is_val else 'train'} needs {_FEWEST} texts with label {label} and holds {count}",
-                    "give more texts of both labels in both splits, or raise --probe-texts",
-                )
+                place = f"split {'val' if is_val else 'train'}"
+                raise _too_few(path, f"{place} needs {_FEWEST} texts with label {label}", count, len(order), len(once))
     return found
 
 
@@ -102,6 +105,21 @@ def probe_all(
                 )
             )
     return found
+
+
+def _too_few(path: Path, need: str, count: int, drawn: int, held: int) -> FeaturewatchError:
+    """Of texts that are too few: those of the file, or those of it that were drawn."""
+    if drawn < held:
+        return FeaturewatchError(
+            f"labelled file {path}",
+            f"{need}, and of the {drawn:,} texts that were drawn from its {held:,} it holds {count}",
+            "raise --probe-texts, or give more texts of both labels in both splits",
+        )
+    return FeaturewatchError(
+        f"labelled file {path}",
+        f"{need} and holds {count} (second copies, and texts without words, do not count)",
+        "give more texts of both labels in both splits",
+    )
 
 
 def _is_chat(tokenizer: Any, config: EvalConfig) -> bool:

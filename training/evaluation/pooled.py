@@ -73,7 +73,7 @@ def text_sequences(
     """Texts that have content tokens, and these as sequences.
 
     Raises:
-        FeaturewatchError: chat turns are asked for and the tokenizer has no template, or no text has content.
+        FeaturewatchError: chat turns are asked for and the tokenizer has no template.
     """
     if config.probe_form == "chat" and not tokenizer.chat_template:
         raise FeaturewatchError(

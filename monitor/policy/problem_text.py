@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from functools import cache
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from monitor.policy import planned
 from monitor.policy.json_schema import json_schema
-from monitor.policy.schema_rules import RULE_ERROR
+from monitor.policy.schema.rules import RULE_ERROR
 from monitor.policy.yaml_fields import Fields, line_of
 
 _NUMBER = ("must be a finite number", "write a number without quotes, e.g. 7.3")
@@ -37,42 +37,51 @@ _PLAIN = {
     "less_than": ("must be less than {lt:g}", "choose a smaller number"),
     "less_than_equal": ("must be at most {le:g}", "choose a smaller number"),
 }
-_NAME = ("must be 1 to 63 letters, digits, - or _ and begin with a letter", "choose another id, e.g. harm_latents")
+_ID = ("must be 1 to 63 letters, digits, - or _ and begin with a letter", "choose another id, e.g. harm_latents")
+_DAY = ("must be a day as year-month-day", "write for example 2027-01-31")
+_DURATION = ("must be a number of s, m, h or d", "write for example 10m")
+#: Of fields with a pattern: by path without indices, else by the last part of it.
 _PATTERNS = {
-    "name": ("must be 1 to 63 lower-case letters, digits or -", "choose another name, e.g. harmful-intent"),
-    "id": _NAME,
+    "metadata.name": ("must be 1 to 63 lower-case letters, digits or -", "choose another name, e.g. harmful-intent"),
+    "name": _ID,
+    "id": _ID,
+    "rules[]": _ID,
     "hook": ("a hook point is written resid_post.<layer>", "write for example resid_post.14"),
     "sae": ("must be sha256: and 64 hexadecimal digits", "copy the hash that `featurewatch sae info` shows"),
     "for": ("must be a number of tokens from 1 to 999999", "write for example 3 tokens"),
+    "expires": _DAY,
+    "date": _DAY,
+    **dict.fromkeys(("within", "wait", "interval", "repeat"), _DURATION),
 }
+_INDEX = re.compile(r"\[[0-9]+\]")
 
 
-def add_problem(error: ErrorDetails, fields: Fields, told: set[str]) -> None:
+def add_problem(error: ErrorDetails, fields: Fields, told: frozenset[str]) -> None:
     """Adds one of pydantic's errors to the problems of the file, unless reading has told of its field already."""
     location, value, kind = error["loc"], error["input"], error["type"]
     context = error.get("ctx") or {}
-    path = _path(location)
-    if path in told or (kind == "too_short" and value):  # pydantic counts only the good entries of a list.
+    path, name = _path(location), str(location[-1]) if location else ""
+    if kind == "too_short" and value:  # pydantic counts only the good entries of a list.
         return
-    block, name = _path(location[:-1]), str(location[-1]) if location else ""
     if kind == "missing":
         rule, remedy, value = "the field is required", f"add {name}", None
     elif kind == "extra_forbidden":
-        rule, remedy = _unknown_field(location, block, name)
+        rule, remedy = _unknown_field(location, name)
     elif kind == RULE_ERROR:
         rule, remedy = str(context["rule"]), str(context["remedy"])
         if context["at"]:
             path = f"{path}.{context['at']}" if path else str(context["at"])
         value = context["value"] if context["at"] or context["value"] is not None else value
     elif kind == "literal_error":
-        rule, remedy = _not_a_choice(path, value, str(context["expected"]))
+        rule, remedy = _not_a_choice(value, str(context["expected"]))
     elif kind == "string_pattern_mismatch":
-        rule, remedy = _pattern(path, name, value)
+        rule, remedy = _pattern(path)
     elif kind in _PLAIN:
         rule, remedy = (part.format(**context) for part in _PLAIN[kind])
     else:
         rule, remedy = error["msg"], "see docs/policies.md"
-    fields.refuse(line_of(fields.lines, path), path, "" if value is None else show(value), rule, remedy)
+    if not any(path == other or path.startswith((f"{other}.", f"{other}[")) for other in told):
+        fields.refuse(line_of(fields.lines, path), path, "" if value is None else show(value), rule, remedy)
 
 
 def show(value: Any) -> str:
@@ -91,27 +100,22 @@ def _path(location: tuple[int | str, ...]) -> str:
     return path
 
 
-def _unknown_field(location: tuple[int | str, ...], block: str, name: str) -> tuple[str, str]:
-    if planned.is_planned_field(block, name):
-        return planned.RULE, f"remove {name}"
+def _unknown_field(location: tuple[int | str, ...], name: str) -> tuple[str, str]:
     known = _known_fields(location[:-1])
     near = difflib.get_close_matches(name, known, n=1)
     rule = f"there is no such field here (known: {', '.join(known)})"
     return rule, f"did you mean {near[0]}" if near else f"remove {name}"
 
 
-def _not_a_choice(path: str, value: Any, expected: str) -> tuple[str, str]:
-    if planned.is_planned_value(path, value):
-        return planned.RULE, f"choose {expected}"
+def _not_a_choice(value: Any, expected: str) -> tuple[str, str]:
     choices = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
     near = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
     return f"must be {expected}", f"did you mean {near[0]}" if near else f"choose {choices[0]}"
 
 
-def _pattern(path: str, name: str, value: Any) -> tuple[str, str]:
-    if planned.is_planned_value(path, value):
-        return planned.RULE, "count in tokens, e.g. 3 tokens"
-    return _PATTERNS[name]
+def _pattern(path: str) -> tuple[str, str]:
+    plain = _INDEX.sub("[]", path)
+    return _PATTERNS[plain if plain in _PATTERNS else plain.rpartition(".")[2]]
 
 
 @cache

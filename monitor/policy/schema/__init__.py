@@ -1,0 +1,1 @@
+"""The policy file's fields, one block a class."""
