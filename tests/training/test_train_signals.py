@@ -35,7 +35,7 @@ def _arguments(model: Path, corpus: Path, folder: Path, *more: str) -> list[str]
 def _events(folder: Path) -> dict[int, dict[str, float]]:
     """Scalars of all event files by step; a later file replaces what older ones hold from its first step on."""
     found: dict[int, dict[str, float]] = {}
-    for path in sorted(folder.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(folder.glob("events.out.tfevents.*")):  # by name, as TensorBoard reads them
         data, place = path.read_bytes(), 0
         while place < len(data):
             (length,) = struct.unpack_from("<Q", data, place)
@@ -90,7 +90,10 @@ def test_a_signal_saves_and_the_same_command_goes_on(tiny_model: Path, corpus: P
     }
 
 
-def test_a_log_that_goes_on_keeps_the_step_of_the_checkpoint(tmp_path: Path) -> None:
+def test_a_log_that_goes_on_keeps_the_step_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same second too, by which event files are named."""
+    monkeypatch.setattr(time, "time", lambda: 1.7e9)
+
     def logs(position: list[object] | None, step: int) -> list[Log]:
         return open_logs(
             tmp_path, name="sae", position=position, step=step, tensorboard=True, wandb_project="", settings={}
@@ -103,7 +106,6 @@ def test_a_log_that_goes_on_keeps_the_step_of_the_checkpoint(tmp_path: Path) -> 
         position.append(log.position())
         log.write(4, {"fvu": 9.0})  # behind the checkpoint
         log.close()
-    time.sleep(1.1)  # event files are named by the second
     for log in logs(position, 3):
         for step in (4, 5):
             log.write(step, {"fvu": 1 / step})

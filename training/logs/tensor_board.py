@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+_FILES = "events.out.tfevents.*"
+
 
 class TensorBoard:
     """Event files in a folder. An interrupted run goes on in a new file, which hides what the older ones hold from its
@@ -17,9 +19,11 @@ class TensorBoard:
         from tensorboardX import SummaryWriter
 
         if purge_step is None:
-            for old in folder.glob("events.out.tfevents.*"):
+            for old in folder.glob(_FILES):
                 old.unlink()
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step, write_to_disk=True)
+        # The library names a file by the second only: one that goes on in the same second would overwrite the first.
+        number = f".{len(list(folder.glob(_FILES))):04d}"
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=number, write_to_disk=True)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
