@@ -192,3 +192,20 @@ def test_signals_do_what_they_did_after_a_training(tmp_path: Path) -> None:
     during.clear()
     train_saes_on(Noting(ROWS, BATCH), one, CONFIG)  # nothing could be saved: no handlers
     assert set(during) == {before}
+
+
+def test_what_the_rows_were_made_from_may_hold_tuples(tmp_path: Path) -> None:
+    made_from = {"layers": (1, 2), "of": {3: ("a", None)}}
+    with pytest.raises(Interrupted):
+        train_saes_on(Stopping(5), _saes("topk"), CONFIG, folder=tmp_path, made_from=made_from)
+    assert (tmp_path / CHECKPOINT).is_file()
+    resumed = train_saes_on(Stopping(0), _saes("topk"), CONFIG, folder=tmp_path, made_from=made_from)
+    assert _state(resumed) == _state(train_saes_on(Stopping(0), _saes("topk"), CONFIG))
+    with pytest.raises(FeaturewatchError, match="on other rows"):
+        train_saes_on(Stopping(0), _saes("topk"), CONFIG, folder=tmp_path, made_from={**made_from, "layers": (2, 1)})
+
+
+@pytest.mark.parametrize("odd", [{1, 2}, Path("rows.npy"), float("nan")])
+def test_what_is_no_json_is_told_before_the_training(tmp_path: Path, odd: object) -> None:
+    with pytest.raises(FeaturewatchError, match=r"made_from \{'rows': .*holds it as JSON"):
+        train_saes_on(Stopping(0), _saes("topk"), CONFIG, folder=tmp_path, made_from={"rows": odd})

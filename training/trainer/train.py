@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import signal
 import time
@@ -50,7 +51,7 @@ def train_saes_on(
         config: of the run; the batch size is the source's.
         folder: keeps checkpoints and logs, per SAE ``<folder>/<name>/logs``; a run that finds its own checkpoint there
             goes on from it, one that is finished is read back. None keeps nothing.
-        made_from: what the rows are, in JSON form: a checkpoint of other rows is refused.
+        made_from: what the rows are, in JSON form (a tuple counts as a list): a checkpoint of other rows is refused.
         ranks: the processes that train together.
 
     Raises:
@@ -260,7 +261,20 @@ class _Lockstep:
 
 
 def settings_of(saes: Mapping[str, SaeConfig], config: TrainConfig, made_from: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the weights depend on, in JSON form: the training's code and settings and what the rows are."""
+    """All that the weights depend on, in JSON form: the training's code and settings and what the rows are.
+
+    Raises:
+        FeaturewatchError: `made_from` cannot be written as JSON.
+    """
+    try:
+        # As a checkpoint gives it back: with lists for tuples.
+        rows = json.loads(json.dumps(dict(made_from), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise FeaturewatchError(
+            f"made_from {dict(made_from)!r} ({error})",
+            "a checkpoint holds it as JSON, to tell its own rows from others",
+            "give texts, finite numbers, and lists and dicts of them",
+        ) from error
     return {
         "revision": TRAINER_REVISION,
         "saes": {name: sae.as_json() for name, sae in saes.items()},
@@ -269,5 +283,5 @@ def settings_of(saes: Mapping[str, SaeConfig], config: TrainConfig, made_from: M
             "batch_rows": config.batch_rows,
             **({"buffer_rows": config.buffer_rows} if config.stream else {}),
         },
-        "rows": dict(made_from),
+        "rows": rows,
     }
