@@ -11,6 +11,7 @@ from pathlib import Path
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import Dictionary, load_saelens, save_saelens
+from training import durable
 from training.card.card import Card
 from training.command import RUN_FILE
 
@@ -32,7 +33,8 @@ def require_free(folders: Iterable[Path], *, replace: bool) -> None:
 def write_sae(
     dictionary: Dictionary, card: Card, folder: Path, dtype: str, *, run_text: str = "", logs: Path | None = None
 ) -> None:
-    """Writes beside the target and renames, so that a half-written SAE never has the final name.
+    """Writes beside the target and renames, so that a half-written SAE never has the final name, not even after a
+    power failure.
 
     Args:
         dictionary: as it is to be stored.
@@ -56,12 +58,19 @@ def write_sae(
         # Safetensors files are private by default; the sidecar may run as another user.
         for file in new.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)
-        if not folder.exists():
-            new.rename(folder)
-            return
-        folder.rename(old)
-        try:
-            new.rename(folder)
-        except BaseException:
-            old.rename(folder)
-            raise
+        durable.sync_tree(new)
+        _put(new, folder, old)
+        durable.sync_folder(folder.parent)
+
+
+def _put(new: Path, folder: Path, old: Path) -> None:
+    """Gives the new folder its name; what had it goes to `old`."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from types import ModuleType
 from typing import Final
 
 import numpy as np
@@ -21,8 +22,12 @@ from monitor.sae.activation import Activation, JumpRelu, Relu, TopK, activate_
 Floats = npt.NDArray[np.float32]
 SPARSE_ROWS: Final = 512
 """Rows of one chunk of a sparse encode."""
-_CHUNK_VALUES: Final = 1 << 22
-"""Larger results are made in chunks that stay in the processor's shared cache between the product and what follows."""
+_CHUNK_VALUES: Final = 1 << 25
+"""Larger results are made in chunks. Smaller chunks would still be in a cache for what follows the product, but each
+product packs the weights anew, which costs more."""
+_ALONE_VALUES: Final = 1 << 21
+"""Up to here one core follows the product faster than others wake up."""
+_FLOAT32: Final = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def encode_dense(
     """
     x_nd = np.asarray(x_nd, np.float32)
     n, m = len(x_nd), len(w_enc_md)
-    if out_nm is not None and not (out_nm.shape == (n, m) and out_nm.dtype == np.float32 and out_nm.flags.c_contiguous):
+    if out_nm is not None and not (out_nm.shape == (n, m) and out_nm.dtype is _FLOAT32 and out_nm.flags.c_contiguous):
         raise FeaturewatchError(
             f"memory for latents of shape {list(out_nm.shape)} and dtype {out_nm.dtype}",
             f"it must be contiguous float32 of shape {[n, m]}",
@@ -65,7 +70,8 @@ def encode_dense(
         )
     if n * m <= _CHUNK_VALUES:
         f_nm: Floats = np.matmul(x_nd, w_enc_md.T, out=out_nm)
-        _finish(f_nm, b_enc_m, activation)
+        finish = _finish if n * m <= _ALONE_VALUES else _finish_together
+        finish(f_nm, b_enc_m, activation)
         return f_nm
     f_nm = np.empty((n, m), np.float32) if out_nm is None else out_nm
     chunks = -(-n * m // _CHUNK_VALUES)
@@ -79,7 +85,7 @@ def encode_sparse(
     x_nd: Floats, w_enc_md: Floats, b_enc_m: Floats, activation: Activation, rows: int = SPARSE_ROWS
 ) -> SparseLatents:
     """The active latents, without ever holding [n, m]: pre-activations of `rows` rows at a time are used again."""
-    from monitor.sae.row_loops import gather_rows
+    gather_rows = _loops().gather_rows
 
     n, m = len(x_nd), len(w_enc_md)
     chunk_cm = np.empty((min(rows, n), m), np.float32)
@@ -111,16 +117,26 @@ def _finish_together(f_nm: Floats, b_enc_m: Floats, activation: Activation) -> N
 
 
 def _finish(f_nm: Floats, b_enc_m: Floats, activation: Activation) -> None:
-    from monitor.sae.row_loops import keep_row_top_k, shift_and_cut
-
-    threshold_m = activation.threshold_m if isinstance(activation, JumpRelu) else _zeros(len(b_enc_m))
-    shift_and_cut(f_nm, b_enc_m, threshold_m)
+    # One row takes some 60 us: each look-up here counts.
+    loops = _loops()
+    if isinstance(activation, JumpRelu):
+        loops.shift_and_cut(f_nm, b_enc_m, activation.threshold_m)
+        return
+    loops.shift_and_cut(f_nm, b_enc_m, _zeros(len(b_enc_m)))
     if isinstance(activation, TopK):
         k = activation.k
         scratch = np.empty((1, k), np.int32), np.empty((1, k), np.int32)
-        keep_row_top_k(f_nm, f_nm.reshape(-1).view(np.int32), k, *scratch)
-    elif not isinstance(activation, Relu | JumpRelu):
+        loops.keep_row_top_k(f_nm, f_nm.reshape(-1).view(np.int32), k, *scratch)
+    elif not isinstance(activation, Relu):
         activate_(f_nm, activation)
+
+
+@cache
+def _loops() -> ModuleType:
+    """Compiled loops; numba is imported here."""
+    from monitor.sae import row_loops
+
+    return row_loops
 
 
 @cache

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.sae import HookPoint
+from training import durable
 from training.harvest.cache import HELDOUT_COLUMNS, shard_path
 from training.harvest.disk import full_disk_is_told
 from training.harvest.growing_file import GrowingFile
@@ -24,7 +25,7 @@ class CacheWriter:
         self.folder = folder
         self.manifest = manifest
         self._shards = {point: self._open_shards(point) for point in manifest.hook_points}
-        (folder / "heldout").mkdir(exist_ok=True)
+        durable.make_folder(folder / "heldout")
         self._heldout = {
             name: GrowingFile(
                 folder / "heldout" / f"{name}.bin",
@@ -33,6 +34,9 @@ class CacheWriter:
             )
             for name, dtype in HELDOUT_COLUMNS.items()
         }
+        # The files are new: their names are on the disk before a manifest counts rows in them.
+        for name in (*manifest.hook_points, "heldout"):
+            durable.sync_folder(folder / name)
 
     def append(self, rows: dict[HookPoint, Floats], rng: np.random.Generator) -> None:
         """Adds training rows, [n, width] per hook point, the same n rows for all.
@@ -76,7 +80,7 @@ class CacheWriter:
             manifest.save(self.folder)
 
     def _open_shards(self, point: str) -> list[GrowingFile]:
-        (self.folder / point).mkdir(parents=True, exist_ok=True)
+        durable.make_folder(self.folder / point)
         manifest = self.manifest
         row_bytes = manifest.width_of(point) * held_as(manifest.store_dtype).itemsize
         checksums: Sequence[int | None] = manifest.checksums.get(point) or [None] * len(manifest.shard_rows)

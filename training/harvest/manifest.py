@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from monitor.errors import FeaturewatchError
 from monitor.sae import HookPoint
+from training import durable
 from training.harvest.config import HarvestConfig
 from training.harvest.store import STORE_DTYPES
 
@@ -67,11 +67,8 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         part = folder / f"{MANIFEST}.part"
-        with part.open("w") as file:
-            json.dump(asdict(self), file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(folder / MANIFEST)
+        part.write_text(json.dumps(asdict(self), indent=2))
+        durable.replace(part, folder / MANIFEST)
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from monitor.errors import FeaturewatchError
+from training import durable
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes beside the target, brings it to the disk and renames: a reader sees the old state or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes beside the target and renames: a reader sees the old state or the new one, after a power failure too."""
+    durable.make_folder(path.parent)
     part = path.with_name(f".{path.name}.part")
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(held, part, metadata={"facts": json.dumps(facts)})
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    durable.replace(part, path)
 
 
 def load_state(path: Path) -> State | None:
