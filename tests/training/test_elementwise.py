@@ -194,6 +194,19 @@ def test_resampled_latents_point_at_badly_reconstructed_rows() -> None:
     torch.testing.assert_close(sae.w_dec_md[:20], before["w_dec"][:20], rtol=0, atol=0)
 
 
+def test_no_latent_is_resampled_to_a_row_without_direction() -> None:
+    sae = _sae("relu-resample")
+    x_nd = sae.b_dec_d.repeat(50, 1)
+    sae.parameters()["b_enc"].fill_(1.0)  # all rows have a loss, and only the last one a direction
+    dead_j, before = torch.arange(20, LATENTS), sae.w_dec_md.clone()
+    assert sae.revive(x_nd, dead_j, torch.Generator().manual_seed(3)) == []
+    assert torch.equal(sae.w_dec_md, before)
+    x_nd[-1, 2] += 1.0
+    assert sae.revive(x_nd, dead_j, torch.Generator().manual_seed(3))
+    sae.after_update()
+    torch.testing.assert_close(sae.w_dec_md[dead_j], torch.eye(WIDTH)[2].expand(len(dead_j), WIDTH))
+
+
 @pytest.mark.parametrize(
     ("name", "setting", "value"),
     [

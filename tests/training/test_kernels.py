@@ -167,6 +167,18 @@ def test_unit_rows() -> None:
     torch.testing.assert_close(gradient_md, expected)
 
 
+def test_a_row_of_zeros_stays_one() -> None:
+    rows_md = torch.ones(3, 4)
+    rows_md[1] = 0.0
+    rows_md[2] = 1e-30  # its squares are 0 in float32
+    normalise_rows_(rows_md)
+    torch.testing.assert_close(rows_md, torch.tensor([0.5, 0.0, 1e-18])[:, None].expand(3, 4), rtol=1e-5, atol=0)
+    gradient_md = torch.randn(3, 4)
+    kept_d = gradient_md[1].clone()
+    remove_parallel_(gradient_md, rows_md)
+    torch.testing.assert_close(gradient_md[1], kept_d, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_results_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     """Bit for bit: partial sums belong to shares of the rows, not to threads."""

@@ -83,10 +83,14 @@ class ReluResampleSae(Elementwise[ReluResampleSettings]):
         """An input is drawn with probability proportional to its squared loss.
 
         As a unit vector it gives the direction of the decoder's row and of the encoder's, which gets a fifth of the
-        living rows' mean norm; the bias becomes 0.
+        living rows' mean norm; the bias becomes 0. Nothing changes where each input is `b_dec` itself or has no loss.
         """
         loss_n, centred_nd = self._row_losses(x_nd)
-        picks_m = torch.multinomial(loss_n.square().cpu(), self.shape.latents, replacement=True, generator=generator)
+        # A row at b_dec has no direction.
+        chance_n = loss_n.square() * (centred_nd != 0).any(1)
+        if not chance_n.any():
+            return []
+        picks_m = torch.multinomial(chance_n.cpu(), self.shape.latents, replacement=True, generator=generator)
         norm_m = self.w_enc_md.norm(dim=1)
         living_m = torch.ones_like(norm_m)
         living_m[dead_j] = 0.0

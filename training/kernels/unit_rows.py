@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from torch import Tensor
 
 from training.kernels.compiled import Floats, compiled
 from training.kernels.threads import spread
+
+_LEAST: Final = 1e-12
+"""Norm of the shortest row that is made a unit row."""
 
 
 def remove_parallel_(gradient_md: Tensor, rows_md: Tensor) -> None:
@@ -19,9 +24,9 @@ def remove_parallel_(gradient_md: Tensor, rows_md: Tensor) -> None:
 
 
 def normalise_rows_(rows_md: Tensor) -> None:
-    """Scales each row to norm 1."""
+    """Scales each row to norm 1; a row of zeros, which has no direction, stays one."""
     if rows_md.device.type != "cpu":
-        rows_md.div_(rows_md.norm(dim=1, keepdim=True))
+        rows_md.div_(rows_md.norm(dim=1, keepdim=True).clamp_(min=_LEAST))
         return
     rows = rows_md.numpy()
     spread(lambda low, high, _: _normalise(low, high, rows), len(rows))
@@ -43,6 +48,6 @@ def _normalise(low: int, high: int, rows: Floats) -> None:
         squares = np.float32(0.0)
         for c in range(rows.shape[1]):
             squares += rows[j, c] * rows[j, c]
-        factor = np.float32(1.0) / np.sqrt(squares)
+        factor = np.float32(1.0) / max(np.sqrt(squares), np.float32(_LEAST))
         for c in range(rows.shape[1]):
             rows[j, c] *= factor
