@@ -1,0 +1,19 @@
+"""The sub-commands of `featurewatch policy`. Each imports what is slow to import when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from monitor.cli.policy.check import check
+from monitor.cli.policy.schema import schema
+
+app = typer.Typer(help="Write, check and roll out policies.", no_args_is_help=True)
+
+
+@app.callback()
+def _policy() -> None:
+    """Write, check and roll out policies."""
+
+
+app.command("check")(check)
+app.command("schema")(schema)

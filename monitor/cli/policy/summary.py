@@ -1,0 +1,58 @@
+"""A good policy on one screen."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from monitor.cli.common import console
+from monitor.policy import Policy
+from monitor.policy.schema.detector import Calibration, Detector
+
+
+def show_policy(policy: Policy) -> None:
+    """Prints its head line and a table each of detectors and rules."""
+    spec = policy.document.spec
+    console.print(
+        f"[bold green]ok[/bold green] [bold]{policy.name}[/bold] revision {policy.revision}, "
+        f"mode [bold]{policy.mode.name.lower()}[/bold], sha256 {policy.sha256[:12]}  {escape(policy.file)}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    detectors = Table("detector", "source", "aggregate", "warn / fire / clear", "calibration", box=None, pad_edge=True)
+    for detector in spec.detectors:
+        calibration = _calibration(detector.calibration)
+        detectors.add_row(detector.id, _source(detector), _aggregate(detector), _threshold(detector), calibration)
+    rules = Table("rule", "when", "for", "severity", "actions", box=None, pad_edge=True)
+    for rule in spec.rules:
+        rules.add_row(rule.id, escape(rule.when), rule.hold, rule.severity, ", ".join(rule.actions))
+    console.print(detectors, rules)
+
+
+def _source(detector: Detector) -> str:
+    source = detector.source
+    if source.sae_latents:
+        count = len(source.sae_latents.latents)
+        return escape(f"{count} latent{'s' * (count > 1)} of {source.sae_latents.sae}, {source.sae_latents.combine}")
+    if source.sae_probe:
+        return escape(f"SAE probe {source.sae_probe.file}")
+    return escape(f"dense probe {source.dense_probe.file}") if source.dense_probe else ""
+
+
+def _aggregate(detector: Detector) -> str:
+    aggregate = detector.aggregate
+    length = {"ema": f" half-life {aggregate.half_life:g}" if aggregate.half_life else ""}
+    length["rolling_mean"] = f" over {aggregate.window}"
+    return f"{aggregate.kind}{length.get(aggregate.kind, '')}{', then max' if aggregate.then else ''}"
+
+
+def _threshold(detector: Detector) -> str:
+    threshold = detector.threshold
+    levels = (threshold.warn, threshold.fire, threshold.clear)
+    return " / ".join(f"{threshold.fire if level is None else level:g}" for level in levels)
+
+
+def _calibration(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "none stated"
+    return f"target {100 * calibration.target_fpr:g} %: {calibration.hits} of {calibration.n} benign fired"
