@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, NoReturn
 
 import grpc
 
@@ -24,8 +24,14 @@ from monitor.v1.policies_pb2 import (
     GetPolicyResponse,
     ListPoliciesRequest,
     ListPoliciesResponse,
+    ListPolicyEventsRequest,
+    ListPolicyEventsResponse,
     PolicyProblem,
     PolicyStatus,
+    ReloadPoliciesRequest,
+    ReloadPoliciesResponse,
+    SetPolicyModeRequest,
+    SetPolicyModeResponse,
 )
 from monitor.v1.policies_pb2_grpc import PolicyServiceServicer
 
@@ -71,6 +77,27 @@ class PolicyService(PolicyServiceServicer):
         # Frames must not wait for the parser, nor for SAEs that are read here for the first time.
         return await asyncio.to_thread(self._check, request, engines)
 
+    async def ReloadPolicies(  # noqa: N802
+        self,
+        _request: ReloadPoliciesRequest,
+        context: grpc.aio.ServicerContext[ReloadPoliciesRequest, ReloadPoliciesResponse],
+    ) -> ReloadPoliciesResponse:
+        await _unavailable(context, "ReloadPolicies")
+
+    async def SetPolicyMode(  # noqa: N802
+        self,
+        _request: SetPolicyModeRequest,
+        context: grpc.aio.ServicerContext[SetPolicyModeRequest, SetPolicyModeResponse],
+    ) -> SetPolicyModeResponse:
+        await _unavailable(context, "SetPolicyMode")
+
+    async def ListPolicyEvents(  # noqa: N802
+        self,
+        _request: ListPolicyEventsRequest,
+        context: grpc.aio.ServicerContext[ListPolicyEventsRequest, ListPolicyEventsResponse],
+    ) -> ListPolicyEventsResponse:
+        await _unavailable(context, "ListPolicyEvents")
+
     def _check(self, request: CheckPolicyRequest, engines: Sequence[EngineInfo]) -> CheckPolicyResponse:
         try:
             policy = parse_policy(request.source, request.file or "<policy>")
@@ -110,6 +137,11 @@ class PolicyService(PolicyServiceServicer):
             elif policy.name in tap.plan.unserved:
                 reasons.append(f"tap {tap.hello.tap_id} cannot serve it: {tap.plan.unserved[policy.name]}")
         return mode, "; ".join(reasons)
+
+
+async def _unavailable(context: grpc.aio.ServicerContext[Any, Any], call: str) -> NoReturn:
+    error = FeaturewatchError(call, "this sidecar reads policies only at its start", "restart it")
+    await abort(context, grpc.StatusCode.UNIMPLEMENTED, "NOT_AT_RUN_TIME", error)
 
 
 def _problem(problem: Problem) -> PolicyProblem:
