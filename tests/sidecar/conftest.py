@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from evidence_kit import CAPTURING
 from sidecar_kit import ENGINE, HOOKS, World, build_world
 
 from monitor.sae import Catalog
@@ -17,6 +18,13 @@ def world(tmp_path: Path) -> Iterator[World]:
     # Socket paths are limited to 107 bytes; pytest's own folders can be longer.
     with tempfile.TemporaryDirectory(prefix="fw-") as sockets:
         yield build_world(tmp_path, Path(sockets) / "s.sock")
+
+
+@pytest.fixture
+def capturing(world: World) -> World:
+    """One whose policy `loud` asks for a capture."""
+    (world.policies / "loud.yaml").write_text(CAPTURING)
+    return world
 
 
 @pytest.fixture(scope="module")
