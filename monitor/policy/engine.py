@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,7 @@ class PolicyEngine:
             np.zeros((0, num_rules), np.int64),
             np.zeros((0, num_rules), np.uint8),
             np.zeros(0, np.int64),
+            np.zeros((0, num_detectors), np.uint8),
         )
         self._layout = SnapshotLayout(num_detectors, detectors.ring_size, num_rules)
         self._live_s = np.zeros(0, np.bool_)
@@ -92,16 +94,26 @@ class PolicyEngine:
         empty = np.zeros(0, np.uint8)
         self.advance(np.zeros((0, len(policies.directions)), np.float32), np.zeros(0, np.int64), empty, empty)
 
-    def open(self) -> int:
-        """A slot in its initial state for one request."""
+    def open(self, policies: Collection[str] | None = None) -> int:
+        """A slot in its initial state for one request.
+
+        Args:
+            policies: names of the policies that judge the request; None: all. Detectors of the others judge nothing,
+                so none of their rules ever fires, not even one whose condition is true from the start.
+
+        Raises:
+            ValueError: a policy is not in the set.
+        """
+        watched_d = self._watched(policies)
         if not self._free:
             self._grow(2 * self._live_s.size)
         slot = self._free.pop()
-        memory, peaks, states, rings, held, true, true_count = self._state
+        memory, peaks, states, rings, held, true, true_count, watched = self._state
         memory[slot], peaks[slot], rings[slot], held[slot] = 0.0, 0.0, 0.0, 0
         states[slot] = DetectorState.CLEAR
         true[slot] = self._rules_at_rest
         true_count[slot] = self._rules_at_rest.sum()
+        watched[slot] = watched_d
         self._live_s[slot] = True
         return slot
 
@@ -208,6 +220,15 @@ class PolicyEngine:
             for column, weight in zip(compiled.columns, compiled.weights, strict=True)
         ]
         return sorted(found, key=lambda item: item[2], reverse=True)
+
+    def _watched(self, policies: Collection[str] | None) -> npt.NDArray[np.bool_]:
+        owners = [detector.policy for detector in self.policies.detectors]
+        if policies is None:
+            return np.ones(len(owners), np.bool_)
+        known = {*owners, *(policy.name for policy in self.policies.policies)}
+        if unknown := sorted(set(policies) - known):
+            raise ValueError(f"policy {unknown[0]!r} is not in this set of policies ({', '.join(sorted(known))})")
+        return np.array([owner in policies for owner in owners], np.bool_)
 
     def _require_open(self, slots_n: npt.NDArray[np.int64]) -> None:
         inside = (slots_n >= 0) & (slots_n < self._live_s.size)

@@ -147,7 +147,7 @@ def note_peak(peak_3, score, state, position, is_first):  # type: ignore[no-unty
 @kernel
 def save_slot(state, slot, snapshot_f):  # type: ignore[no-untyped-def]
     """Writes all of a slot's state into one row of numbers, in the order of `snapshots.SnapshotLayout`."""
-    memory_sd4, peaks_sd3, states_sd, rings_sw, held_sr, true_sr, _ = state
+    memory_sd4, peaks_sd3, states_sd, rings_sw, held_sr, true_sr, _, _ = state
     at = 0
     for d in range(memory_sd4.shape[1]):
         for k in range(4):
@@ -196,7 +196,7 @@ def advance_rows(  # type: ignore[no-untyped-def]
     nothing.
     """
     starts, columns, weights, ints_d8, floats_d7 = detectors
-    memory_sd4, peaks_sd3, states_sd, rings_sw, held_sr, true_sr, true_count_s = state
+    memory_sd4, peaks_sd3, states_sd, rings_sw, held_sr, true_sr, true_count_s, watched_sd = state
     saves = save_n.shape[0] > 0
     fired = 0
     for n in range(slots_n.shape[0]):
@@ -205,7 +205,8 @@ def advance_rows(  # type: ignore[no-untyped-def]
         changed = False
         for d in range(ints_d8.shape[0]):
             score = math.nan
-            if in_mask and not (ints_d8[d, 6] >> token_class) & 1 and (ints_d8[d, 7] >> phase) & 1:
+            wanted = in_mask and watched_sd[slot, d]
+            if wanted and not (ints_d8[d, 6] >> token_class) & 1 and (ints_d8[d, 7] >> phase) & 1:
                 is_max, bias = ints_d8[d, 0], floats_d7[d, 0]
                 score = token_score(acts_nk, n, columns, weights, starts[d], starts[d + 1], is_max, bias)
             judged = math.isfinite(score)

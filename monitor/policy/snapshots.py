@@ -52,7 +52,7 @@ class SnapshotLayout:
         w = 8 * d + self.ring_size
         memory, peaks, states = snapshot_f[: 4 * d], snapshot_f[4 * d : 7 * d], snapshot_f[7 * d : 8 * d]
         rings, held, true = snapshot_f[8 * d : w], snapshot_f[w : w + r], snapshot_f[w + r :]
-        memory_sd4, peaks_sd3, states_sd, rings_sw, held_sr, true_sr, true_count_s = state
+        memory_sd4, peaks_sd3, states_sd, rings_sw, held_sr, true_sr, true_count_s, _ = state
         memory_sd4[slot] = memory.reshape(d, 4)
         peaks_sd3[slot] = peaks.reshape(d, 3)
         states_sd[slot], rings_sw[slot] = states, rings

@@ -121,7 +121,7 @@ def detector(name: str = "d", columns: tuple[int, ...] = (0,), **changes: object
 
 
 def policy_set(detectors: list[CompiledDetector], rules: list[tuple[str, int]] | None = None) -> PolicySet:
-    """A set with as many latents as the detectors read; rules are (when, hold)."""
+    """A set with as many latents as the detectors read; rules are (when, hold), of the policy of what they name."""
     width = 1 + max(column for one in detectors for column in one.columns)
     index_of = {one.id: index for index, one in enumerate(detectors)}
     compiled = []
@@ -129,7 +129,8 @@ def policy_set(detectors: list[CompiledDetector], rules: list[tuple[str, int]] |
         condition = parse_condition(when)
         named = tuple(index_of[name] for name in condition.detectors)
         program = condition.program(index_of)
-        compiled.append(CompiledRule("p", 1, f"R{number}", Severity.HIGH, hold, named, when, program, ("alert",)))
+        owner = detectors[named[0]].policy
+        compiled.append(CompiledRule(owner, 1, f"R{number}", Severity.HIGH, hold, named, when, program, ("alert",)))
     directions = tuple(DirectionRef("resid_post.1", "latent", "sae", index, "") for index in range(width))
     return PolicySet((), directions, tuple(detectors), tuple(compiled))
 
