@@ -81,12 +81,17 @@ class _Check:
             return
         self.placed(f"{path}.sae", latents.sae, info.hook_point, info.width)
         self.sae_hashes.add(info.sha256)
+        known: dict[int, int] = {}
         for number, latent in enumerate(latents.latents):
-            field = f"{path}.latents[{number}]"
-            if latent.index is not None:
-                self.latent(f"{field}.index", latent.index, latents.sae, info)
+            field, index = f"{path}.latents[{number}]", latent.index
+            if index is not None:
+                self.latent(f"{field}.index", index, latents.sae, info)
             elif latent.label is not None:
-                self.look_up(f"{field}.label", partial(self.sources.labelled_latent, latents.sae), latent.label)
+                field = f"{field}.label"
+                index = self.look_up(field, partial(self.sources.labelled_latent, latents.sae), latent.label)
+            if index is not None and known.setdefault(index, number) != number:
+                rule = f"it is latent {index}, which latents[{known[index]}] names already"
+                self.refuse(field, latent.label or str(index), rule, "remove the repeated entry")
 
     def look_up(self, path: str, find: Callable[[str], _Info], name: str) -> _Info | None:
         try:

@@ -1,4 +1,4 @@
-"""Rules between blocks: ids are unique and conditions name detectors that exist.
+"""Rules between blocks: ids are unique, conditions name detectors that exist, and correlations rules that exist.
 
 They look at the plain fields, so that they are found in the same run as faults of single fields.
 """
@@ -6,6 +6,7 @@ They look at the plain fields, so that they are found in the same run as faults 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from monitor.policy.when import ConditionError, parse_condition
@@ -14,39 +15,67 @@ from monitor.policy.yaml_fields import Fields, line_of
 
 def crosscheck(fields: Fields) -> None:
     """Adds what it finds to the problems of the file."""
-    detectors, rules = _blocks(fields.data, "detectors"), _blocks(fields.data, "rules")
-    for kind, blocks in (("detectors", detectors), ("rules", rules)):
-        seen: dict[str, int] = {}
-        for index, block in blocks.items():
-            name, path = block.get("id"), f"spec.{kind}[{index}].id"
-            if not isinstance(name, str):
-                continue
-            line = line_of(fields.lines, path)
-            if name in seen:
-                rule = f"the id is already used in line {seen[name]}"
-                fields.refuse(line, path, name, rule, "choose another id")
-            seen.setdefault(name, line)
-    known = list(dict.fromkeys(block["id"] for block in detectors.values() if isinstance(block.get("id"), str)))
-    for index, block in rules.items():
-        _known_detectors(fields, f"spec.rules[{index}].when", block.get("when"), known)
+    detectors = dict(_blocks(fields.data, "detectors"))
+    rules = dict(_blocks(fields.data, "rules"))
+    correlations = dict(_blocks(fields.data, "correlations"))
+    _unique_ids(fields, detectors)
+    # Alerts of both carry the id of what fired.
+    _unique_ids(fields, rules | correlations)
+    _conditions(fields, rules, _ids(detectors))
+    _correlated(fields, correlations, _ids(rules))
 
 
-def _known_detectors(fields: Fields, path: str, when: Any, known: list[str]) -> None:
-    if not isinstance(when, str):
+def _unique_ids(fields: Fields, blocks: dict[str, dict[str, Any]]) -> None:
+    seen: dict[str, int] = {}
+    for block_path, block in blocks.items():
+        name, path = block.get("id"), f"{block_path}.id"
+        if not isinstance(name, str):
+            continue
+        line = line_of(fields.lines, path)
+        if name in seen:
+            fields.refuse(line, path, name, f"the id is already used in line {seen[name]}", "choose another id")
+        seen.setdefault(name, line)
+
+
+def _conditions(fields: Fields, rules: dict[str, dict[str, Any]], known: Sequence[str]) -> None:
+    for block_path, block in rules.items():
+        when = block.get("when")
+        if not isinstance(when, str):
+            continue
+        try:
+            named = parse_condition(when).detectors
+        except ConditionError:
+            continue  # The schema has reported it.
+        for name in named:
+            _must_know(fields, f"{block_path}.when", name, known, "detector")
+
+
+def _correlated(fields: Fields, correlations: dict[str, dict[str, Any]], known: Sequence[str]) -> None:
+    for block_path, block in correlations.items():
+        named = block.get("rules")
+        for index, name in enumerate(named if isinstance(named, list) else ()):
+            if isinstance(name, str):
+                _must_know(fields, f"{block_path}.rules[{index}]", name, known, "rule")
+
+
+def _must_know(fields: Fields, path: str, name: str, known: Sequence[str], kind: str) -> None:
+    if name in known:
         return
-    try:
-        named = parse_condition(when).detectors
-    except ConditionError:
-        return  # The schema has reported it.
-    for name in named:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            rule = f"the policy has no such detector (it has: {', '.join(known) or 'none'})"
-            remedy = f"did you mean {near[0]}" if near else "name one of them or add the detector"
-            fields.refuse(line_of(fields.lines, path), path, name, rule, remedy)
+    near = difflib.get_close_matches(name, known, n=1)
+    rule = f"the policy has no such {kind} (it has: {', '.join(known) or 'none'})"
+    remedy = f"did you mean {near[0]}" if near else f"name one of them or add the {kind}"
+    fields.refuse(line_of(fields.lines, path), path, name, rule, remedy)
 
 
-def _blocks(data: Any, kind: str) -> dict[int, dict[str, Any]]:
+def _ids(blocks: dict[str, dict[str, Any]]) -> list[str]:
+    """Each once, in order."""
+    return list(dict.fromkeys(block["id"] for block in blocks.values() if isinstance(block.get("id"), str)))
+
+
+def _blocks(data: Any, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Path and fields of each block of the list ``spec.<kind>``."""
     spec = data.get("spec") if isinstance(data, dict) else None
     items = spec.get(kind) if isinstance(spec, dict) else None
-    return {i: item for i, item in enumerate(items) if isinstance(item, dict)} if isinstance(items, list) else {}
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict):
+            yield f"spec.{kind}[{index}]", item

@@ -21,6 +21,7 @@ Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
 _REAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_PART = re.compile(r"([^.\[\]]+)|\[([0-9]+)\]")
 _SPECIAL = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -45,6 +46,16 @@ class Fields:
     data: Value = None
     lines: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+
+    def at(self, path: str) -> Value:
+        """The value of the field at this path; None where there is none."""
+        value = self.data
+        for name, index in _PART.findall(path):
+            if index:
+                value = value[int(index)] if isinstance(value, list) and int(index) < len(value) else None
+            else:
+                value = value.get(name) if isinstance(value, dict) else None
+        return value
 
     def refuse(self, line: int, path: str, value: str, rule: str, remedy: str) -> None:
         self.problems.append(

@@ -103,11 +103,11 @@ class Threshold(Block):
 class Calibration(Block):
     """How the fire threshold was set, so that its false-alarm rate can be recomputed."""
 
-    target_fpr: Share = Field(description="Share of benign generations that may fire.")
+    target_fpr: Annotated[Share, Field(ge=1e-9)] = Field(description="Share of benign generations that may fire.")
     confidence: Share | None = Field(None, description="Of the bound on that share, e.g. 0.95.")
     benign: Text = Field(description="Name of the benign data, best with @sha256:<hash>.")
-    n: Annotated[int, Field(strict=True, ge=1)] = Field(description="Benign generations.")
-    hits: Annotated[int, Field(strict=True, ge=0)] = Field(description="Those of them that fired.")
+    n: Annotated[int, Field(strict=True, ge=1, le=10**9)] = Field(description="Benign generations.")
+    hits: Annotated[int, Field(strict=True, ge=0, le=10**9)] = Field(description="Those of them that fired.")
     harmful: Text | None = Field(None, description="Name of the harmful data, best with @sha256:<hash>.")
     recall: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)] | None = Field(
         None, description="Share of the harmful generations that fired."
