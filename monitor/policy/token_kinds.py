@@ -18,6 +18,23 @@ HEADER_END = 5  # the role words end
 CLOSER = 6  # the turn ends
 ROLE = 7  # a turn begins, the marker itself names the role
 SYSTEM_ROLE = 8  # the same, and the role is system
+KIND_BITS = 15
+# Added to the kind.
+THINK_OPEN = 16
+THINK_CLOSE = 32
+
+#: Tokens that open a block of reasoning, with those that close it.
+THINK_MARKERS = {
+    "<think>": "</think>",  # Qwen, DeepSeek-R1, GLM, Kimi, Phi and others
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "[THINK]": "[/THINK]",  # Magistral
+    "<seed:think>": "</seed:think>",
+    "<mm:think>": "</mm:think>",
+    "<|START_THINKING|>": "<|END_THINKING|>",  # Command A
+    "<|THINK_START|>": "<|THINK_END|>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+}
 
 MARKERS = {
     "<|im_start|>": OPENER,
@@ -68,7 +85,7 @@ class TokenKinds:
     """Tables over the token ids v of one vocabulary.
 
     Attributes:
-        kinds_v: kind of each token.
+        kinds_v: kind of each token (`KIND_BITS`), with THINK_OPEN or THINK_CLOSE where it is such a marker.
         pieces_v: row of each token in `walk_pb`; row 0 is for tokens that are no part of a header word.
         walk_pb: for a token and the beginning read so far, the beginning after it, or NO_WORD.
     """
@@ -98,7 +115,18 @@ class TokenKinds:
                 pieces[index] = rows[piece]
         for index, content in added.items():
             kinds[index], pieces[index] = MARKERS.get(content, SPECIAL), 0
+        for index, bit in _think_markers(vocabulary).items():
+            kinds[index] |= bit
         return cls(kinds, pieces, np.array(walk, np.uint8))
+
+
+def _think_markers(vocabulary: Mapping[str, int]) -> dict[int, int]:
+    """Only pairs of which both are tokens: a block that nothing can close is no block."""
+    found: dict[int, int] = {}
+    for opening, closing in THINK_MARKERS.items():
+        if opening in vocabulary and closing in vocabulary:
+            found |= {vocabulary[opening]: THINK_OPEN, vocabulary[closing]: THINK_CLOSE}
+    return found
 
 
 def _after(beginning: str, piece: str) -> int:

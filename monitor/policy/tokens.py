@@ -21,6 +21,7 @@ from monitor.policy.jit import kernel
 from monitor.policy.token_kinds import (
     CLOSER,
     HEADER_END,
+    KIND_BITS,
     LINE,
     NEWLINE,
     NO_WORD,
@@ -90,7 +91,7 @@ def _classify(ids_n, first_position, state, tables, classes_n):  # type: ignore[
     for n in range(ids_n.shape[0]):
         token = ids_n[n]
         known = 0 <= token < kinds_v.shape[0]
-        kind = kinds_v[token] if known else 0
+        kind = kinds_v[token] & KIND_BITS if known else 0
         step = walk_pb[pieces_v[token], word] if known and place == _IN_HEADER else NO_WORD
         found = _SPECIAL
         if kind == OPENER:

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizer_samples import tokenizer
 
 from monitor.policy import TokenClass, TokenClasses
 
 CONTENT, BOS, SPECIAL, TEMPLATE, SYSTEM = TokenClass
 CHATML = ("<|im_start|>", "<|im_end|>", "<repo_name>")
 WORDS = ("system", "user", "ass", "istant", "Ġsystem", "Ġ", "Hello", "Ċ", "ĊĊ", "čĊ", "Ċ//", "sys", "tem", "bomb", ".Ċ")
-
-
-def tokenizer(words: Iterable[str], added: Iterable[str], plain: Iterable[str] = ()) -> dict[str, Any]:
-    """A tokenizer.json with these tokens; `added` are special, `plain` are added and not special."""
-    vocab = {word: index for index, word in enumerate(words)}
-    tokens = [{"content": text, "special": text in added} for text in (*added, *plain)]
-    for index, token in enumerate(tokens, start=len(vocab)):
-        token["id"] = index
-    return {"model": {"type": "BPE", "vocab": vocab}, "added_tokens": tokens}
 
 
 class Reader:
