@@ -8,6 +8,7 @@ from monitor.policy.fit import fit_mismatch, matches_model
 from monitor.policy.parse import parse_policy
 from monitor.policy.policy import Policy
 from monitor.policy.problem import PolicyError, Problem
+from monitor.policy.reasoning import ResponsePhases
 from monitor.policy.snapshots import Peaks
 from monitor.policy.sources import DenseProbeInfo, SaeInfo, SaeProbeInfo, Sources
 from monitor.policy.tokens import TokenClasses
@@ -30,6 +31,7 @@ __all__ = [
     "PolicyError",
     "PolicySet",
     "Problem",
+    "ResponsePhases",
     "SaeInfo",
     "SaeProbeInfo",
     "Severity",

@@ -30,9 +30,8 @@ def ids(parsed: dict[str, Any], text: str) -> np.ndarray[Any, Any]:
 
 def phases_of(parsed: dict[str, Any], response: str, prompt: str = "") -> list[Phase]:
     phases = ResponsePhases(TokenKinds.build(parsed))
-    return [
-        Phase(code) for code in phases.of_response(ids(parsed, response), phases.after_prompt(ids(parsed, prompt)))[0]
-    ]
+    codes, _ = phases.of_response(ids(parsed, response), phases.after_prompt(ids(parsed, prompt)))
+    return [Phase(code) for code in codes]
 
 
 def test_a_block_and_its_markers_are_reasoning() -> None:
@@ -80,9 +79,8 @@ def test_token_classes_are_those_of_a_vocabulary_that_knows_no_reasoning(special
     """A marker that is special stays so, and a plain one is content."""
     classes = []
     for opening, closing in (("<think>", "</think>"), ("<other>", "</other>")):
-        parsed = tokenizer(
-            WORDS, [*TURNS, opening, closing] if special else TURNS, [] if special else [opening, closing]
-        )
+        markers = (opening, closing)
+        parsed = tokenizer(WORDS, [*TURNS, *markers] if special else TURNS, () if special else markers)
         text = f"<|im_start|> user Ċ {opening} Ċ Hello {closing} Ċ Hello <|im_end|>"
         classes.append(TokenClasses.from_tokenizer_json(parsed).classify(ids(parsed, text), 1)[0].tolist())
     assert classes[0] == classes[1]
@@ -109,6 +107,6 @@ def test_any_cut_into_calls_gives_the_same(tokens: list[int], cuts: list[int], s
 @given(st.lists(st.integers(-1, len(WORDS) + len(TURNS) + 2), max_size=40), st.integers(0, 40))
 def test_the_end_of_a_prompt_is_enough_if_it_holds_the_last_marker(tokens: list[int], first: int) -> None:
     phases = ResponsePhases(TokenKinds.build(QWEN))
-    marked = [at for at, token in enumerate(tokens) if token >= len(WORDS)]
+    marked = [at for at, token in enumerate(tokens) if len(WORDS) <= token < len(WORDS) + len(TURNS) + 2]
     tail = tokens[min(first, marked[-1] if marked else first) :]
     assert phases.after_prompt(np.array(tail, np.int64)) == phases.after_prompt(np.array(tokens, np.int64))
