@@ -64,7 +64,8 @@ def ground_truth(
 ) -> Iterator[tuple[str, Score]]:
     """The score of one recipe after the other, on rows that no training saw.
 
-    Recipes with a target L0 get the world's number of active features, those with an L1 penalty its weight from here.
+    Recipes with a target L0 get the world's number of active features, those with a penalty its weight from the
+    settings, whose defaults were set by hand and not searched for.
 
     Raises:
         FeaturewatchError: settings that do not fit one another, an unknown recipe, one none of whose latents fires.
