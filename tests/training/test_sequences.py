@@ -54,6 +54,19 @@ def test_plain_and_rendered_windows(tiny_model: Path) -> None:
     assert len(list(few.sequences(Document(text)))) == 2
 
 
+def test_what_a_conversation_has_beyond_the_context_is_left_out(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    turns = (("user", "quiet letters " * 40), ("assistant", "bread " * 40))
+    document = Document("\n\n".join(said for _, said in turns), turns=turns)
+    (whole,) = SequenceMaker(tokenizer, _config(tiny_model, context=4096)).sequences(document)
+    (cut,) = SequenceMaker(tokenizer, _config(tiny_model, context=128)).sequences(document)
+    assert len(whole.token_ids_n) > len(cut.token_ids_n) == 128
+    np.testing.assert_array_equal(cut.token_ids_n, whole.token_ids_n[:128])
+    tokenizer.chat_template = None
+    windows = list(SequenceMaker(tokenizer, _config(tiny_model, context=128)).sequences(document))
+    assert sum(len(window.token_ids_n) for window in windows) > 300
+
+
 def test_speaker_turns() -> None:
     assert [turn["role"] for turn in speaker_turns("Human: a\n\nAssistant: b\nc\n\nHuman: d")] == [
         "user",

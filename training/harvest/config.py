@@ -21,7 +21,7 @@ class HarvestConfig:
     hook_points: tuple[str, ...] = option((), "Residual stream sites, e.g. resid_post.14; all in one pass.")
     cache: Path = option(Path("cache"), "Folder of the activation cache.")  # noqa: RUF009 – Path is immutable
     tokens: int = option(4_000_000, "Residual rows to keep for training (excluded rows do not count).")
-    context: int = option(256, "Tokens per sequence, BOS included.")
+    context: int = option(256, "Tokens per sequence, BOS included; the rest of a longer conversation is left out.")
     batch_tokens: int = option(4096, "Tokens per forward pass, padding included.")
     chat_share: float = option(0.35, "Share of text windows rendered through the model's chat template.")
     prompt_tokens: int = option(128, "Documents up to this length are always rendered as a chat turn.")
