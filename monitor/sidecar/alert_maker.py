@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from monitor.policy import UNSEEN_RULE, CompiledRule, Severity
+from monitor.policy import UNSEEN_RULE, CompiledRule, Mode, Severity
 from monitor.sidecar.alerting import build_alert
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan
@@ -36,6 +36,10 @@ class AlertMaker:
         self._ledger = ledger
         self._problems = problems
         self._clock = clock
+
+    def is_off(self, policy: str) -> bool:
+        """Whether a policy was switched off since the requests began that it judges: no alert is made of it."""
+        return self._plan.served[policy].mode is Mode.OFF
 
     def fired(
         self,

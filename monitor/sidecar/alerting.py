@@ -57,6 +57,7 @@ def build_alert(
         rule=rule_id,
         severity=Severity.ValueType(int(severity)),
         mode=Mode.ValueType(int(served.mode)),
+        mode_source=served.mode_source,
         request_id=identity.request_id,
         external_id=identity.external_id,
         generation_id=identity.generation_id,

@@ -47,6 +47,7 @@ class GapJudge:
             alerts += [
                 self._alerts.unseen(request, first, left, policy, forward_end_unix_nanos)
                 for policy in self._tell_unseen
+                if not self._alerts.is_off(policy)
             ]
         return alerts
 
@@ -63,7 +64,7 @@ class GapJudge:
         alerts = []
         for firing in firings_in_order(state.last_firing):
             rule = self._rules[firing.rule]
-            if (rule.policy, rule.id, firing.position) in told:
+            if (rule.policy, rule.id, firing.position) in told or self._alerts.is_off(rule.policy):
                 continue
             try:
                 alerts.append(

@@ -159,7 +159,7 @@ class GenerationService(GenerationServiceServicer):
 
     async def _live_summaries(self) -> list[GenerationSummary]:
         def work() -> list[GenerationSummary]:
-            return [request.summary(tap.plan.policies.detectors) for tap in self._taps for request in tap.judge.live]
+            return [request.summary() for tap in self._taps for request in tap.judge.live]
 
         return await self._taps.between_frames(work)
 

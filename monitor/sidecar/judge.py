@@ -86,6 +86,7 @@ class TapJudge:
             tap_id=tap_id,
             session_id=session_id,
             model=model_name(engine_info),
+            plan=plan,
             engine=self._engine,
             reader=reader,
             prefixes=self.prefixes,

@@ -10,6 +10,7 @@ from monitor.sidecar.alerting import stable_id
 from monitor.sidecar.coverage import CoverageBook
 from monitor.sidecar.history import HistoryView
 from monitor.sidecar.metrics.totals import Totals
+from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix.book import PrefixBook
 from monitor.sidecar.request import LiveRequest, RequestIdentity
 from monitor.sidecar.token_log import TokenLog
@@ -29,6 +30,7 @@ class RequestOpener:
         tap_id: str,
         session_id: str,
         model: str,
+        plan: TapPlan,
         engine: PolicyEngine,
         reader: TokenReader,
         prefixes: PrefixBook,
@@ -38,6 +40,7 @@ class RequestOpener:
         self._tap_id = tap_id
         self._session_id = session_id
         self._model = model
+        self._plan = plan
         self._history = history
         self._engine = engine
         self._reader = reader
@@ -60,6 +63,7 @@ class RequestOpener:
         )
         return LiveRequest(
             identity=identity,
+            plan=self._plan,
             engine=self._engine,
             slot=self._engine.open(),
             log=TokenLog(self._history, prompt_ids),

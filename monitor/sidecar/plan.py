@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -20,9 +20,11 @@ from monitor.policy import (
     matches_model,
 )
 from monitor.sidecar.frame_rows import HookColumns
+from monitor.sidecar.modes import Modes
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.provenance import provenance_of
 from monitor.sidecar.weights import direction_row, hook_plan
+from monitor.v1.alerts_pb2 import ModeSource
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.generations_pb2 import Provenance
 from monitor.v1.tap_pb2 import WatchPlan
@@ -30,11 +32,35 @@ from monitor.v1.tap_pb2 import WatchPlan
 
 @dataclass(frozen=True)
 class ServedPolicy:
-    """A policy as it is in force on one tap; `reason` says why `mode` is lower than the file's."""
+    """A policy as it is in force on one tap.
+
+    Attributes:
+        mode: in force. Off only where it was switched off while requests ran; no alert is made of it then.
+        reason: why `mode` is lower than `asked_mode`; empty when it is not.
+        mode_source: who set `mode`.
+        asked_mode: what file, start or a call say.
+        mismatches: keys of `fittedOn` that differ from the serving configuration, a readable line each.
+    """
 
     policy: Policy
     mode: Mode
-    reason: str
+    reason: str = ""
+    mode_source: ModeSource.ValueType = ModeSource.MODE_SOURCE_FILE
+    asked_mode: Mode = Mode.SHADOW
+    mismatches: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, policy: Policy, modes: Modes, mismatches: Sequence[str]) -> ServedPolicy:
+        """Thresholds that were fitted on another configuration may be wrong: such a policy falls to shadow."""
+        asked, source = modes.of(policy)
+        if not mismatches or asked <= Mode.SHADOW:
+            return cls(policy, asked, "", source, asked, tuple(mismatches))
+        reason = f"thresholds were fitted on another configuration: {'; '.join(mismatches)}"
+        return cls(policy, Mode.SHADOW, reason, ModeSource.MODE_SOURCE_STALE, asked, tuple(mismatches))
+
+    @property
+    def stale(self) -> bool:
+        return bool(self.mismatches)
 
 
 @dataclass(frozen=True)
@@ -42,7 +68,7 @@ class TapPlan:
     """The outcome of fitting the policies to one tap.
 
     Attributes:
-        served: by policy name.
+        served: by policy name; those that were off when this was made are left out.
         unserved: policy name to a readable line why this tap cannot serve it.
         policies: what the engine judges.
         hooks: columns per hook point, in the order of `policies.directions`.
@@ -50,7 +76,7 @@ class TapPlan:
         provenance: policies, SAEs and probes that take part, with hashes.
     """
 
-    served: Mapping[str, ServedPolicy]
+    served: dict[str, ServedPolicy]
     unserved: Mapping[str, str]
     policies: PolicySet
     hooks: tuple[HookColumns, ...]
@@ -72,7 +98,12 @@ class TapPlan:
             for hook_point in hook_points
         }
 
-    @cached_property
+    def retune(self, modes: Modes) -> None:
+        """Other modes from now on, for requests that run, too. Between frames."""
+        for name, served in self.served.items():
+            self.served[name] = ServedPolicy.of(served.policy, modes, served.mismatches)
+
+    @property
     def capturing(self) -> frozenset[tuple[str, str]]:
         """Rules, by policy and id, that take rows out of the flight recorder when they fire; in shadow none does."""
         return frozenset(
@@ -82,24 +113,26 @@ class TapPlan:
         )
 
 
-def plan_for_tap(book: PolicyBook, engine: EngineInfo, hook_points: Sequence[str], version: int) -> TapPlan:
-    """Fits the loaded policies to a tap. A policy that does not fit is left out with a reason, never in part."""
+def plan_for_tap(
+    book: PolicyBook, engine: EngineInfo, hook_points: Sequence[str], version: int, modes: Modes | None = None
+) -> TapPlan:
+    """Fits the loaded policies to a tap. A policy that does not fit is left out with a reason, never in part; one that
+    is off is left out too, and costs neither engine nor sidecar anything."""
+    modes = modes or Modes()
     served: dict[str, ServedPolicy] = {}
     unserved: dict[str, str] = {}
     for policy in book.policies:
-        if policy.mode is Mode.OFF:
+        mode, _ = modes.of(policy)
+        if mode is Mode.OFF:
             continue
-        fault = _fault(book, policy, engine, hook_points)
+        fault = _fault(book, replace(policy, mode=mode), engine, hook_points)
         if fault:
             unserved[policy.name] = f"policy {policy.name}: {fault}"
             continue
-        mismatches = fit_mismatch(policy, serving_config(engine))
-        served[policy.name] = ServedPolicy(
-            policy,
-            min(policy.mode, Mode.SHADOW) if mismatches else policy.mode,
-            f"thresholds were fitted on another configuration: {'; '.join(mismatches)}" if mismatches else "",
-        )
-    policies = compile_policies([entry.policy for entry in served.values()], book.sources)
+        served[policy.name] = ServedPolicy.of(policy, modes, fit_mismatch(policy, serving_config(engine)))
+    # Which rules there are must not depend on who set the mode.
+    active = [replace(entry.policy, mode=entry.asked_mode) for entry in served.values()]
+    policies = compile_policies(active, book.sources)
     hooks = [
         (hook_point, list(directions))
         for hook_point, directions in groupby(policies.directions, key=lambda direction: direction.hook_point)
@@ -137,6 +170,11 @@ def model_name(engine: EngineInfo) -> str:
     return engine.served_model or engine.model
 
 
+def model_names(engine: EngineInfo) -> tuple[str, ...]:
+    """What `match.models` and exceptions may call the model: as clients do, and its folder or id."""
+    return tuple(name for name in (engine.served_model, engine.model) if name)
+
+
 def check_for_engine(policy: Policy, sources: Sources, engine: EngineInfo) -> list[Problem]:
     """What is wrong with a policy on this engine, as far as the engine says what it is."""
     return check_policy(
@@ -149,7 +187,7 @@ def check_for_engine(policy: Policy, sources: Sources, engine: EngineInfo) -> li
 
 
 def _fault(book: PolicyBook, policy: Policy, engine: EngineInfo, hook_points: Sequence[str]) -> str:
-    names = [name for name in (engine.served_model, engine.model) if name]
+    names = model_names(engine)
     if not any(matches_model(policy, name) for name in names):
         patterns = ", ".join(policy.document.spec.match.models)
         return f"spec.match.models ({patterns}) does not match model {' or '.join(names)}"

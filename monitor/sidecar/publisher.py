@@ -70,7 +70,7 @@ class Outcome:
                 if request.alerts or request.kept:
                     self.records.append((generation_id, prepare_record(request, judge)))
                 else:
-                    self.unflagged.append(request.summary(judge.plan.policies.detectors))
+                    self.unflagged.append(request.summary())
             except Exception:  # noqa: BLE001
                 # Alerts and the records of the others must go out whatever is wrong with this one.
                 _log.exception("generation %s: no record", generation_id)
@@ -83,7 +83,7 @@ def _captures(verdicts: Verdicts, judge: TapJudge) -> list[CaptureOrder]:
     by_id = {request.identity.generation_id: request for request in verdicts.flagged}
     for alert in verdicts.alerts:
         request = by_id[alert.generation_id]
-        if (alert.policy, alert.rule) in judge.plan.capturing and not request.followed:
+        if (alert.policy, alert.rule) in request.plan.capturing and not request.followed:
             request.followed = True
             subject = subject_of(request, live=request not in verdicts.ended)
             orders.append(CaptureOrder(subject, f"{alert.policy}/{alert.rule}"))

@@ -19,8 +19,8 @@ def prepare_record(request: LiveRequest, judge: TapJudge) -> Callable[[], Genera
     Content is kept unless a policy that fired forbids it, then also in the alerts of the others; a request that
     nothing flagged has none.
     """
-    detectors = judge.plan.policies.detectors
-    summary = request.summary(detectors)
+    plan, detectors = request.plan, request.plan.policies.detectors
+    summary = request.summary()
     arrays = request.transcript_arrays()
     notes = [*request.notes, *request.log.losses()]
     gaps = [gap.message() for gap in request.coverage.gaps]
@@ -37,7 +37,7 @@ def prepare_record(request: LiveRequest, judge: TapJudge) -> Callable[[], Genera
             score_columns=[detector.name for detector in detectors],
             alerts=alerts,
             engine=judge.engine_info,
-            provenance=judge.plan.provenance,
+            provenance=plan.provenance,
             gaps=gaps,
             notes=notes,
             sidecar_version=__version__,

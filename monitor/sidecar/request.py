@@ -12,6 +12,7 @@ import numpy.typing as npt
 from monitor.audit import Transcript
 from monitor.policy import CompiledDetector, Peaks, Phase, PolicyEngine
 from monitor.sidecar.coverage import CoverageBook
+from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix.request import RequestPrefix
 from monitor.sidecar.token_log import TokenLog
 from monitor.sidecar.tokenizer import TokenReader
@@ -42,6 +43,7 @@ class LiveRequest:
     """State of one request besides its slot's detector state, which the policy engine holds.
 
     Attributes:
+        plan: what judges it, from its begin to its end.
         engine, slot: where its detectors' state is, until `close`.
         class_state: where the template's state machine stands after the last response token seen.
         prompt_position, prompt_state: where it stands within the prompt, as far as rows have come.
@@ -55,6 +57,7 @@ class LiveRequest:
     """
 
     identity: RequestIdentity
+    plan: TapPlan
     engine: PolicyEngine
     slot: int
     log: TokenLog
@@ -130,7 +133,7 @@ class LiveRequest:
         if content == "none":
             self.content = "none"
 
-    def summary(self, detectors: Sequence[CompiledDetector]) -> GenerationSummary:
+    def summary(self) -> GenerationSummary:
         """What is known now; `end_unix_nanos` is 0 while the request runs."""
         positions = self.coverage.next_position if self.positions is None else self.positions
         fired = dict.fromkeys(f"{alert.policy}/{alert.rule}" for alert in self.alerts)
@@ -147,7 +150,7 @@ class LiveRequest:
             coverage=self.coverage.message(self.positions),
             fired=fired,
             mode=max((alert.mode for alert in self.alerts), default=Mode.MODE_UNSPECIFIED),
-            peaks=self._peaks(detectors),
+            peaks=self._peaks(self.plan.policies.detectors),
         )
 
     def transcript_arrays(self) -> Transcript:

@@ -109,14 +109,17 @@ class RowJudge:
             position = run.first + firing.row - run.start
             try:
                 readings = readings_of(self._engine, rule, judgement, firing.row, acts_nk[rows[firing.row]])
-                alert = self._alerts.fired(run.request, position, rule, readings, forward_end_unix_nanos)
+                alert = None
+                if not self._alerts.is_off(rule.policy):
+                    alert = self._alerts.fired(run.request, position, rule, readings, forward_end_unix_nanos)
             except Exception:  # noqa: BLE001
                 # The other alerts of the frame must go out whatever is wrong with this one.
                 self._alerts.failed(run.request, position, rule)
                 self._prefixes.spoil(run.request)
                 continue
             self._prefixes.add_firing(run.request, position, firing.rule, readings)
-            fired.append((run.request, alert))
+            if alert is not None:
+                fired.append((run.request, alert))
         for line in range(kept, len(marks)):
             self._prefixes.keep(marks[line][1], judgement.snapshots_mf[line].tobytes())
         return fired

@@ -207,8 +207,7 @@ def test_verdicts_and_books_do_not_depend_on_the_pool(plan: TapPlan, pages: int)
     assert all(one == other for one, other in told)
     closing = maker(ends=[end(handle, 900) for handle in range(4)])
     for one, other in zip(large.apply(closing).ended, small.apply(closing).ended, strict=True):
-        detectors = plan.policies.detectors
-        assert one.summary(detectors) == other.summary(detectors)
+        assert one.summary() == other.summary()
         assert one.coverage == other.coverage
         assert other.coverage.observed == 900
         assert one.log.losses() == []

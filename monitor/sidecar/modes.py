@@ -1,0 +1,75 @@
+"""Which mode policies are in: what the file says, unless the sidecar's start or a call while it runs says otherwise."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from monitor.errors import FeaturewatchError
+from monitor.policy import Mode, Policy
+from monitor.v1.alerts_pb2 import ModeSource
+
+
+class PolicyMode(NamedTuple):
+    """A mode and who set it."""
+
+    mode: Mode
+    source: ModeSource.ValueType
+
+
+@dataclass(frozen=True)
+class Modes:
+    """What overrides the files. A change makes another object, so that one is the same for as long as it is looked at.
+
+    Attributes:
+        load: by policy, from the start of the sidecar.
+        runtime: by policy, from calls; goes before `load`.
+    """
+
+    load: Mapping[str, Mode] = field(default_factory=dict)
+    runtime: Mapping[str, Mode] = field(default_factory=dict)
+
+    def of(self, policy: Policy) -> PolicyMode:
+        """The mode in force, as far as the serving configuration permits it."""
+        if policy.name in self.runtime:
+            return PolicyMode(self.runtime[policy.name], ModeSource.MODE_SOURCE_RUNTIME)
+        if policy.name in self.load:
+            return PolicyMode(self.load[policy.name], ModeSource.MODE_SOURCE_LOAD)
+        return PolicyMode(policy.mode, ModeSource.MODE_SOURCE_FILE)
+
+    def with_runtime(self, name: str, mode: Mode | None) -> Modes:
+        """With another mode for a policy; None takes the override back."""
+        others = {other: kept for other, kept in self.runtime.items() if other != name}
+        return replace(self, runtime=others if mode is None else {**others, name: mode})
+
+    def kept_for(self, names: Collection[str]) -> Modes:
+        """Without what calls set for policies that are gone: one that comes back under the name is another one."""
+        return replace(self, runtime={name: mode for name, mode in self.runtime.items() if name in names})
+
+
+def parse_mode(option: str) -> tuple[str, Mode]:
+    """``NAME=MODE`` of the command line; raises FeaturewatchError."""
+    name, separator, word = option.partition("=")
+    known = {mode.name.lower(): mode for mode in Mode}
+    if not separator or not name or word not in known:
+        raise FeaturewatchError(
+            f"--mode {option}",
+            f"it is a policy's name, = and one of {', '.join(known)}",
+            "write for example --mode my-policy=shadow",
+        )
+    return name, known[word]
+
+
+def require_known(names: Collection[str], policies: Collection[Policy]) -> None:
+    """Refuses modes for policies that are not there; raises FeaturewatchError with the nearest name."""
+    known = [policy.name for policy in policies]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            raise FeaturewatchError(
+                f"mode for policy {name!r}",
+                f"the policies are {', '.join(known)}",
+                f"did you mean {near[0]!r}?" if near else "choose one of them",
+            )
