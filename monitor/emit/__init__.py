@@ -3,6 +3,7 @@
 from monitor.emit.delivery import Delivery, DeliveryStats
 from monitor.emit.event import Event, alert_event, leading_reading
 from monitor.emit.jsonl import JsonlSink
+from monitor.emit.notification_event import notification_event
 from monitor.emit.outbox import MemoryOutbox, Outbox
 from monitor.emit.redis_stream import RedisStreamSink
 from monitor.emit.sink import Sink, SinkError
@@ -21,4 +22,5 @@ __all__ = [
     "SpoolOutbox",
     "alert_event",
     "leading_reading",
+    "notification_event",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from monitor.rpc import name_of
-from monitor.v1.alerts_pb2 import Alert, DetectorReading, DetectorState, Mode, Phase, Severity
+from monitor.v1.alerts_pb2 import Alert, DetectorReading, DetectorState, Mode, ModeSource, Phase, Severity
 
 Fields = dict[str, str | int | float]
 
@@ -32,11 +32,23 @@ class Event:
 
     @classmethod
     def from_line(cls, line: str) -> Event:
-        """Reads a line that `alert_event` made; raises ValueError for anything else."""
+        """Reads a line that `of` made; raises ValueError for anything else."""
         fields = json.loads(line)
         if not isinstance(fields, dict) or "event_id" not in fields:
             raise ValueError("it must be a JSON object with an event_id")
         return cls(event_id=str(fields["event_id"]), line=line)
+
+    @classmethod
+    def of(cls, event_id: str, fields: Fields) -> Event:
+        """NaN is no JSON: a number that is none is left out. ASCII only: no token can steer a terminal, and no reader
+        takes a character such as U+2028 or U+0085 for the end of the line."""
+        finite = {name: value for name, value in fields.items() if not isinstance(value, float) or math.isfinite(value)}
+        return cls(event_id, json.dumps(finite, allow_nan=False, separators=(",", ":")))
+
+
+def utc(unix_nanos: int) -> str:
+    """As ISO 8601 writes it, with milliseconds."""
+    return datetime.fromtimestamp(unix_nanos / 1e9, UTC).isoformat(timespec="milliseconds")
 
 
 def alert_event(alert: Alert) -> Event:
@@ -44,7 +56,7 @@ def alert_event(alert: Alert) -> Event:
     fields: Fields = {
         "event_id": alert.alert_id,
         "event": "rule_fired",
-        "time": datetime.fromtimestamp(alert.time_unix_nanos / 1e9, UTC).isoformat(timespec="milliseconds"),
+        "time": utc(alert.time_unix_nanos),
         "time_unix_nanos": alert.time_unix_nanos,
         "severity": name_of(Severity, alert.severity),
         "policy": alert.policy,
@@ -63,10 +75,7 @@ def alert_event(alert: Alert) -> Event:
         "latency_ms": round(alert.latency_nanos / 1e6, 3),
         "runbook": alert.runbook,
     }
-    if alert.restored:
-        fields["restored"] = 1
-    if alert.unseen_positions:
-        fields["unseen_positions"] = alert.unseen_positions
+    fields |= _of_some(alert)
     reading = leading_reading(alert)
     if reading is not None:
         fields |= {
@@ -80,10 +89,22 @@ def alert_event(alert: Alert) -> Event:
         if reading.contributions:
             top = reading.contributions[0]
             fields |= {"direction": top.direction, "direction_label": top.label, "activation": top.activation}
-    # NaN is no JSON: a score that is none is left out. ASCII only: no token can steer a terminal, and no reader takes a
-    # character such as U+2028 or U+0085 for the end of the line.
-    finite = {name: value for name, value in fields.items() if not isinstance(value, float) or math.isfinite(value)}
-    return Event(alert.alert_id, json.dumps(finite, allow_nan=False, separators=(",", ":")))
+    return Event.of(alert.alert_id, fields)
+
+
+def _of_some(alert: Alert) -> Fields:
+    """What only some alerts have."""
+    fields: Fields = {
+        "tenant": alert.tenant,
+        "mode_source": name_of(ModeSource, alert.mode_source) if alert.mode_source else "",
+        "exception": alert.exception,
+        "late": int(alert.late),
+        "restored": int(alert.restored),
+        "unseen_positions": alert.unseen_positions,
+        "dropped_positions": alert.dropped_positions,
+        "correlated": ",".join(alert.correlated),
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def leading_reading(alert: Alert) -> DetectorReading | None:

@@ -5,7 +5,7 @@ import json
 from emit_kit import make_alert
 
 from monitor.emit import Event, alert_event, leading_reading
-from monitor.v1.alerts_pb2 import Alert
+from monitor.v1.alerts_pb2 import Alert, ModeSource
 
 
 def test_an_event_is_one_line_of_flat_json() -> None:
@@ -52,6 +52,24 @@ def test_what_was_restored_or_not_seen_says_so() -> None:
     assert alert_event(restored).fields["restored"] == 1
     assert alert_event(unseen).fields["unseen_positions"] == 64
     assert {"restored", "unseen_positions"}.isdisjoint(alert_event(make_alert()).fields)
+
+
+def test_what_only_some_alerts_have_is_left_out_of_the_others() -> None:
+    alert = make_alert()
+    alert.tenant, alert.exception, alert.late, alert.dropped_positions = "acme", "red-team", True, 12
+    alert.mode_source = ModeSource.MODE_SOURCE_RUNTIME
+    alert.correlated.extend(["alert-7", "alert-8"])
+    more = {
+        name: value for name, value in alert_event(alert).fields.items() if name not in alert_event(make_alert()).fields
+    }
+    assert more == {
+        "tenant": "acme",
+        "mode_source": "runtime",
+        "exception": "red-team",
+        "late": 1,
+        "dropped_positions": 12,
+        "correlated": "alert-7,alert-8",
+    }
 
 
 def test_the_leading_reading_is_in_the_highest_state() -> None:
