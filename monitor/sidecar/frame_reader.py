@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from monitor.audit import gap_reason_text
 from monitor.rpc import WireFormatError
 from monitor.sidecar.frame_rows import Segment, read_activations, read_segments, read_token_ids
-from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.problem_log import ProblemLog
+from monitor.sidecar.watch import Watch
 from monitor.v1.tap_pb2 import Gap, GapReason, StepFrame
 
 REFUSED: Final = "dropped: frame refused by the sidecar"
@@ -27,6 +27,7 @@ class FrameRows:
         segments: those of live requests; others' rows are passed over.
         num_rows: of the frame.
         token_ids_n, acts_nk: of each row; None where the frame is refused.
+        watch: what the columns of `acts_nk` are; None where the frame is refused.
         refused: why, as a gap's reason; empty when the rows are good.
     """
 
@@ -34,14 +35,16 @@ class FrameRows:
     num_rows: int = 0
     token_ids_n: npt.NDArray[np.int32] | None = None
     acts_nk: npt.NDArray[np.float32] | None = None
+    watch: Watch | None = None
     refused: str = ""
 
 
 class FrameReader:
     """Reads the frames of one tap."""
 
-    def __init__(self, plan: TapPlan, max_positions: int, problems: ProblemLog) -> None:
-        self._plan = plan
+    def __init__(self, find_watch: Callable[[int], Watch | None], max_positions: int, problems: ProblemLog) -> None:
+        """`find_watch` finds a plan that the tap was sent, by its version."""
+        self._find_watch = find_watch
         self._max_positions = max_positions
         self._problems = problems
 
@@ -57,9 +60,11 @@ class FrameReader:
             if frame.plan_version == 0:
                 refused = gap_reason_text(GapReason.GAP_REASON_NO_PLAN)
                 raise WireFormatError("rows were computed without a watch plan")
-            if frame.plan_version != self._plan.watch_plan.version:
-                raise WireFormatError(f"plan {frame.plan_version}, in force is {self._plan.watch_plan.version}")
-            return FrameRows(segments, num_rows, token_ids_n, read_activations(frame, num_rows, self._plan.hooks))
+            watch = self._find_watch(frame.plan_version)
+            if watch is None:
+                raise WireFormatError(f"plan {frame.plan_version} is none of those that this tap was sent lately")
+            acts_nk = read_activations(frame, num_rows, watch.hooks)
+            return FrameRows(segments, num_rows, token_ids_n, acts_nk, watch)
         except WireFormatError as error:
             self._problems.note("rows refused", f"frame {frame.seq}: {error}")
             return FrameRows(segments, refused=refused)

@@ -9,26 +9,24 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from monitor.policy import PolicyEngine
 from monitor.rpc import WireFormatError, ints_from_bytes
-from monitor.sidecar.alert_maker import AlertMaker
 from monitor.sidecar.evidence.capture import Subject
 from monitor.sidecar.evidence.ended_requests import EndedRequests, observed_positions, subject_of
-from monitor.sidecar.frame_reader import FrameReader, gaps_around_rows
+from monitor.sidecar.frame_reader import REFUSED, FrameReader, FrameRows, gaps_around_rows
 from monitor.sidecar.frame_rows import Segment
-from monitor.sidecar.gap_judge import GapJudge
-from monitor.sidecar.history import HistoryPool, HistoryView
+from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.metrics.totals import Totals
-from monitor.sidecar.opening import LATEST_NANOS, RequestOpener
-from monitor.sidecar.plan import TapPlan, model_name
+from monitor.sidecar.modes import Modes
+from monitor.sidecar.opening import LATEST_NANOS
+from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix.book import PrefixBook
-from monitor.sidecar.prefix.namespace import prefix_namespace, tells_phases_apart
 from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.prefix.waiting_gaps import WaitingGaps
 from monitor.sidecar.problem_log import ProblemLog
 from monitor.sidecar.request import LiveRequest
-from monitor.sidecar.row_judge import RowJudge
+from monitor.sidecar.tap_edition import TapEdition, TapKit
+from monitor.sidecar.tap_editions import TapEditions
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.sidecar.verdicts import Verdicts
 from monitor.v1.engine_pb2 import EngineInfo
@@ -47,7 +45,7 @@ class TapJudge:
         last_seq: highest StepFrame.seq taken.
         problems: counts of what was wrong with frames.
         totals: coverage of all requests of this tap.
-        prefixes: names of the prefixes whose state it keeps and restores.
+        editions: of the policies, the newest and those that requests began with.
     """
 
     def __init__(
@@ -63,8 +61,7 @@ class TapJudge:
         history: HistoryPool,
         clock: Callable[[], int],
     ) -> None:
-        """`clock` gives the wall clock in nanoseconds since the Unix epoch."""
-        self.plan = plan
+        """`clock` gives the wall clock in nanoseconds since the Unix epoch; `plan` is of the first edition."""
         self.reader = reader
         self.engine_info = engine_info
         self.last_seq = 0
@@ -72,43 +69,47 @@ class TapJudge:
         self.problems = ProblemLog(_log, f"tap {tap_id}")
         self._tap_id = tap_id
         self._max_positions = engine_info.max_model_len or DEFAULT_MAX_POSITIONS
-        self._reader = FrameReader(plan, self._max_positions, self.problems)
-        self._engine = PolicyEngine(plan.policies)
-        self.prefixes = PrefixBook(
-            prefix_states,
-            engine_info,
-            prefix_namespace(plan.policies, plan.watch_plan, reader.classes),
-            tells_phases_apart=tells_phases_apart(plan.policies),
-        )
-        alerts = AlertMaker(tap_id=tap_id, plan=plan, reader=reader, ledger=ledger, problems=self.problems, clock=clock)
-        view = HistoryView(history, len(plan.policies.detectors))
-        self._opener = RequestOpener(
+        self._kit = TapKit(
             tap_id=tap_id,
             session_id=session_id,
-            model=model_name(engine_info),
-            plan=plan,
-            engine=self._engine,
+            engine_info=engine_info,
             reader=reader,
-            prefixes=self.prefixes,
-            totals=self.totals,
-            history=view,
-        )
-        self._gaps = GapJudge(plan, self._engine, reader, self.prefixes, alerts)
-        self._rows = RowJudge(
-            tap_id=tap_id,
-            plan=plan,
-            engine=self._engine,
-            reader=reader,
-            prefixes=self.prefixes,
-            alerts=alerts,
             ledger=ledger,
+            prefix_states=prefix_states,
+            history=history,
+            totals=self.totals,
             problems=self.problems,
-            history=view,
+            clock=clock,
         )
+        self.editions = TapEditions(TapEdition(plan, self._kit))
+        self._reader = FrameReader(self.editions.find_watch, self._max_positions, self.problems)
         self._clock = clock
         self._ledger = ledger
         self._live: dict[int, LiveRequest] = {}
+        self._edition_of: dict[int, TapEdition] = {}
         self._ended = EndedRequests()
+
+    @property
+    def plan(self) -> TapPlan:
+        """Of the newest edition."""
+        return self.editions.newest.plan
+
+    @property
+    def prefixes(self) -> PrefixBook:
+        """Names of the prefixes whose state requests that begin now keep and restore."""
+        return self.editions.newest.prefixes
+
+    def prepare(self, plan: TapPlan) -> TapEdition:
+        """Another edition for `adopt`; in any thread."""
+        return TapEdition(plan, self._kit)
+
+    def adopt(self, edition: TapEdition) -> None:
+        """Requests begin with this edition as soon as the tap watches its directions; those that run keep theirs."""
+        self.editions.add(edition)
+
+    def retune(self, modes: Modes) -> None:
+        """Other modes from now on, for requests that run, too."""
+        self.editions.retune(modes)
 
     @property
     def num_live(self) -> int:
@@ -152,7 +153,7 @@ class TapJudge:
         self.last_seq = frame.seq
         self.totals.frames += 1
         for begin in frame.begins:
-            self._try("begin", self._begin, begin, verdicts)
+            self._try("begin", self._begin, begin, frame, verdicts)
         before, after = gaps_around_rows(frame)
         waiting = WaitingGaps(self._knows)
         for gap in before:
@@ -164,6 +165,7 @@ class TapJudge:
             self._try("gap", self._gap, gap, frame, verdicts)
         for end in frame.ends:
             self._try("end", self._end, end, verdicts)
+        self.editions.tidy()
         if frame.handles and frame.forward_end_unix_nanos:
             self._ledger.latency.add(self._clock() - frame.forward_end_unix_nanos)
         return verdicts
@@ -185,13 +187,14 @@ class TapJudge:
             _log.exception("tap %s: frame %d: %s", self._tap_id, self.last_seq, what)
             self.problems.note("judging failed", f"{what} in frame {self.last_seq}")
 
-    def _begin(self, begin: RequestBegin, verdicts: Verdicts) -> None:
+    def _begin(self, begin: RequestBegin, frame: StepFrame, verdicts: Verdicts) -> None:
         known = self._live.get(begin.handle)
         if known is not None and known.identity.request_id == begin.request_id:
             self.problems.note("request announced again", begin.request_id)
             return
+        edition = self.editions.of_request(frame.plan_version)
         try:
-            opened = self._opener.open(begin)
+            opened = edition.opener.open(begin)
         except WireFormatError as error:
             self.problems.note("malformed begin", f"{begin.request_id}: {error}")
             return
@@ -202,13 +205,16 @@ class TapJudge:
             verdicts.ended.append(known)
         self._ended.forget(begin.handle)
         self._live[begin.handle] = opened
+        self._edition_of[begin.handle] = edition
+        edition.requests += 1
 
     def _gap(self, gap: Gap, frame: StepFrame, verdicts: Verdicts) -> None:
         segment = Segment(gap.handle, gap.first_position, gap.count, 0)
         if self._reader.is_plausible(segment, self._live):
             request = self._live[gap.handle]
             _, count = request.coverage.fresh(segment.first, segment.count)
-            verdicts.add(request, self._gaps.settle(request, count, gap.reason, frame.forward_end_unix_nanos))
+            gaps = self._edition_of[gap.handle].gaps
+            verdicts.add(request, gaps.settle(request, count, gap.reason, frame.forward_end_unix_nanos))
 
     def _knows(self, gap: Gap) -> bool:
         """Whether what other requests compute in this frame cannot change what becomes of a gap."""
@@ -216,27 +222,54 @@ class TapJudge:
         until = gap.first_position + gap.count
         if request is None or until > self._max_positions or gap.reason != GapReason.GAP_REASON_PREFIX_CACHE:
             return True
-        return self.prefixes.knows(request, until)
+        return self._edition_of[gap.handle].prefixes.knows(request, until)
 
     def _judge_rows(self, frame: StepFrame, waiting: WaitingGaps, verdicts: Verdicts) -> None:
         """Judges the rows of requests that wait for nothing, then what waited for them, until all are judged."""
         rows = self._reader.rows(frame, self._live)
         segments = rows.segments
         self.totals.rows += rows.num_rows
+        if rows.watch is not None:
+            self.editions.saw(rows.watch)
         while True:
             ready = [segment for segment in segments if segment.handle not in waiting]
             segments = [segment for segment in segments if segment.handle in waiting]
-            if rows.token_ids_n is None or rows.acts_nk is None:
-                self._refuse(ready, rows.refused)
-            elif ready:
-                for request, alert in self._rows.judge(
-                    self._live, ready, rows.token_ids_n, rows.acts_nk, frame.forward_end_unix_nanos
-                ):
-                    verdicts.add(request, [alert])
+            for edition, its_segments in self._by_edition(ready):
+                self._judge_segments(edition, its_segments, rows, frame, verdicts)
             if not waiting:
                 return
             for gap in waiting.release():
                 self._try("gap", self._gap, gap, frame, verdicts)
+
+    def _by_edition(self, segments: list[Segment]) -> list[tuple[TapEdition, list[Segment]]]:
+        by_edition: dict[TapEdition, list[Segment]] = {}
+        for segment in segments:
+            by_edition.setdefault(self._edition_of[segment.handle], []).append(segment)
+        return [*by_edition.items()]
+
+    def _judge_segments(
+        self,
+        edition: TapEdition,
+        segments: Sequence[Segment],
+        rows: FrameRows,
+        frame: StepFrame,
+        verdicts: Verdicts,
+    ) -> None:
+        """Judges rows of requests of one edition, by its own columns."""
+        if rows.token_ids_n is None or rows.acts_nk is None or rows.watch is None:
+            self._refuse(segments, rows.refused)
+            return
+        try:
+            columns = rows.watch.columns(edition.keys)
+        except KeyError as missing:
+            self.problems.note("rows refused", f"frame {frame.seq}: plan {frame.plan_version} lacks {missing}")
+            self._refuse(segments, REFUSED)
+            return
+        acts_nk = rows.acts_nk if columns is None else rows.acts_nk[:, columns]
+        for request, alert in edition.rows.judge(
+            self._live, segments, rows.token_ids_n, acts_nk, frame.forward_end_unix_nanos
+        ):
+            verdicts.add(request, [alert])
 
     def _refuse(self, segments: Sequence[Segment], reason: str) -> None:
         for segment in segments:
@@ -269,8 +302,10 @@ class TapJudge:
         request.positions = positions
         request.end_unix_nanos = end_unix_nanos
         del self._live[handle]
+        edition = self._edition_of.pop(handle)
+        edition.requests -= 1
         self._ended.add(request)
-        self.prefixes.end(request)
+        edition.prefixes.end(request)
         request.close()
 
     def _request(self, generation_id: str) -> LiveRequest | None:

@@ -152,7 +152,7 @@ def test_rows_that_could_not_be_judged_are_dropped_and_the_rest_of_the_frame_cou
         raise ArithmeticError("judging")
 
     with monkeypatch.context() as patched:
-        patched.setattr(judge._engine, "advance", broken)
+        patched.setattr(judge.editions.newest.engine, "advance", broken)
         gap = Gap(handle=1, first_position=5, count=2, reason=GapReason.GAP_REASON_TAP_ERROR)
         frame = maker([Rows(1, 3, [1, 1]), Rows(2, 3, [1])], gaps=[gap], ends=[end(1, 7)])
         (request,) = judge.apply(frame).ended

@@ -104,10 +104,10 @@ def test_what_is_wrong_with_one_entry_of_a_frame_stops_no_other(
 ) -> None:
     begin_request, end_request = judge._begin, judge._end
 
-    def failing_begin(entry: object, verdicts: object) -> None:
+    def failing_begin(entry: object, *rest: object) -> None:
         if entry == begin(1, [0, 1]):
             raise ArithmeticError("begin")
-        begin_request(entry, verdicts)  # type: ignore[arg-type]
+        begin_request(entry, *rest)  # type: ignore[arg-type]
 
     def failing_end(entry: object, verdicts: object) -> None:
         if entry == end(2, 2):
