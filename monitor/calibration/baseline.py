@@ -1,0 +1,66 @@
+"""What an earlier run stated, for a check to compare with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from monitor.calibration.report import VERSION
+from monitor.errors import FeaturewatchError
+from monitor.policy import Policy
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Attributes:
+
+    recall: per detector, the stated share of harmful generations on which it fires.
+    policy_recall: of the whole policy; None where no report states it.
+    areas: per detector AUROC; the policy file has no place for them, so they come from a report alone.
+    """
+
+    recall: dict[str, float] = field(default_factory=dict)
+    policy_recall: float | None = None
+    areas: dict[str, float] = field(default_factory=dict)
+
+
+def stated_in(policy: Policy) -> Baseline:
+    """What the policy file states."""
+    found = {}
+    for detector in policy.document.spec.detectors:
+        if detector.calibration is not None and detector.calibration.recall is not None:
+            found[detector.id] = detector.calibration.recall
+    return Baseline(recall=found)
+
+
+def stated_in_report(text: str, name: str, policy: Policy) -> Baseline:
+    """What the JSON of an earlier run of this policy states, and what the policy file states besides.
+
+    Raises:
+        FeaturewatchError: it is no such report, or of another policy.
+    """
+    remedy = "give the file that `featurewatch policy calibrate --json` wrote"
+    try:
+        report = json.loads(text)
+        if report["version"] != VERSION or report["policy"] != policy.name:
+            raise FeaturewatchError(
+                f"baseline {name} of version {report['version']}, policy {report['policy']}",
+                f"this version reads {VERSION}, and the policy is {policy.name}",
+                remedy,
+            )
+        sample = report["held"] or report["sample"]
+        recall = {id_: one["recall"] for id_, one in sample["detectors"].items() if one["recall"]}
+        areas = {id_: one["area"]["value"] for id_, one in sample["detectors"].items() if one["area"]}
+        whole = sample["recall"]
+        return Baseline(
+            recall=stated_in(policy).recall | {id_: _share(one) for id_, one in recall.items()},
+            policy_recall=None if whole is None else _share(whole),
+            areas={id_: float(value) for id_, value in areas.items()},
+        )
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        rule = f"it must be the report of a calibration ({type(error).__name__}: {error})"
+        raise FeaturewatchError(f"baseline {name}", rule, remedy) from error
+
+
+def _share(rate: dict[str, int]) -> float:
+    return rate["hits"] / rate["n"]

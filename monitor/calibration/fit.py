@@ -1,0 +1,150 @@
+"""Finds the thresholds that meet a target on benign generations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitor.calibration.bounds import most_hits
+from monitor.calibration.generation import Generation
+from monitor.calibration.judged import Judged, judge
+from monitor.calibration.levels import LevelPath, Levels, stated_levels, with_levels
+from monitor.calibration.settings import Method, Scope, Settings
+from monitor.errors import FeaturewatchError
+from monitor.policy import DetectorState, Policy
+from monitor.policy.binomial import sample_floor
+from monitor.policy.vocabulary import NOT
+from monitor.policy.when import Condition, State, parse_condition
+
+# Steps that are looked at where a rule may fire more rarely when thresholds fall.
+_LOOKS = 64
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Thresholds that meet the target.
+
+    Attributes:
+        levels: per detector.
+        policy: the policy with these.
+        judged: what it says of the benign generations.
+        allowed: benign generations that the target lets be flagged.
+        exact: the promise holds with exactly the stated confidence, because a single detector's order decides; else the
+            thresholds of several detectors were sought on the same generations, which costs a little.
+    """
+
+    levels: dict[str, Levels]
+    policy: Policy
+    judged: Judged
+    allowed: int
+    exact: bool
+
+
+class TooFewSamplesError(FeaturewatchError):
+    """No threshold can be justified with so few benign generations; `missing` more are needed."""
+
+    def __init__(self, count: int, floor: int, settings: Settings) -> None:
+        self.missing = floor - count
+        super().__init__(
+            f"{count:,} benign generations",
+            f'"at most {settings.target:.4g} with confidence {settings.confidence:g}" takes at least {floor:,}, '
+            "even if none of them is flagged",
+            f"give {self.missing:,} more, or a higher --target-fpr",
+        )
+
+
+def fit_levels(policy: Policy, benign: Sequence[Generation], settings: Settings) -> Fit:
+    """The loosest thresholds that meet the target.
+
+    Raises:
+        TooFewSamplesError: below the sample floor.
+        FeaturewatchError: a detector judged none of the generations, or no thresholds bring the rules to the target.
+    """
+    floor = sample_floor(settings.target, settings.confidence)
+    if len(benign) < floor:
+        raise TooFewSamplesError(len(benign), floor, settings)
+    stated, judged = stated_levels(policy), judge(policy, benign)
+    _require_judged(judged, len(benign))
+    count = len(benign)
+    allowed = _allowed(count, settings)
+    warn_hits = math.floor(settings.warn * count + 1e-9)
+    paths = {name: LevelPath(judged.peaks[name], levels, allowed, warn_hits) for name, levels in stated.items()}
+    at_target = {name: path.at(max(warn_hits, allowed)) for name, path in paths.items()}
+    named = _named_detectors(policy)
+    if settings.scope is Scope.DETECTOR:
+        return _fit(policy, benign, at_target, allowed, exact=True)
+    loosest = count // 2
+
+    def tried(step: int) -> Fit:
+        levels = at_target | {name: paths[name].at(step) for name in named}
+        return _fit(policy, benign, levels, allowed, exact=len(named) == 1)
+
+    if (found := _loosest(tried, loosest, allowed, monotone=_is_monotone(policy))) is None:
+        strictest = int(tried(0).judged.flagged_g.sum())
+        raise FeaturewatchError(
+            f"policy {policy.name} on {count:,} benign generations",
+            f"{strictest} are flagged even when no detector reaches fire or warn on any; {allowed} may be",
+            "give the rules conditions that hold only when a detector does: see `not` and `clear` in them",
+        )
+    return found
+
+
+def _allowed(count: int, settings: Settings) -> int:
+    if settings.method is Method.EMPIRICAL:
+        # Not 28 for 29 % of 100, which is 28.999… to a computer.
+        return math.floor(settings.target * count + 1e-9)
+    return most_hits(count, settings.target, settings.confidence)
+
+
+def _fit(policy: Policy, benign: Sequence[Generation], levels: dict[str, Levels], allowed: int, *, exact: bool) -> Fit:
+    changed = with_levels(policy, levels)
+    return Fit(levels, changed, judge(changed, benign), allowed, exact)
+
+
+def _loosest(tried: Callable[[int], Fit], loosest: int, allowed: int, *, monotone: bool) -> Fit | None:
+    """The fit at the last step, from strict to loose, up to which no more than `allowed` are flagged."""
+    best: Fit | None = None
+    if monotone:
+        low, high = 0, loosest + 1
+        while low < high:
+            middle = (low + high) // 2
+            fit = tried(middle)
+            if int(fit.judged.flagged_g.sum()) <= allowed:
+                best, low = fit, middle + 1
+            else:
+                high = middle
+        return best
+    for step in sorted({0, *np.geomspace(1, max(loosest, 1), _LOOKS).astype(int).tolist()}):
+        fit = tried(step)
+        if int(fit.judged.flagged_g.sum()) <= allowed:
+            best = fit
+        elif best is not None:
+            break
+    return best
+
+
+def _require_judged(judged: Judged, count: int) -> None:
+    for name, peaks_g in judged.peaks.items():
+        if not np.isfinite(peaks_g).any():
+            raise FeaturewatchError(
+                f"detector {name}",
+                f"it judged none of the {count:,} benign generations (phase, skipped tokens or minTokens)",
+                "give texts of the phases that match.phases names, e.g. with responses, and long enough",
+            )
+
+
+def _named_detectors(policy: Policy) -> list[str]:
+    return list(dict.fromkeys(name for condition in _conditions(policy) for name in condition.detectors))
+
+
+def _is_monotone(policy: Policy) -> bool:
+    """True where lower thresholds can only make rules fire more often."""
+    items = [item for condition in _conditions(policy) for item in condition.postfix]
+    return not any(item == NOT or (isinstance(item, State) and item.state is DetectorState.CLEAR) for item in items)
+
+
+def _conditions(policy: Policy) -> list[Condition]:
+    return [parse_condition(rule.when) for rule in policy.document.spec.rules]
