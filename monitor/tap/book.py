@@ -52,6 +52,7 @@ class RequestBook:
             adapter=request.adapter,
             cache_salt_sha256=request.cache_salt_sha256,
             content_keys=request.content_keys,
+            tenant=request.tenant,
         )
         # Not before: rows of a request that could not be announced are nobody's.
         self._live[request.request_id] = _Live(handle, len(request.prompt_token_ids))

@@ -49,7 +49,7 @@ class Frame:
 
     def add_begin(self, begin: Begin) -> None:
         self.begins[begin.handle] = begin
-        self.nbytes += len(begin.prompt_token_ids) + _ENTRY_BYTES
+        self.nbytes += len(begin.prompt_token_ids) + len(begin.tenant) + _ENTRY_BYTES
 
     def add_gap(self, gap: Gap) -> None:
         """Adds a gap, as part of the request's previous one where it continues it."""
@@ -77,7 +77,8 @@ class Frame:
         """Removes a request that begins and ends here; returns its positions."""
         begin, end = self.begins.pop(handle), self.ends.pop(handle)
         gaps = self.gaps.pop(handle, [])
-        self.nbytes -= len(begin.prompt_token_ids) + len(end.tail_token_ids) + _ENTRY_BYTES * (2 + len(gaps))
+        texts = len(begin.prompt_token_ids) + len(begin.tenant) + len(end.tail_token_ids)
+        self.nbytes -= texts + _ENTRY_BYTES * (2 + len(gaps))
         return end.positions
 
     def split(self, limit: int) -> list[Frame]:

@@ -26,6 +26,8 @@ class NewRequest:
     Attributes:
         cache_salt_sha256: of the client's cache salt; empty without one.
         content_keys: (position, key) of what token ids do not tell, such as an image, ascending.
+        tenant: whom it is for; empty when it names none.
+        fault: what of it could not be read, for the log; it is announced without that.
     """
 
     request_id: str
@@ -33,6 +35,8 @@ class NewRequest:
     adapter: str = ""
     cache_salt_sha256: bytes = b""
     content_keys: tuple[tuple[int, bytes], ...] = ()
+    tenant: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Begin(NamedTuple):
     resumed: bool = False
     cache_salt_sha256: bytes = b""
     content_keys: tuple[tuple[int, bytes], ...] = ()
+    tenant: str = ""
 
 
 class Segment(NamedTuple):

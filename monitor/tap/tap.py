@@ -118,10 +118,17 @@ class Tap:
 
     def _open(self, begun: Iterable[NewRequest], step: Step) -> None:
         try:
-            _each(lambda request: self._book.begin(request, step), begun)
+            _each(lambda request: self._begin(request, step), begun)
         finally:
             if step.begins:
                 self._offer(step)
+
+    def _begin(self, request: NewRequest, step: Step) -> None:
+        self._book.begin(request, step)
+        if request.fault:
+            # Counted, but no error in a row: clients must not be able to make the tap detach itself.
+            self._stats.engine_errors += 1
+            self._log.warn_about("request", f"request {request.request_id}: {request.fault}")
 
     def _offer(self, step: Step) -> None:
         self._recording.note(step)

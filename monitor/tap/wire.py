@@ -29,6 +29,7 @@ def step_frame(frame: Frame, rows: HostRows | None) -> tap_pb2.StreamRequest:
                 resumed=begin.resumed,
                 cache_salt_sha256=begin.cache_salt_sha256,
                 content_keys=[tap_pb2.ContentKey(position=at, key=key) for at, key in begin.content_keys],
+                tenant=begin.tenant,
             )
             for begin in frame.begins.values()
         ],

@@ -72,7 +72,7 @@ def make_scheduler(mode: Mode, *, blocks: int, prefix_caching: bool) -> Any:
         )
 
 
-def make_request(name: str, prompt: list[int], max_tokens: int) -> Any:
+def make_request(name: str, prompt: list[int], max_tokens: int, extra_args: dict[str, Any] | None = None) -> Any:
     from vllm import SamplingParams
     from vllm.utils.hashing import sha256
     from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
@@ -82,7 +82,7 @@ def make_request(name: str, prompt: list[int], max_tokens: int) -> Any:
     return Request(
         request_id=name,
         prompt_token_ids=prompt,
-        sampling_params=SamplingParams(max_tokens=max_tokens, ignore_eos=True),
+        sampling_params=SamplingParams(max_tokens=max_tokens, ignore_eos=True, extra_args=extra_args),
         pooling_params=None,
         block_hasher=get_request_block_hasher(BLOCK, sha256),
     )

@@ -33,12 +33,13 @@ FAULTS = ("encode", "silent", "table", "verdict", "book before", "book behind", 
 
 @dataclass(frozen=True)
 class Arrival:
-    """One request; `aborted_after` steps it is aborted, None: never."""
+    """One request; `aborted_after` steps it is aborted, None: never. `extra_args` are those of its sampling params."""
 
     after: int
     prompt: tuple[int, ...]
     max_tokens: int
     aborted_after: int | None
+    extra_args: dict[str, Any] | None = None
 
 
 @dataclass
@@ -123,7 +124,7 @@ class TappedScheduler:
         now = 0
         for index, arrival in enumerate(arrivals):
             now += arrival.after
-            request = make_request(f"r{index}", list(arrival.prompt), arrival.max_tokens)
+            request = make_request(f"r{index}", list(arrival.prompt), arrival.max_tokens, arrival.extra_args)
             due.append((now, index, lambda request=request: self.scheduler.add_request(request)))
             if arrival.aborted_after is not None:
                 due.append(

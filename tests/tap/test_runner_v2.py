@@ -67,6 +67,7 @@ def _new(name: str, prompt: list[int], known: list[int], computed: int = 0) -> A
         num_computed_tokens=computed,
         lora_request=None,
         mm_features=[],
+        sampling_params=None,
     )
 
 

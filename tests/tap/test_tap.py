@@ -127,7 +127,9 @@ class Engine:
         output = SimpleNamespace(
             finished_req_ids=set(finished),
             scheduled_new_reqs=[
-                SimpleNamespace(req_id=name, prompt_token_ids=prompt, lora_request=None, mm_features=[])
+                SimpleNamespace(
+                    req_id=name, prompt_token_ids=prompt, lora_request=None, mm_features=[], sampling_params=None
+                )
                 for name, prompt in (new or {}).items()
             ],
             num_scheduled_tokens=scheduled,

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from monitor.tap.log import logger
 from monitor.tap.record import NewRequest
+from monitor.tap.tenant import tenant_of
 
 ATTRIBUTE: Final = "featurewatch"
 
@@ -43,12 +44,19 @@ def new_request(new_request_data: Any) -> NewRequest:
             labels = b"", ((0, os.urandom(32)),)
     salt_sha256, keys = labels
     lora = new_request_data.lora_request
+    tenant, fault = "", ""
+    try:
+        tenant = tenant_of(new_request_data.sampling_params)
+    except Exception as error:  # noqa: BLE001 -- clients write it: whatever is in it, the request must be announced
+        fault = str(error)
     return NewRequest(
         request_id=new_request_data.req_id,
         prompt_token_ids=new_request_data.prompt_token_ids or (),
         adapter=lora.lora_name if lora is not None else "",
         cache_salt_sha256=salt_sha256,
         content_keys=keys,
+        tenant=tenant,
+        fault=fault,
     )
 
 
