@@ -45,12 +45,12 @@ class CaptureCalls:
         """Evidence of the rows that the recorder still holds, one per dictionary; the generation's record gets it too,
         also when the caller goes away. Raises CaptureRefusedError when nothing could be encoded."""
         tap, subject = await self._find(generation_id)
-        asked = [name for name in hook_points_of(tap, hook_points) if name in tap.plan.dictionaries]
+        asked = [name for name in hook_points_of(tap, hook_points) if name in subject.dictionaries]
         if not asked:
             raise CaptureRefusedError(
                 "NO_DICTIONARY",
                 f"hook point {', '.join(hook_points or tap.hello.hook_points)}",
-                f"the policies that tap {tap.hello.tap_id} serves name no SAE there",
+                f"the policies that judge it on tap {tap.hello.tap_id} name no SAE there",
                 "name another hook point, or load a policy that names an SAE of this one",
             )
         await self._keep(tap, subject)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 import numpy as np
 
 from monitor.errors import FeaturewatchError
+from monitor.policy import DirectionRef
 from monitor.rpc import WireFormatError, check_residual_rows
 from monitor.v1.tap_pb2 import ResidualRows
 
@@ -49,6 +50,8 @@ class Subject:
         live: whether more may come.
         content: "full", or "none" when a policy that fired forbids content.
         flagged: whether a rule fired on it.
+        dictionaries: ids of the SAEs that its policies name, by hook point.
+        directions: that its policies watch, with the labels that they give.
     """
 
     generation_id: str
@@ -58,6 +61,8 @@ class Subject:
     live: bool
     content: str
     flagged: bool
+    dictionaries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    directions: tuple[DirectionRef, ...] = ()
 
 
 class Capture:

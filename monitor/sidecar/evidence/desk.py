@@ -115,7 +115,7 @@ class EvidenceDesk:
         """Encodes and stores what a capture gives; ends when it does.
 
         Args:
-            capture: at hook points that `TapPlan.dictionaries` has.
+            capture: at hook points that its subject's `dictionaries` have.
             reason: "<policy>/<rule>" or "client".
             look: called when the capture has ended.
         """
@@ -131,7 +131,7 @@ class EvidenceDesk:
     async def _gather(self, tap: CaptureTap, capture: Capture, reason: str, look: Look) -> Gathered:
         subject = capture.subject
         drafts = {
-            hook_point: [self._draft(hook_point, sae, reason) for sae in tap.judge.plan.dictionaries[hook_point]]
+            hook_point: [self._draft(hook_point, sae, reason) for sae in subject.dictionaries[hook_point]]
             for hook_point in capture.hook_points
         }
         try:
@@ -152,7 +152,7 @@ class EvidenceDesk:
         # Of a request that goes on, later positions were not asked for.
         observed_p = seen.observed_p if capture.follow else seen.observed_p[: subject.positions]
         all_drafts = [draft for of_hook_point in drafts.values() for draft in of_hook_point]
-        evidence = tuple(draft.finish(observed_p, tap.judge.plan.policies) for draft in all_drafts)
+        evidence = tuple(draft.finish(observed_p, subject.directions) for draft in all_drafts)
         # Not known: so many requests have ended since that this one is forgotten, and a policy may have forbidden it.
         withheld = seen.content != "full"
         if withheld:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from monitor.policy import PolicySet
+from monitor.policy import DirectionRef
 from monitor.v1.evidence_pb2 import Evidence
 
 # Tokens of one evidence: some 2 MB. Those of positions beyond count as missing.
@@ -45,7 +45,7 @@ class EvidenceDraft:
         self._evidence.device = part.device
         self._evidence.tokens.extend(part.tokens[: MOST_TOKENS - len(self._evidence.tokens)])
 
-    def finish(self, observed_p: npt.NDArray[np.bool_], policies: PolicySet) -> Evidence:
+    def finish(self, observed_p: npt.NDArray[np.bool_], directions: Sequence[DirectionRef]) -> Evidence:
         """The evidence in the order of positions; what `observed_p` [positions] has and it has not is missing."""
         evidence = self._evidence
         evidence.tokens.sort(key=lambda token: token.position)
@@ -53,15 +53,16 @@ class EvidenceDraft:
         there = np.array([token.position for token in evidence.tokens], np.int64)
         missing_p[there[there < missing_p.size]] = False
         evidence.missing = int(np.count_nonzero(missing_p))
-        evidence.labels.update(_labels(policies, evidence.sae, (index for t in evidence.tokens for index in t.latents)))
+        latents = (index for token in evidence.tokens for index in token.latents)
+        evidence.labels.update(_labels(directions, evidence.sae, latents))
         return evidence
 
 
-def _labels(policies: PolicySet, sae: str, latents: Iterable[int]) -> dict[int, str]:
+def _labels(directions: Sequence[DirectionRef], sae: str, latents: Iterable[int]) -> dict[int, str]:
     """The labels that policies give to latents of an SAE, of those that occur."""
     occurring = set(latents)
     return {
         direction.index: direction.label
-        for direction in policies.directions
+        for direction in directions
         if direction.kind == "latent" and direction.source == sae and direction.label and direction.index in occurring
     }

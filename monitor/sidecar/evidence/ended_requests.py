@@ -27,6 +27,8 @@ def subject_of(request: LiveRequest, *, live: bool) -> Subject:
         live=live,
         content=request.content,
         flagged=bool(request.alerts),
+        dictionaries=request.plan.dictionaries,
+        directions=request.plan.policies.directions,
     )
 
 
