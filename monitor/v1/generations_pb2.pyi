@@ -460,11 +460,14 @@ class Provenance(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """"policy", "sae", "probe"."""
     name: _builtins.str
     revision: _builtins.str
     sha256: _builtins.str
+    text: _builtins.str
+    """Of a policy: its file as it was read, so that the verdict can be explained and replayed."""
     def __init__(
         self,
         *,
@@ -472,10 +475,11 @@ class Provenance(_message.Message):
         name: _builtins.str = ...,
         revision: _builtins.str = ...,
         sha256: _builtins.str = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "revision", b"revision", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "revision", b"revision", "sha256", b"sha256", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
