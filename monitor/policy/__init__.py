@@ -9,12 +9,26 @@ from monitor.policy.parse import parse_policy
 from monitor.policy.policy import Policy
 from monitor.policy.problem import PolicyError, Problem
 from monitor.policy.reasoning import ResponsePhases
+from monitor.policy.request_match import RequestFacts, expired_exceptions, holding_exception, judges
 from monitor.policy.snapshots import Peaks
 from monitor.policy.sources import DenseProbeInfo, SaeInfo, SaeProbeInfo, Sources
 from monitor.policy.tokens import TokenClasses
-from monitor.policy.vocabulary import UNSEEN_RULE, DetectorState, Mode, Phase, Severity, TokenClass
+from monitor.policy.vocabulary import (
+    DROP_RULE,
+    STALE_RULE,
+    TIMEOUT_RULE,
+    UNSEEN_RULE,
+    DetectorState,
+    Mode,
+    Phase,
+    Severity,
+    TokenClass,
+)
 
 __all__ = [
+    "DROP_RULE",
+    "STALE_RULE",
+    "TIMEOUT_RULE",
     "UNSEEN_RULE",
     "CompiledDetector",
     "CompiledRule",
@@ -31,6 +45,7 @@ __all__ = [
     "PolicyError",
     "PolicySet",
     "Problem",
+    "RequestFacts",
     "ResponsePhases",
     "SaeInfo",
     "SaeProbeInfo",
@@ -41,7 +56,10 @@ __all__ = [
     "check_policy",
     "compile_policies",
     "compile_scores",
+    "expired_exceptions",
     "fit_mismatch",
+    "holding_exception",
+    "judges",
     "matches_model",
     "parse_policy",
     "same_names",

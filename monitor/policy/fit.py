@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 
 from monitor.policy.policy import Policy
@@ -10,9 +10,13 @@ from monitor.policy.policy import Policy
 
 def matches_model(policy: Policy, model: str) -> bool:
     """True if one of ``match.models`` fits the model's name or its last part; case is ignored."""
+    return fits_model(policy.document.spec.match.models, model)
+
+
+def fits_model(patterns: Collection[str], model: str) -> bool:
+    """True if one of the shell patterns fits a model's name or its last part; case is ignored."""
     names = {model.casefold(), _last_part(model)}
-    patterns = [pattern.casefold() for pattern in policy.document.spec.match.models]
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+    return any(fnmatchcase(name, pattern.casefold()) for pattern in patterns for name in names)
 
 
 def fit_mismatch(policy: Policy, serving: Mapping[str, str]) -> list[str]:

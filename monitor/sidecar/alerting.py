@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from monitor.policy import CompiledRule, Judgement, PolicyEngine
+from monitor.policy import Mode as PolicyMode
 from monitor.sidecar.plan import ServedPolicy
 from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.tokenizer import TokenReader
@@ -33,22 +33,21 @@ def build_alert(
     rule_id: str,
     severity: int,
     served: ServedPolicy,
-    readings: Sequence[DetectorReading],
+    particulars: Alert,
     reader: TokenReader,
     now_unix_nanos: int,
     forward_end_unix_nanos: int,
-    restored: bool = False,
-    unseen_positions: int = 0,
 ) -> Alert:
-    """The alert of a rule that began to fire at `position`.
+    """The alert of a rule that began to fire at `position`, with the fields that `particulars` has set.
 
     Its id is made of tap, request, policy text, rule and position: judged again, the same event has the same id.
-    A policy with `record.content: none` sends neither the token nor its id.
+    A policy with `record.content: none` sends neither the token nor its id. Under an exception the mode is shadow.
     """
     policy, identity = served.policy, request.identity
     ids = request.log.ids(max(0, position - _CONTEXT_TOKENS), position + 1).tolist()
     withheld = policy.document.spec.record.content == "none"
-    return Alert(
+    mode = min(served.mode, PolicyMode.SHADOW) if particulars.exception else served.mode
+    alert = Alert(
         alert_id=stable_id("alert", tap_id, identity.handle, identity.request_id, policy.sha256, rule_id, position),
         time_unix_nanos=now_unix_nanos,
         policy=policy.name,
@@ -56,27 +55,23 @@ def build_alert(
         policy_sha256=policy.sha256,
         rule=rule_id,
         severity=Severity.ValueType(int(severity)),
-        mode=Mode.ValueType(int(served.mode)),
+        mode=Mode.ValueType(int(mode)),
         mode_source=served.mode_source,
         request_id=identity.request_id,
         external_id=identity.external_id,
         generation_id=identity.generation_id,
         model=identity.model,
+        tenant=identity.tenant,
         position=position,
         token_id=0 if withheld else max(ids[-1], 0),
         token="" if withheld else reader.text_of_last(ids),
-        phase=_phase(request, position),
-        readings=readings,
+        phase=Phase.ValueType(int(request.phases.at(position))),
         runbook=policy.document.metadata.runbook or "",
         # Clocks of two processes on one host: a step backwards must not become an enormous unsigned number.
         latency_nanos=max(now_unix_nanos - forward_end_unix_nanos, 0) if forward_end_unix_nanos else 0,
-        restored=restored,
-        unseen_positions=unseen_positions,
     )
-
-
-def _phase(request: LiveRequest, position: int) -> Phase.ValueType:
-    return Phase.PHASE_PROMPT if position < request.identity.prompt_tokens else Phase.PHASE_RESPONSE
+    alert.MergeFrom(particulars)
+    return alert
 
 
 def readings_of(

@@ -112,6 +112,10 @@ class CoverageBook:
             observed_p[gap.first_position : gap.first_position + gap.count] = False
         return observed_p
 
+    def first_dropped(self) -> int:
+        """The first position that was dropped; 0 when none was."""
+        return min((gap.first_position for gap in self.gaps if gap.reason.startswith("dropped:")), default=0)
+
     def message(self, positions: int | None = None) -> Coverage:
         """As protobuf; `positions` is the total the tap reported, by default what is settled so far."""
         return Coverage(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from monitor.policy import Judgement
 from monitor.sidecar.frame_rows import Segment
 from monitor.sidecar.prefix.book import Boundary
 from monitor.sidecar.request import LiveRequest
@@ -59,3 +60,15 @@ class Runs:
             coverage = live[segment.handle].coverage
             _, count = coverage.fresh(segment.first, segment.count)
             coverage.miss(count, reason)
+
+
+def without_hidden(judgement: Judgement, runs: Runs) -> Judgement:
+    """A judgement of the rows of runs, its scores NaN where the detector's policy does not judge the request."""
+    hiding = [(run, run.request.judging.hidden_d) for run in runs.runs if run.request.judging.hidden_d is not None]
+    if not hiding:
+        return judgement
+    scores_nd, token_scores_nd = judgement.scores_nd.copy(), judgement.token_scores_nd.copy()
+    for run, hidden_d in hiding:
+        rows = slice(run.start, run.start + run.count)
+        scores_nd[rows, hidden_d] = token_scores_nd[rows, hidden_d] = np.nan
+    return replace(judgement, scores_nd=scores_nd, token_scores_nd=token_scores_nd)

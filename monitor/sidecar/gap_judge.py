@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 from monitor.audit import gap_reason_text
-from monitor.policy import PolicyEngine
+from monitor.policy import DROP_RULE, PolicyEngine
 from monitor.sidecar.alert_maker import AlertMaker
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix.book import PrefixBook
 from monitor.sidecar.prefix.states import PrefixFiring, PrefixState, firings_in_order
+from monitor.sidecar.problem_log import ProblemLog
 from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.alerts_pb2 import Alert, DetectorReading
 from monitor.v1.tap_pb2 import GapReason
+
+_log = logging.getLogger(__name__)
 
 
 class GapJudge:
@@ -24,10 +29,17 @@ class GapJudge:
         self._tell_unseen = [
             name for name, served in plan.served.items() if served.policy.document.spec.on_unseen != "accept"
         ]
+        self._on_drop = {
+            name: on_drop
+            for name, served in plan.served.items()
+            if (on_drop := served.policy.document.spec.on_drop) is not None
+        }
         self._engine = engine
         self._reader = reader
         self._prefixes = prefixes
         self._alerts = alerts
+        # Not among the tap's problems: it is what became of requests, and counted there.
+        self._drops = ProblemLog(_log, f"tap {alerts.tap_id}")
 
     def settle(
         self, request: LiveRequest, count: int, reason: GapReason.ValueType, forward_end_unix_nanos: int
@@ -47,8 +59,27 @@ class GapJudge:
             alerts += [
                 self._alerts.unseen(request, first, left, policy, forward_end_unix_nanos)
                 for policy in self._tell_unseen
-                if not self._alerts.is_off(policy)
+                if self._alerts.tells(request, policy)
             ]
+        return alerts
+
+    def ended(self, request: LiveRequest) -> list[Alert]:
+        """Tells of a request that has ended, its coverage settled, when too much of it was dropped."""
+        coverage, alerts = request.coverage, list[Alert]()
+        share = coverage.dropped / max(coverage.next_position, 1)
+        for policy, on_drop in self._on_drop.items():
+            if share <= on_drop.threshold or not self._alerts.tells(request, policy):
+                continue
+            if "log" in on_drop.actions:
+                told = f"{coverage.dropped} of {coverage.next_position} positions of {request.identity.request_id}"
+                self._drops.note(f"more was dropped than policy {policy} bears", told)
+            if "alert" in on_drop.actions:
+                first = coverage.first_dropped()
+                try:
+                    alerts.append(self._alerts.dropped(request, first, coverage.dropped, policy))
+                except Exception:  # noqa: BLE001
+                    # The request must be recorded whatever is wrong with its alert.
+                    self._alerts.failed(request, first, policy, DROP_RULE)
         return alerts
 
     def _restore(self, request: LiveRequest, end: int, state: PrefixState, forward_end_unix_nanos: int) -> list[Alert]:
@@ -64,7 +95,7 @@ class GapJudge:
         alerts = []
         for firing in firings_in_order(state.last_firing):
             rule = self._rules[firing.rule]
-            if (rule.policy, rule.id, firing.position) in told or self._alerts.is_off(rule.policy):
+            if (rule.policy, rule.id, firing.position) in told or not self._alerts.tells(request, rule.policy):
                 continue
             try:
                 alerts.append(
@@ -74,7 +105,7 @@ class GapJudge:
                 )
             except Exception:  # noqa: BLE001
                 # The other alerts must go out whatever is wrong with this one.
-                self._alerts.failed(request, firing.position, rule)
+                self._alerts.failed(request, firing.position, rule.policy, rule.id)
         return alerts
 
 

@@ -170,13 +170,14 @@ class TapJudge:
             self._ledger.latency.add(self._clock() - frame.forward_end_unix_nanos)
         return verdicts
 
-    def finish_all(self, note: str) -> list[LiveRequest]:
+    def finish_all(self, note: str) -> Verdicts:
         """Ends every live request as far as it got, because the tap or the sidecar goes away."""
-        requests = self.live
+        verdicts = Verdicts()
         for handle, request in [*self._live.items()]:
             request.notes.append(note)
-            self._try("end", self._settle, handle, request, request.coverage.next_position, self._clock())
-        return requests
+            verdicts.ended.append(request)
+            self._try("end", self._settle, handle, request, request.coverage.next_position, self._clock(), verdicts)
+        return verdicts
 
     def _try(self, what: str, step: Callable[..., None], *arguments: object) -> None:
         """Applies one entry of a frame."""
@@ -201,7 +202,7 @@ class TapJudge:
         if known is not None:
             self.problems.note("end never reported", f"{known.identity.request_id}: its handle names another request")
             known.notes.append("its end was never reported")
-            self._settle(begin.handle, known, known.coverage.next_position, self._clock())
+            self._settle(begin.handle, known, known.coverage.next_position, self._clock(), verdicts)
             verdicts.ended.append(known)
         self._ended.forget(begin.handle)
         self._live[begin.handle] = opened
@@ -282,18 +283,21 @@ class TapJudge:
         if request is None:
             self.problems.note("unknown handle", f"end of {end.handle}")
             return
-        try:
-            request.tail_ids = tuple(ints_from_bytes(end.tail_token_ids, "tail_token_ids").tolist())
-        except WireFormatError as error:
-            self.problems.note("malformed end", f"{request.identity.request_id}: {error}")
         positions = end.positions
         if positions > self._max_positions:
             self.problems.note("position out of range", f"{request.identity.request_id} ends after {positions}")
             positions = request.coverage.next_position
-        self._settle(end.handle, request, positions, min(end.end_unix_nanos, LATEST_NANOS) or self._clock())
+        try:
+            request.take_tail(self.reader, positions, ints_from_bytes(end.tail_token_ids, "tail_token_ids"))
+        except WireFormatError as error:
+            self.problems.note("malformed end", f"{request.identity.request_id}: {error}")
+        end_unix_nanos = min(end.end_unix_nanos, LATEST_NANOS) or self._clock()
+        self._settle(end.handle, request, positions, end_unix_nanos, verdicts)
         verdicts.ended.append(request)
 
-    def _settle(self, handle: int, request: LiveRequest, positions: int, end_unix_nanos: int) -> None:
+    def _settle(
+        self, handle: int, request: LiveRequest, positions: int, end_unix_nanos: int, verdicts: Verdicts
+    ) -> None:
         faults = request.coverage.finish(positions)
         for kind, fault in faults.items():
             told = f"{request.identity.request_id}: {fault}"
@@ -304,6 +308,7 @@ class TapJudge:
         del self._live[handle]
         edition = self._edition_of.pop(handle)
         edition.requests -= 1
+        verdicts.add(request, edition.gaps.ended(request))
         self._ended.add(request)
         edition.prefixes.end(request)
         request.close()

@@ -27,7 +27,7 @@ class RuleCounts:
         alerts: that were sent.
         would_alert: that would have been sent in mode alert.
         excepted: that were only recorded, because an exception held.
-        late: verdicts after the rule's deadline.
+        late: rows that were judged after the rule's deadline.
     """
 
     alerts: int = 0
@@ -65,8 +65,10 @@ class PolicyLedger:
             counts.would_alert += 1
         else:
             counts.alerts += 1
-        counts.late += alert.late
         self.by_kind[AlertKind(alert.policy, alert.rule, alert.mode, alert.severity)] += 1
+
+    def late(self, policy: str, rule: str, rows: int) -> None:
+        self.rules[policy, rule].late += rows
 
     def copy(self) -> PolicyLedger:
         other = PolicyLedger()

@@ -9,7 +9,9 @@ from monitor.rpc import ints_from_bytes
 from monitor.sidecar.alerting import stable_id
 from monitor.sidecar.coverage import CoverageBook
 from monitor.sidecar.history import HistoryView
+from monitor.sidecar.judging import JudgingTable
 from monitor.sidecar.metrics.totals import Totals
+from monitor.sidecar.phases import PhaseBook
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix.book import PrefixBook
 from monitor.sidecar.request import LiveRequest, RequestIdentity
@@ -31,6 +33,7 @@ class RequestOpener:
         session_id: str,
         model: str,
         plan: TapPlan,
+        judging: JudgingTable,
         engine: PolicyEngine,
         reader: TokenReader,
         prefixes: PrefixBook,
@@ -41,6 +44,7 @@ class RequestOpener:
         self._session_id = session_id
         self._model = model
         self._plan = plan
+        self._judging = judging
         self._history = history
         self._engine = engine
         self._reader = reader
@@ -60,15 +64,22 @@ class RequestOpener:
             adapter=begin.adapter,
             start_unix_nanos=min(begin.start_unix_nanos, LATEST_NANOS),
             prompt_tokens=len(prompt_ids),
+            tenant=begin.tenant,
         )
+        judging, prefix = self._judging.of(begin), self._prefixes.open(begin)
+        # The state of a prefix must serve every later request that has it: there all policies judge, and what the
+        # request did not ask for is shown to no one.
+        judged_by = judging.policies if prefix is None else None
         return LiveRequest(
             identity=identity,
             plan=self._plan,
             engine=self._engine,
-            slot=self._engine.open(),
+            slot=self._engine.open(judged_by),
             log=TokenLog(self._history, prompt_ids),
+            judging=judging,
+            phases=PhaseBook(len(prompt_ids), self._reader.phases.after_prompt(prompt_ids)),
             class_state=state,
             coverage=CoverageBook(totals=self._totals),
             notes=["it began before this sidecar process"] if begin.resumed else [],
-            prefix=self._prefixes.open(begin),
+            prefix=prefix,
         )

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.audit import Transcript
-from monitor.policy import CompiledDetector, Peaks, Phase, PolicyEngine
+from monitor.policy import CompiledDetector, Peaks, PolicyEngine
 from monitor.sidecar.coverage import CoverageBook
+from monitor.sidecar.judging import Judging
+from monitor.sidecar.phases import PhaseBook
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix.request import RequestPrefix
 from monitor.sidecar.token_log import TokenLog
@@ -36,6 +38,7 @@ class RequestIdentity:
     adapter: str
     start_unix_nanos: int
     prompt_tokens: int
+    tenant: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -45,12 +48,15 @@ class LiveRequest:
     Attributes:
         plan: what judges it, from its begin to its end.
         engine, slot: where its detectors' state is, until `close`.
+        judging: which of its policies judge it, and under which exceptions.
+        phases: which of its positions are prompt, reasoning and response.
         class_state: where the template's state machine stands after the last response token seen.
         prompt_position, prompt_state: where it stands within the prompt, as far as rows have come.
         tail_ids: sampled tokens that were never fed back.
         content: "full", or "none" once a policy fired that forbids content in records.
         prefix: its prefixes' names; None where no state of prefixes is kept.
         told_unseen: policies that ask for it were told that positions stay unseen.
+        told_late: policies that were told that a rule of theirs was judged after its deadline.
         followed: a rule has asked for its residual rows until its end.
         kept: a client captured it; it gets a record although nothing flags it.
         final_peaks: what its detectors reached, once it has ended; until then its slot knows.
@@ -61,6 +67,8 @@ class LiveRequest:
     engine: PolicyEngine
     slot: int
     log: TokenLog
+    judging: Judging
+    phases: PhaseBook
     class_state: int
     prompt_position: int = 0
     prompt_state: int = 0
@@ -73,6 +81,7 @@ class LiveRequest:
     content: str = "full"
     prefix: RequestPrefix | None = None
     told_unseen: bool = False
+    told_late: set[str] = field(default_factory=set)
     followed: bool = False
     kept: bool = False
     final_peaks: Peaks | None = None
@@ -116,16 +125,21 @@ class LiveRequest:
         self.prompt_position = until
         return skipped is not None
 
-    def phase_codes(self, first: int, count: int) -> npt.NDArray[np.uint8] | int:
-        """Codes of `Phase` of positions from `first` on: prompt before the prompt's end, response from there on.
+    def phase_codes(
+        self, reader: TokenReader, first: int, token_ids_n: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.uint8] | int:
+        """Codes of `Phase` of tokens from position `first` on, in order of positions; one code where it is the same for
+        all of them."""
+        known = self.phases.guessed_from is None
+        codes = self.phases.take(reader.phases, first, token_ids_n)
+        if known and self.phases.guessed_from is not None:
+            self.notes.append(f"what is reasoning is guessed from position {first} on: tokens before it are not known")
+        return codes
 
-        One code where it is the same for all of them.
-        """
-        if first >= self.identity.prompt_tokens:
-            return Phase.RESPONSE
-        phases_n = np.full(count, Phase.RESPONSE, np.uint8)
-        phases_n[: max(self.identity.prompt_tokens - first, 0)] = Phase.PROMPT
-        return phases_n
+    def take_tail(self, reader: TokenReader, positions: int, token_ids_n: npt.NDArray[np.int32]) -> None:
+        """Sampled tokens that were never fed back, behind all `positions`."""
+        self.tail_ids = tuple(token_ids_n.tolist())
+        self.phases.take(reader.phases, max(positions, self.phases.next_position), token_ids_n)
 
     def add_alert(self, alert: Alert, content: str) -> None:
         self.alerts.append(alert)
@@ -143,6 +157,7 @@ class LiveRequest:
             external_id=self.identity.external_id,
             model=self.identity.model,
             adapter=self.identity.adapter,
+            tenant=self.identity.tenant,
             start_unix_nanos=self.identity.start_unix_nanos,
             end_unix_nanos=self.end_unix_nanos,
             prompt_tokens=self.identity.prompt_tokens,
@@ -164,7 +179,7 @@ class LiveRequest:
         scores_pd, token_scores_pd = log.scores(total)
         return Transcript(
             token_ids_p=np.concatenate([log.ids(0, size), tail]),
-            phases_p=np.broadcast_to(np.asarray(self.phase_codes(0, total), np.uint8), total),
+            phases_p=self.phases.of(0, total),
             observed_p=observed_p,
             scores_pd=scores_pd,
             token_scores_pd=token_scores_pd,
@@ -190,5 +205,5 @@ class LiveRequest:
                 found.states_d.tolist(),
                 strict=True,
             )
-            if not math.isnan(score)
+            if not math.isnan(score) and detector.policy in self.judging.policies
         ]

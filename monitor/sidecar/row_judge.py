@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from monitor.policy import Judgement, PolicyEngine
 from monitor.sidecar.alert_maker import AlertMaker
 from monitor.sidecar.alerting import readings_of
+from monitor.sidecar.deadlines import Deadlines
 from monitor.sidecar.frame_rows import Segment
-from monitor.sidecar.frame_runs import Runs
+from monitor.sidecar.frame_runs import Runs, without_hidden
 from monitor.sidecar.history import HistoryView
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan
@@ -55,6 +56,7 @@ class RowJudge:
         self._ledger = ledger
         self._problems = problems
         self._history = history
+        self._deadlines = Deadlines(plan, alerts, ledger)
         self._columns = {
             policy.name: [d for d, detector in enumerate(plan.policies.detectors) if detector.policy == policy.name]
             for policy in plan.policies.policies
@@ -78,7 +80,7 @@ class RowJudge:
         """
         runs = Runs()
         try:
-            rows, judgement = self._advance(live, segments, token_ids_n, acts_nk, runs)
+            rows, judgement, shown = self._advance(live, segments, token_ids_n, acts_nk, runs)
         except Exception:  # noqa: BLE001
             # Whatever is wrong with these rows, the gaps and ends of their frame must be applied, and rows that no
             # detector judged must not be counted as observed.
@@ -86,7 +88,10 @@ class RowJudge:
             self._problems.note("judging failed", f"{len(token_ids_n)} rows")
             runs.drop(live, segments, FAILED)
             return []
-        return self._tell(runs, rows, judgement, acts_nk, forward_end_unix_nanos)
+        passed = self._deadlines.passed(forward_end_unix_nanos)
+        late = {deadline.rule for deadline in passed}
+        fired = self._tell(runs, rows, judgement, acts_nk, forward_end_unix_nanos, late=late)
+        return fired + self._deadlines.tell(passed, runs, shown, forward_end_unix_nanos)
 
     def _tell(
         self,
@@ -95,8 +100,11 @@ class RowJudge:
         judgement: Judgement,
         acts_nk: npt.NDArray[np.float32],
         forward_end_unix_nanos: int,
+        *,
+        late: Collection[int],
     ) -> list[tuple[LiveRequest, Alert]]:
-        """Alerts of what fired, and the states at block boundaries into the store, each with what fired before it."""
+        """Alerts of what fired, and the states at block boundaries into the store, each with what fired before it: also
+        what this request tells no one, for a later one that has its prefix may."""
         fired = []
         marks, kept = runs.marks(), 0
         starts = [run.start for run in runs.runs]
@@ -110,11 +118,13 @@ class RowJudge:
             try:
                 readings = readings_of(self._engine, rule, judgement, firing.row, acts_nk[rows[firing.row]])
                 alert = None
-                if not self._alerts.is_off(rule.policy):
-                    alert = self._alerts.fired(run.request, position, rule, readings, forward_end_unix_nanos)
+                if self._alerts.tells(run.request, rule.policy):
+                    alert = self._alerts.fired(
+                        run.request, position, rule, readings, forward_end_unix_nanos, late=firing.rule in late
+                    )
             except Exception:  # noqa: BLE001
                 # The other alerts of the frame must go out whatever is wrong with this one.
-                self._alerts.failed(run.request, position, rule)
+                self._alerts.failed(run.request, position, rule.policy, rule.id)
                 self._prefixes.spoil(run.request)
                 continue
             self._prefixes.add_firing(run.request, position, firing.rule, readings)
@@ -131,8 +141,8 @@ class RowJudge:
         token_ids_n: npt.NDArray[np.int32],
         acts_nk: npt.NDArray[np.float32],
         runs: Runs,
-    ) -> tuple[npt.NDArray[np.int64], Judgement]:
-        """Fills `runs`, also when it fails; returns their rows and the judgement of these."""
+    ) -> tuple[npt.NDArray[np.int64], Judgement, Judgement]:
+        """Fills `runs`, also when it fails; returns their rows, the judgement of these, and what is shown of it."""
         num_rows = len(token_ids_n)
         slots_n, positions_n = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
         classes_n, phases_n = np.zeros(num_rows, np.uint8), np.zeros(num_rows, np.uint8)
@@ -154,7 +164,7 @@ class RowJudge:
             ids_n = token_ids_n[span]
             places_n[span] = request.log.write_ids(first, ids_n)
             classes_n[span] = self._read_tokens(request, first, ids_n)
-            phases_n[span] = request.phase_codes(first, count)
+            phases_n[span] = request.phase_codes(self._reader, first, ids_n)
             if all_finite:
                 self._observe(runs, request, first, row, count)
             else:
@@ -172,9 +182,10 @@ class RowJudge:
             # The pages of some rows may be another request's by now.
             for run in runs.runs:
                 places_n[run.row : run.row + run.count] = run.request.log.places(run.first, run.count)
-        self._history.write_scores(places_n[rows], judgement.scores_nd, judgement.token_scores_nd)
-        self._count(judgement)
-        return rows, judgement
+        shown = without_hidden(judgement, runs)
+        self._history.write_scores(places_n[rows], shown.scores_nd, shown.token_scores_nd)
+        self._count(shown)
+        return rows, judgement, shown
 
     def _read_tokens(
         self, request: LiveRequest, first: int, token_ids_n: npt.NDArray[np.int32]

@@ -9,6 +9,7 @@ from monitor.policy import PolicyEngine
 from monitor.sidecar.alert_maker import AlertMaker
 from monitor.sidecar.gap_judge import GapJudge
 from monitor.sidecar.history import HistoryPool, HistoryView
+from monitor.sidecar.judging import JudgingTable
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.metrics.totals import Totals
 from monitor.sidecar.opening import RequestOpener
@@ -73,6 +74,7 @@ class TapEdition:
             model=model_name(kit.engine_info),
             plan=plan,
             engine=self.engine,
+            judging=JudgingTable(plan, kit.engine_info, kit.clock),
             reader=kit.reader,
             prefixes=self.prefixes,
             totals=kit.totals,

@@ -260,7 +260,7 @@ class Taps:
 
     async def _finish(self, tap: Tap, note: str) -> None:
         def work() -> Outcome:
-            return _outcome(Verdicts(ended=tap.judge.finish_all(note)), tap.judge)
+            return _outcome(tap.judge.finish_all(note), tap.judge)
 
         self._publisher.publish(await self.between_frames(work))
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from monitor.errors import FeaturewatchError
-from monitor.policy import TokenClasses
+from monitor.policy import ResponsePhases, TokenClasses
 from monitor.sidecar.problem_log import ProblemLog
 
 _log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ class TokenReader:
 
     def __init__(self, classes: TokenClasses, tokenizer: Tokenizer | None) -> None:
         self.classes = classes
+        self.phases = ResponsePhases(classes.kinds)
         self.problems = ProblemLog(_log, "tokenizer")
         self._tokenizer = tokenizer
 

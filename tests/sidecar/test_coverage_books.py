@@ -70,7 +70,7 @@ def test_every_position_is_counted_once(plan: TapPlan, steps: list[tuple[object,
         for request in judge.live:
             assert total(request) == request.coverage.next_position
             assert request.coverage.observed_p().sum() == request.coverage.observed
-    ended += judge.finish_all("the end")
+    ended += judge.finish_all("the end").ended
     assert judge.live == []
     assert judge.totals.positions == sum(total(request) for request in ended)
     assert judge.totals.observed == sum(request.coverage.observed for request in ended)

@@ -65,7 +65,7 @@ def test_a_record_that_cannot_be_written_is_counted_and_its_generation_named(
     monkeypatch.setattr(store, "put", put)
     writer = AuditWriter(store)
     with caplog.at_level(logging.ERROR):
-        publisher(writer).publish(outcome)
+        publisher(writer).publish(outcome, "tap")
         writer.close(timeout_seconds=60)
     assert (writer.written, writer.lost) == (1, 1)
     assert [summary.generation_id for summary in store.page(10)] == [kept]
@@ -92,7 +92,7 @@ def test_a_generation_that_fires_again_and_again_waits_for_the_store_once(
         frames.append(maker([Rows(1, position, [1, 1], dense=[0, 9])]))
     frames.append(maker([Rows(1, 10, [1], dense=[0])], ends=[end(1, 11)]))
     for frame in frames:
-        publisher(writer).publish(Outcome.of(judge.apply(frame), judge))
+        publisher(writer).publish(Outcome.of(judge.apply(frame), judge), "tap")
     gate.set()
     writer.close(timeout_seconds=60)
     assert (writer.written, writer.lost) == (2, 0)
@@ -125,7 +125,7 @@ def test_what_is_wrong_with_one_entry_of_a_frame_stops_no_other(
     assert [alert.external_id for alert in verdicts.alerts] == ["req-2", "req-3"]
     assert [request.identity.external_id for request in verdicts.ended] == ["req-3"]
     assert judge.problems.by_kind == {"judging failed": 2}
-    assert [request.identity.external_id for request in judge.finish_all("the end")] == ["req-2"]
+    assert [request.identity.external_id for request in judge.finish_all("the end").ended] == ["req-2"]
     assert judge.live == []
 
 
