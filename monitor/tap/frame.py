@@ -22,6 +22,8 @@ class Frame:
     segments: list[Segment] = field(default_factory=list)
     payload: Payload | None = None
     plan_digest: str = ""
+    # As it was called when the payload was encoded, maybe by an earlier session.
+    encoded_version: int = 0
     ends: dict[int, End] = field(default_factory=dict)
     # 0 until it is sent in this session.
     seq: int = 0
@@ -33,7 +35,7 @@ class Frame:
 
     @classmethod
     def of(cls, step: Step) -> Frame:
-        frame = cls(step.time_unix_nanos, plan_digest=step.plan_digest)
+        frame = cls(step.time_unix_nanos, plan_digest=step.plan_digest, encoded_version=step.plan_version)
         frame._add(step.begins, step.gaps, step.ends)
         frame._add_rows(step.segments, step.payload)
         return frame
@@ -102,7 +104,13 @@ class Frame:
         return [part for part in parts if part.nbytes > _ENTRY_BYTES]
 
     def _empty(self) -> Frame:
-        return Frame(self.time_unix_nanos, plan_digest=self.plan_digest, plan_version=self.plan_version, lost=self.lost)
+        return Frame(
+            self.time_unix_nanos,
+            plan_digest=self.plan_digest,
+            encoded_version=self.encoded_version,
+            plan_version=self.plan_version,
+            lost=self.lost,
+        )
 
     def _add(self, begins: Iterable[Begin], gaps: Iterable[Gap], ends: Iterable[End]) -> None:
         for begin in begins:

@@ -60,7 +60,9 @@ class Outbox:
         self._next_seq = 1
         self._window = DEFAULT_WINDOW
         self._session = ""
+        # Of this session's plans: the latest version by digest, and all pairs.
         self._versions: dict[str, int] = {}
+        self._plans: set[tuple[str, int]] = set()
         # Live requests that the session has acknowledged.
         self._delivered: dict[int, _Runs] = {}
         self.dropped_rows = 0
@@ -109,6 +111,9 @@ class Outbox:
             version = self._versions.get(frame.plan_digest)
             if version is None:
                 self.blank(frame, SIDECAR_LOST if frame.lost else NO_PLAN)
+            elif (frame.plan_digest, frame.encoded_version) in self._plans:
+                # Not the latest of the same content: versions must not go back from one frame to the next.
+                frame.plan_version = frame.encoded_version
             else:
                 frame.plan_version = version
         if not frame.seq:
@@ -151,7 +156,7 @@ class Outbox:
             self._sent = 0
             return
         first_session, self._session = not self._session, session
-        self._versions = {}
+        self._versions, self._plans = {}, set()
         for index, frame in enumerate(self._frames):
             frame.lost = frame.lost or (index < self._sent and not first_session)
             frame.seq = 0
@@ -161,6 +166,7 @@ class Outbox:
     def plan(self, digest: str, version: int) -> None:
         """Rows encoded under the plan with this digest may be sent, as `version`, for the rest of the session."""
         self._versions[digest] = version
+        self._plans.add((digest, version))
 
     def _announce_again(self) -> None:
         if not self._delivered:

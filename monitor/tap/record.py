@@ -149,7 +149,8 @@ class KeptRows:
 class Step:
     """What one forward pass, or a moment between two, has to report. Applied in the order of the fields.
 
-    Segments without a payload become gaps of `missing_because`.
+    Segments without a payload become gaps of `missing_because`. `plan_digest` and `plan_version` are of the plan under
+    which the payload was encoded.
     """
 
     time_unix_nanos: int
@@ -160,3 +161,4 @@ class Step:
     plan_digest: str = ""
     missing_because: int = NO_PLAN
     ends: list[End] = field(default_factory=list)
+    plan_version: int = 0

@@ -145,7 +145,8 @@ class Tap:
         self._stats.steps += 1
         step = Step(time.time_ns())
         plan = self.plan
-        step.plan_digest = plan.digest if plan is not None else ""
+        if plan is not None:
+            step.plan_digest, step.plan_version = plan.digest, plan.version
         step.missing_because = NO_PLAN if plan is None else QUEUE_FULL
         payload: Payload | None = None
         placed: int | None = None

@@ -119,6 +119,24 @@ def test_rows_encoded_for_another_plan_than_the_new_sessions_become_gaps() -> No
     assert outbox.dropped_rows == 3
 
 
+def test_plan_versions_never_go_back_although_an_earlier_content_returns() -> None:
+    """The sidecar lets an earlier plan's requests go when it sees rows of a later one."""
+    outbox = _connected()
+    outbox.plan("B", 4)
+    for position, (digest, version) in enumerate([("A", 3), ("B", 4)]):
+        step = _step(begins=(1,) if not position else (), rows=(Segment(1, position, 1),), digest=digest)
+        step.plan_version = version
+        outbox.offer(step)
+    outbox.plan("A", 5)
+    step = _step(rows=(Segment(1, 2, 1),), digest="A")
+    step.plan_version = 5
+    outbox.offer(step)
+    assert [frame.plan_version for frame in _drain(outbox)] == [3, 4, 5]
+    # Sent again after a reconnect: as before.
+    outbox.connect("s1", 0, 0)
+    assert [frame.plan_version for frame in _drain(outbox)] == [3, 4, 5]
+
+
 def test_what_does_not_fit_is_one_growing_gap() -> None:
     outbox = _connected(max_frames=2)
     outbox.offer(_step(begins=(1,), rows=(Segment(1, 0, 1),)))

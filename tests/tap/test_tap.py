@@ -111,7 +111,7 @@ class Engine:
         self.runner, self.encoder, self.sink, self.stats = FakeRunner(), FakeEncoder(), Sink(), TapStats()
         self.adapter = RunnerV1(self.runner)
         self.tap = Tap(self.encoder, RequestBook(external_id), self.sink, self.stats, self.adapter.detach)
-        self.tap.propose(SimpleNamespace(digest="A"))  # type: ignore[arg-type]
+        self.tap.propose(SimpleNamespace(digest="A", version=1))  # type: ignore[arg-type]
         self.adapter.attach(self.tap, lambda: self.tap.end_all(self.adapter.outputs))
 
     def step(
@@ -229,13 +229,13 @@ def test_a_tap_that_cannot_detach_itself_fails_no_step(monkeypatch: pytest.Monke
 def test_a_plan_comes_into_force_between_two_steps_and_one_that_the_device_refuses_leaves_none() -> None:
     engine = Engine()
     engine.step({"a": 1}, new={"a": [5]})
-    engine.tap.propose(SimpleNamespace(digest="B"))  # type: ignore[arg-type]
+    engine.tap.propose(SimpleNamespace(digest="B", version=2))  # type: ignore[arg-type]
     assert engine.tap.plan is not None
     assert engine.tap.plan.digest == "A"
     (rows,) = engine.step({"a": 1})
-    assert rows.plan_digest == "B"
+    assert (rows.plan_digest, rows.plan_version) == ("B", 2)
     engine.encoder.adoption = MemoryError("device is full")
-    engine.tap.propose(SimpleNamespace(digest="C"))  # type: ignore[arg-type]
+    engine.tap.propose(SimpleNamespace(digest="C", version=3))  # type: ignore[arg-type]
     for _ in range(2):
         (rows,) = engine.step({"a": 1})
         assert (rows.payload, rows.missing_because) == (None, NO_PLAN)
