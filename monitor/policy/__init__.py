@@ -10,7 +10,7 @@ from monitor.policy.policy import Policy
 from monitor.policy.problem import PolicyError, Problem
 from monitor.policy.reasoning import ResponsePhases
 from monitor.policy.request_match import RequestFacts, expired_exceptions, holding_exception, judges
-from monitor.policy.snapshots import Peaks
+from monitor.policy.slots import Peaks
 from monitor.policy.sources import DenseProbeInfo, SaeInfo, SaeProbeInfo, Sources
 from monitor.policy.tokens import TokenClasses
 from monitor.policy.vocabulary import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,8 @@ import numpy.typing as npt
 from monitor.policy.arrays import extended, lines, plain
 from monitor.policy.compiled import DirectionRef, PolicySet
 from monitor.policy.kernel import advance_rows
-from monitor.policy.snapshots import Peaks, SnapshotLayout
+from monitor.policy.slots import Peaks, SlotLayout
 from monitor.policy.tables import DetectorTable, RuleTable
-from monitor.policy.vocabulary import DetectorState
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,22 @@ class Firing:
     rule: int
 
 
+class Contribution(NamedTuple):
+    """What a direction adds to a token's score: `amount` is weight times activation. `over` says whether that is over
+    the direction's bound; None where the detector does not count."""
+
+    direction: DirectionRef
+    activation: float
+    amount: float
+    over: bool | None
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What `advance` found, one line per row and one column per detector of the policy set.
 
     Attributes:
-        token_scores_nd: float64, the score of this token alone; NaN where the row was not judged.
+        token_scores_nd: float32, the score of this token alone; NaN where the row was not judged.
         scores_nd: float64, the aggregate after this row; NaN as long as nothing was judged.
         states_nd: int8, codes of `DetectorState` after this row.
         firings: in order of rows. A rule fires once its condition has held for its `for` tokens, and again only
@@ -38,7 +47,7 @@ class Judgement:
         snapshots_mf: float64, the states that were asked for with `save_n`.
     """
 
-    token_scores_nd: npt.NDArray[np.float64]
+    token_scores_nd: npt.NDArray[np.float32]
     scores_nd: npt.NDArray[np.float64]
     states_nd: npt.NDArray[np.int8]
     firings: tuple[Firing, ...]
@@ -60,12 +69,14 @@ class PolicyEngine:
     def __init__(self, policies: PolicySet, capacity: int = 64) -> None:
         self.policies = policies
         detectors, rules = DetectorTable.build(policies), RuleTable.build(policies)
+        self._layout = SlotLayout.build(policies, detectors, rules)
+        self._places = self._layout.places
         self._detectors = (
             detectors.starts,
-            detectors.columns,
-            detectors.weights,
-            detectors.ints_d8,
-            detectors.floats_d7,
+            (detectors.columns, detectors.weights, detectors.bounds),
+            detectors.ints_d7,
+            detectors.floats_d8,
+            detectors.judges_cpw,
         )
         self._rules = (
             rules.program_starts,
@@ -74,22 +85,11 @@ class PolicyEngine:
             rules.detectors,
             rules.holds,
         )
-        self._rules_at_rest = rules.at_rest
         self._judged_d = np.zeros(len(policies.detectors), np.uint8)
-        num_detectors, num_rules = len(policies.detectors), len(policies.rules)
-        self._state: tuple[npt.NDArray[Any], ...] = (
-            np.zeros((0, num_detectors, 4), np.float64),
-            np.zeros((0, num_detectors, 3), np.float64),
-            np.zeros((0, num_detectors), np.int8),
-            np.zeros((0, detectors.ring_size), np.float64),
-            np.zeros((0, num_rules), np.int64),
-            np.zeros((0, num_rules), np.uint8),
-            np.zeros(0, np.int64),
-            np.zeros((0, num_detectors), np.uint8),
-        )
-        self._layout = SnapshotLayout(num_detectors, detectors.ring_size, num_rules)
+        self._state_sf = np.zeros((0, self._layout.size), np.float64)
         self._live_s = np.zeros(0, np.bool_)
         self._free: list[int] = []
+        self._names = {*self._layout.detector_owners, *(policy.name for policy in policies.policies)}
         self._grow(max(1, capacity))
         empty = np.zeros(0, np.uint8)
         self.advance(np.zeros((0, len(policies.directions)), np.float32), np.zeros(0, np.int64), empty, empty)
@@ -99,21 +99,19 @@ class PolicyEngine:
 
         Args:
             policies: names of the policies that judge the request; None: all. Detectors of the others judge nothing,
-                so none of their rules ever fires, not even one whose condition is true from the start.
+                and none of their rules ever fires, not even one whose condition is true from the start.
 
         Raises:
             ValueError: a policy is not in the set.
         """
-        watched_d = self._watched(policies)
+        judging = None if policies is None else frozenset(policies)
+        if judging is not None and not judging <= self._names:
+            unknown, known = min(judging - self._names), ", ".join(sorted(self._names))
+            raise ValueError(f"policy {unknown!r} is not in this set of policies ({known})")
         if not self._free:
             self._grow(2 * self._live_s.size)
         slot = self._free.pop()
-        memory, peaks, states, rings, held, true, true_count, watched = self._state
-        memory[slot], peaks[slot], rings[slot], held[slot] = 0.0, 0.0, 0.0, 0
-        states[slot] = DetectorState.CLEAR
-        true[slot] = self._rules_at_rest
-        true_count[slot] = self._rules_at_rest.sum()
-        watched[slot] = watched_d
+        self._state_sf[slot] = self._layout.fresh(judging)
         self._live_s[slot] = True
         return slot
 
@@ -157,12 +155,11 @@ class PolicyEngine:
         self._require_open(slots_n)
         save_n = np.zeros(0, np.int64) if save_n is None else lines(save_n, num_rows)
         snapshots_mf = np.empty((int(save_n.max(initial=-1)) + 1, self._layout.size), np.float64)
-        token_scores = np.empty((num_rows, num_detectors), np.float64)
+        token_scores = np.empty((num_rows, num_detectors), np.float32)
         scores = np.empty((num_rows, num_detectors), np.float64)
         states = np.empty((num_rows, num_detectors), np.int8)
         # A rule fires at most once per row; pages that stay untouched cost nothing.
-        room = num_rows * len(self.policies.rules)
-        fired_rows, fired_rules = np.empty(room, np.int64), np.empty(room, np.int64)
+        fired = np.empty((num_rows * len(self.policies.rules), 2), np.int64)
         count = advance_rows(
             plain(acts_nk, np.float32),
             slots_n,
@@ -172,63 +169,56 @@ class PolicyEngine:
             save_n,
             self._detectors,
             self._rules,
-            self._state,
+            self._places,
+            self._state_sf,
             self._judged_d,
             token_scores,
             scores,
             states,
-            fired_rows,
-            fired_rules,
+            fired,
             snapshots_mf,
         )
-        firings = tuple(Firing(int(fired_rows[k]), int(fired_rules[k])) for k in range(count))
+        firings = tuple(Firing(row, rule) for row, rule in fired[:count].tolist())
         return Judgement(token_scores, scores, states, firings, snapshots_mf)
 
     @property
     def snapshot_bytes(self) -> int:
-        """Size of one snapshot."""
+        """Size of one snapshot, and of one slot."""
         return 8 * self._layout.size
 
     def restore(self, slot: int, snapshot: bytes) -> None:
         """Gives an open slot the state of a line of `Judgement.snapshots_mf` (its bytes), of any engine of an equal
-        policy set. From then on it judges as the slot that was saved would have. Raises ValueError."""
+        policy set and of a request that the same policies judge. From then on it judges as the slot that was saved
+        would have. Raises ValueError."""
         self._require_open(np.array([slot], np.int64))
-        self._layout.write(np.frombuffer(snapshot, np.float64), self._state, slot)
+        self._state_sf[slot] = self._layout.read(snapshot, self._state_sf[slot])
 
     def peaks(self, slot: int) -> Peaks:
         """What the detectors reached on an open slot's request so far; raises ValueError."""
         self._require_open(np.array([slot], np.int64))
-        memory_sd4, peaks_sd3 = self._state[:2]
-        scores_d, positions_d, states_d = peaks_sd3[slot].T
-        scores_d = np.where(memory_sd4[slot, :, 2] > 0, scores_d, np.nan)
-        return Peaks(scores_d, positions_d.astype(np.int64), states_d.astype(np.int8))
+        return self._layout.peaks(self._state_sf[slot])
 
-    def contributions(self, detector: int, acts_k: npt.NDArray[np.float32]) -> list[tuple[DirectionRef, float, float]]:
-        """What each direction of a detector adds to a token's score, strongest first.
+    def contributions(self, detector: int, acts_k: npt.NDArray[np.float32]) -> list[Contribution]:
+        """What each direction of a detector adds to a token's score, strongest first; where the detector counts, those
+        over their bounds come before the others.
 
         Args:
             detector: index into `PolicySet.detectors`.
             acts_k: one row of activations.
 
         Returns:
-            (direction, activation, weight times activation) per direction. The token's score is their sum, or the
-            first of them when the detector combines by max, plus the detector's bias.
+            One per direction. The token's score is the sum of the amounts, or the first of them when the detector
+            combines by max, plus the detector's bias; where it counts, 1 if enough of them are over and else 0.
         """
         compiled = self.policies.detectors[detector]
-        found = [
-            (self.policies.directions[column], float(acts_k[column]), weight * float(acts_k[column]))
-            for column, weight in zip(compiled.columns, compiled.weights, strict=True)
-        ]
-        return sorted(found, key=lambda item: item[2], reverse=True)
-
-    def _watched(self, policies: Collection[str] | None) -> npt.NDArray[np.bool_]:
-        owners = [detector.policy for detector in self.policies.detectors]
-        if policies is None:
-            return np.ones(len(owners), np.bool_)
-        known = {*owners, *(policy.name for policy in self.policies.policies)}
-        if unknown := sorted(set(policies) - known):
-            raise ValueError(f"policy {unknown[0]!r} is not in this set of policies ({', '.join(sorted(known))})")
-        return np.array([owner in policies for owner in owners], np.bool_)
+        bounds = compiled.bounds or (None,) * len(compiled.columns)
+        found = []
+        for column, weight, bound in zip(compiled.columns, compiled.weights, bounds, strict=True):
+            activation = float(acts_k[column])
+            amount = weight * activation
+            over = None if bound is None else amount > bound
+            found.append(Contribution(self.policies.directions[column], activation, amount, over))
+        return sorted(found, key=lambda part: (bool(part.over), part.amount), reverse=True)
 
     def _require_open(self, slots_n: npt.NDArray[np.int64]) -> None:
         inside = (slots_n >= 0) & (slots_n < self._live_s.size)
@@ -238,6 +228,6 @@ class PolicyEngine:
 
     def _grow(self, capacity: int) -> None:
         before = self._live_s.size
-        self._state = tuple(extended(array, capacity) for array in self._state)
+        self._state_sf = extended(self._state_sf, capacity)
         self._live_s = extended(self._live_s, capacity)
         self._free.extend(range(capacity - 1, before - 1, -1))

@@ -1,16 +1,21 @@
 """The inner loop of the engine: rows x detectors, then rules. Compiled with numba, no Python objects.
 
-Per request and detector the state is four numbers, so a row costs the same at any length of the request:
+All state of one request lies in one row of numbers, in the order of `slots.SlotLayout`: what a row of activations reads
+and writes is close together in memory, and a snapshot is a copy. Per detector these are eight numbers, so a row costs
+the same at any length of the request. What an aggregate keeps in its `value` and `place`:
 
-- value: the average (ema), the sum of the current block (rolling mean) or the maximum;
-- weight: the ema's decayed count, 1 in the long run, which corrects its start;
-- count: judged tokens;
-- score: the aggregate as it stands.
-
-Three more keep the highest score so far, its position, and the highest state.
+    ema            the average            its decayed count, 1 in the long run, which corrects the start
+    rolling_mean   sum of the block       place in the ring of the last `window` scores
+    max            the maximum
+    count_over     tokens that counted    place in the ring of the last `window` bits
+    cusum          the sum
+    mean           the sum
 
 The rolling mean never drifts: it splits the last `window` scores into the current block, summed as it grows, and the
 tail of the block before, of which suffix sums are kept in the ring; nothing is ever subtracted.
+
+Sums are taken in order, in float64 and without fast-math: LLVM may then neither reorder nor contract them, so that
+results do not depend on where arrays lie in memory.
 """
 # ruff: noqa: PLR0917 - kernels take arrays, not objects.
 
@@ -18,85 +23,123 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from monitor.policy.jit import kernel
 
-# These repeat `tables` and `vocabulary`: the code that numba keeps on disk is renewed when this file changes, and would
-# miss a change of a constant that it had taken from another file.
-_EMA, _ROLLING_MEAN = 0, 1
+# These repeat `tables`, `slots` and `vocabulary`: the code that numba keeps on disk is renewed when this file changes,
+# and would miss a change of a constant that it had taken from another file. For the same reason it is one file.
+_SUM, _HIGHEST = 0, 1
+_EMA, _ROLLING_MEAN, _MAX, _COUNT_OVER, _CUSUM = 0, 1, 2, 3, 4
 _AND, _OR, _NOT = -1, -2, -3
 _CLEAR, _WARN, _FIRE = 1, 2, 3
-# Classes and phases are bits of a mask this wide; codes beyond are never judged.
-_MASK_BITS = 32
+# Bits of a mask and of a ring that one number of a row holds.
+_WORD, _WORD_SHIFT = 32, 5
+# The numbers of a detector in a row.
+_VALUE, _PLACE, _COUNT, _SCORE, _STATE, _PEAK, _PEAK_POSITION, _PEAK_STATE = range(8)
+_PER_DETECTOR = 8
 
 
 @kernel
-def token_score(acts_nk, n, columns, weights, first, last, is_max, bias):  # type: ignore[no-untyped-def]
-    """Weighted sum or maximum of weight times activation, plus bias; NaN if an activation is NaN."""
-    if is_max:
-        best = -math.inf
-        for k in range(first, last):
-            term = weights[k] * acts_nk[n, columns[k]]
-            if math.isnan(term):
-                return math.nan
-            best = max(best, term)
-        return best + bias
-    total = 0.0
+def token_score(acts_k, directions, first, last, combine, least, bias):  # type: ignore[no-untyped-def]
+    """Weighted sum, maximum, or 1 where enough terms are over their bounds and else 0. NaN where a term is not finite.
+
+    Rounded to float32, which is what records hold: judged again from a record, a token has the same score. Adding zero
+    makes the -0 that rounding may leave the 0 that it would be then.
+    """
+    columns, weights, bounds = directions
+    total = -math.inf if combine == _HIGHEST else 0.0
     for k in range(first, last):
-        total += weights[k] * acts_nk[n, columns[k]]
-    return total + bias
+        term = weights[k] * acts_k[columns[k]]
+        if combine == _SUM:
+            total += term
+        elif not math.isfinite(term):
+            return math.nan
+        elif combine == _HIGHEST:
+            total = max(total, term)
+        elif term > bounds[k]:
+            total += 1.0
+    if combine > _HIGHEST:
+        total = 1.0 if total >= least else 0.0
+    return np.float64(np.float32(total + bias)) + 0.0
 
 
 @kernel
-def aggregate(score, memory_sd4, rings_sw, slot, d, ints_d8, floats_d7):  # type: ignore[no-untyped-def]
-    """Takes one token's score into the memory of a request's detector and returns the new aggregate."""
-    value, weight, count, before = (
-        memory_sd4[slot, d, 0],
-        memory_sd4[slot, d, 1],
-        memory_sd4[slot, d, 2],
-        memory_sd4[slot, d, 3],
-    )
-    kind = ints_d8[d, 1]
+def rolling_sum(row, at, ring, window, score):  # type: ignore[no-untyped-def]
+    """Takes a score into a ring and returns the sum of the last `window` scores."""
+    place = int(row[at + _PLACE])
+    value = score if place == 0 else row[at + _VALUE] + score
+    row[at + _VALUE] = value
+    row[ring + place] = score
+    total = value
+    place += 1
+    if place == window:
+        place = 0
+        for k in range(ring + window - 2, ring - 1, -1):
+            row[k] += row[k + 1]
+    elif row[at + _COUNT] >= window:
+        total += row[ring + place]
+    row[at + _PLACE] = place
+    return total
+
+
+@kernel
+def rolling_count(row, at, ring, window, counts):  # type: ignore[no-untyped-def]
+    """Takes into a ring of bits whether a token counts and returns how many of the last `window` do."""
+    place = int(row[at + _PLACE])
+    cell, bit = ring + (place >> _WORD_SHIFT), place & (_WORD - 1)
+    bits = int(row[cell])
+    counted = (bits >> bit) & 1 == 1
+    if counts != counted:
+        row[cell] = bits ^ (1 << bit)
+        row[at + _VALUE] += 1.0 if counts else -1.0
+    row[at + _PLACE] = 0 if place + 1 == window else place + 1
+    return row[at + _VALUE]
+
+
+@kernel
+def aggregate(row, at, first_ring, ints_7, floats_8, score):  # type: ignore[no-untyped-def]
+    """Takes one token's score into the numbers of a request's detector, from `at` on, and returns the new aggregate."""
+    kind, count = ints_7[2], row[at + _COUNT]
     if kind == _EMA:
-        weight = floats_d7[d, 1] * weight + floats_d7[d, 2]
-        value += (score - value) * (floats_d7[d, 2] / weight)
-        result = value
+        decay, gain = floats_8[1], floats_8[2]
+        weight = decay * row[at + _PLACE] + gain
+        result = row[at + _VALUE] + (score - row[at + _VALUE]) * (gain / weight)
+        row[at + _PLACE], row[at + _VALUE] = weight, result
     elif kind == _ROLLING_MEAN:
-        window, start = ints_d8[d, 2], ints_d8[d, 3]
-        at = int(count) % window
-        value = score if at == 0 else value + score
-        rings_sw[slot, start + at] = score
-        total = value
-        if count >= window and at + 1 < window:
-            total += rings_sw[slot, start + at + 1]
-        if at + 1 == window:
-            for k in range(start + window - 2, start - 1, -1):
-                rings_sw[slot, k] += rings_sw[slot, k + 1]
-        result = total / min(count + 1, window)
+        window = ints_7[3]
+        result = rolling_sum(row, at, first_ring + ints_7[4], window, score) / min(count + 1.0, float(window))
+    elif kind == _MAX:
+        result = score if count == 0.0 else max(row[at + _VALUE], score)
+        row[at + _VALUE] = result
+    elif kind == _COUNT_OVER:
+        result = rolling_count(row, at, first_ring + ints_7[4], ints_7[3], score > floats_8[7])
+    elif kind == _CUSUM:
+        result = max(0.0, row[at + _VALUE] + score - floats_8[7])
+        row[at + _VALUE] = result
     else:
-        value = score if count == 0 else max(value, score)
-        result = value
+        row[at + _VALUE] += score
+        result = row[at + _VALUE] / (count + 1.0)
     # `then: max` starts with the first aggregate that may leave clear: what came before is the cold start.
-    if ints_d8[d, 4] and count >= ints_d8[d, 5]:
-        result = max(result, before)
-    memory_sd4[slot, d, 0] = value
-    memory_sd4[slot, d, 1] = weight
-    memory_sd4[slot, d, 2] = count + 1
-    memory_sd4[slot, d, 3] = result
+    if ints_7[5] and count >= ints_7[6]:
+        result = max(result, row[at + _SCORE])
+    row[at + _COUNT] = count + 1.0
+    row[at + _SCORE] = result
     return result
 
 
 @kernel
-def next_state(state, score, floats_d7, d):  # type: ignore[no-untyped-def]
+def next_state(state, score, floats_8):  # type: ignore[no-untyped-def]
     """Hysteresis: fire holds down to `clear`, warn holds down to the lower of `warn` and `clear`."""
-    if score >= floats_d7[d, 4] or (state == _FIRE and score >= floats_d7[d, 5]):
+    if score >= floats_8[4] or (state == _FIRE and score >= floats_8[5]):
         return _FIRE
-    if score >= floats_d7[d, 3] or (state != _CLEAR and score >= floats_d7[d, 6]):
+    if score >= floats_8[3] or (state != _CLEAR and score >= floats_8[6]):
         return _WARN
     return _CLEAR
 
 
 @kernel
-def holds(programs, first, last, states_d):  # type: ignore[no-untyped-def]
+def holds(programs, first, last, row, first_detector):  # type: ignore[no-untyped-def]
     """Evaluates a postfix program; its stack is the bits of one integer (`when.MAX_TERMS` keeps it within 64)."""
     stack = 0
     for k in range(first, last):
@@ -108,67 +151,60 @@ def holds(programs, first, last, states_d):  # type: ignore[no-untyped-def]
         elif code == _OR:
             stack = (stack >> 2 << 1) | ((stack | (stack >> 1)) & 1)
         else:
-            state, level = states_d[code >> 2], code & 3
+            state, level = row[first_detector + _PER_DETECTOR * (code >> 2) + _STATE], code & 3
             value = state == _CLEAR if level == _CLEAR else state >= level
             stack = (stack << 1) | (1 if value else 0)
     return stack & 1 == 1
 
 
 @kernel
-def advance_rules(n, rules, states_d, changed, judged_d, held_r, true_r, fired, fired_rows, fired_rules):  # type: ignore[no-untyped-def]
-    """Advances the rules of one request by row `n`; returns the number of true conditions and of firings so far."""
+def advance_rules(n, rules, places, row, changed, judged_d, fired_f2, fired):  # type: ignore[no-untyped-def]
+    """Advances the rules of one request by row `n`; returns the number of firings so far.
+
+    A rule's number is -1 while its condition is false, else the tokens for which it has held, up to its `for`.
+    """
     program_starts, programs, detector_starts, named, rule_holds = rules
-    true_count = 0
+    first_mask, first_rule, first_detector, _ = places
+    pending = row[0]
     for r in range(rule_holds.shape[0]):
-        if changed:
-            true_r[r] = holds(programs, program_starts[r], program_starts[r + 1], states_d)
-        if not true_r[r]:
-            held_r[r] = 0
+        if not (int(row[first_mask + (r >> _WORD_SHIFT)]) >> (r & (_WORD - 1))) & 1:
             continue
-        true_count += 1
-        for k in range(detector_starts[r], detector_starts[r + 1]):
-            if judged_d[named[k]]:
-                held_r[r] += 1
-                if held_r[r] == rule_holds[r]:
-                    fired_rows[fired], fired_rules[fired] = n, r
-                    fired += 1
-                break
-    return true_count, fired
+        held, hold = row[first_rule + r], rule_holds[r]
+        if changed:
+            if not holds(programs, program_starts[r], program_starts[r + 1], row, first_detector):
+                pending -= 1.0 if 0.0 <= held < hold else 0.0
+                held = -1.0
+            elif held < 0.0:
+                pending += 1.0
+                held = 0.0
+        if 0.0 <= held < hold:
+            for k in range(detector_starts[r], detector_starts[r + 1]):
+                if judged_d[named[k]]:
+                    held += 1.0
+                    if held == hold:
+                        pending -= 1.0
+                        fired_f2[fired, 0], fired_f2[fired, 1] = n, r
+                        fired += 1
+                    break
+        row[first_rule + r] = held
+    row[0] = pending
+    return fired
 
 
 @kernel
-def note_peak(peak_3, score, state, position, is_first):  # type: ignore[no-untyped-def]
-    """Keeps a detector's highest score with the first position that had it, and its highest state."""
-    if is_first or score > peak_3[0]:
-        peak_3[0], peak_3[1] = score, position
-    peak_3[2] = max(peak_3[2], state)
-
-
-@kernel
-def save_slot(state, slot, snapshot_f):  # type: ignore[no-untyped-def]
-    """Writes all of a slot's state into one row of numbers, in the order of `snapshots.SnapshotLayout`."""
-    memory_sd4, peaks_sd3, states_sd, rings_sw, held_sr, true_sr, _, _ = state
-    at = 0
-    for d in range(memory_sd4.shape[1]):
-        for k in range(4):
-            snapshot_f[at + k] = memory_sd4[slot, d, k]
-        at += 4
-    for d in range(peaks_sd3.shape[1]):
-        for k in range(3):
-            snapshot_f[at + k] = peaks_sd3[slot, d, k]
-        at += 3
-    for d in range(states_sd.shape[1]):
-        snapshot_f[at] = states_sd[slot, d]
-        at += 1
-    for w in range(rings_sw.shape[1]):
-        snapshot_f[at] = rings_sw[slot, w]
-        at += 1
-    for r in range(held_sr.shape[1]):
-        snapshot_f[at] = held_sr[slot, r]
-        at += 1
-    for r in range(true_sr.shape[1]):
-        snapshot_f[at] = true_sr[slot, r]
-        at += 1
+def advance_detector(row, at, first_ring, ints_7, floats_8, score, position):  # type: ignore[no-untyped-def]
+    """Takes one token's score; returns whether the detector's state changed."""
+    total = aggregate(row, at, first_ring, ints_7, floats_8, score)
+    before = row[at + _STATE]
+    after = before
+    if row[at + _COUNT] >= ints_7[6]:
+        after = float(next_state(before, total, floats_8))
+        row[at + _STATE] = after
+    # True for the first total too: the peak is NaN before it.
+    if not total <= row[at + _PEAK]:
+        row[at + _PEAK], row[at + _PEAK_POSITION] = total, position
+    row[at + _PEAK_STATE] = max(row[at + _PEAK_STATE], after)
+    return after != before
 
 
 @kernel
@@ -181,62 +217,47 @@ def advance_rows(  # type: ignore[no-untyped-def]
     save_n,
     detectors,
     rules,
-    state,
+    places,
+    state_sf,
     judged_d,
     token_scores_nd,
     scores_nd,
     states_nd,
-    fired_rows,
-    fired_rules,
+    fired_f2,
     snapshots_mf,
 ):
-    """Judges rows in order and returns the number of firings written to `fired_rows` and `fired_rules`.
+    """Judges rows in order and returns the number of firings (row, rule) written to `fired_f2`.
 
     After row n the state of its slot goes to ``snapshots_mf[save_n[n]]``, unless that is -1; an empty `save_n` saves
     nothing.
     """
-    starts, columns, weights, ints_d8, floats_d7 = detectors
-    memory_sd4, peaks_sd3, states_sd, rings_sw, held_sr, true_sr, true_count_s, watched_sd = state
+    starts, directions, ints_d7, floats_d8, judges_cpw = detectors
+    _, _, first_detector, first_ring = places
     saves = save_n.shape[0] > 0
     fired = 0
     for n in range(slots_n.shape[0]):
-        slot, token_class, phase = slots_n[n], classes_n[n], phases_n[n]
-        in_mask = token_class < _MASK_BITS and phase < _MASK_BITS
+        row, acts_k = state_sf[slots_n[n]], acts_nk[n]
+        # The last class and the last phase of the table stand for all that it does not know: nothing judges those.
+        known = min(classes_n[n], judges_cpw.shape[0] - 1), min(phases_n[n], judges_cpw.shape[1] - 1)
         changed = False
-        for d in range(ints_d8.shape[0]):
+        for d in range(ints_d7.shape[0]):
+            at, word = first_detector + _PER_DETECTOR * d, d >> _WORD_SHIFT
             score = math.nan
-            wanted = in_mask and watched_sd[slot, d]
-            if wanted and not (ints_d8[d, 6] >> token_class) & 1 and (ints_d8[d, 7] >> phase) & 1:
-                is_max, bias = ints_d8[d, 0], floats_d7[d, 0]
-                score = token_score(acts_nk, n, columns, weights, starts[d], starts[d + 1], is_max, bias)
+            if ((int(row[1 + word]) & judges_cpw[known[0], known[1], word]) >> (d & (_WORD - 1))) & 1:
+                ints_7 = ints_d7[d]
+                score = token_score(acts_k, directions, starts[d], starts[d + 1], ints_7[0], ints_7[1], floats_d8[d, 0])
             judged = math.isfinite(score)
             judged_d[d] = judged
             if judged:
-                total = aggregate(score, memory_sd4, rings_sw, slot, d, ints_d8, floats_d7)
-                if memory_sd4[slot, d, 2] >= ints_d8[d, 5]:
-                    after = next_state(states_sd[slot, d], total, floats_d7, d)
-                    if after != states_sd[slot, d]:
-                        states_sd[slot, d] = after
-                        changed = True
-                is_first = memory_sd4[slot, d, 2] == 1
-                note_peak(peaks_sd3[slot, d], total, states_sd[slot, d], positions_n[n], is_first)
+                changed |= advance_detector(row, at, first_ring, ints_d7[d], floats_d8[d], score, positions_n[n])
             token_scores_nd[n, d] = score if judged else math.nan
-            scores_nd[n, d] = memory_sd4[slot, d, 3] if memory_sd4[slot, d, 2] > 0 else math.nan
-            states_nd[n, d] = states_sd[slot, d]
-        # While every condition is false and no state changed there is nothing for a rule to do.
-        if changed or true_count_s[slot] > 0:
-            true_count_s[slot], fired = advance_rules(
-                n,
-                rules,
-                states_sd[slot],
-                changed,
-                judged_d,
-                held_sr[slot],
-                true_sr[slot],
-                fired,
-                fired_rows,
-                fired_rules,
-            )
+            scores_nd[n, d] = row[at + _SCORE]
+            states_nd[n, d] = row[at + _STATE]
+        # While no state changed and no true condition waits for its `for` there is nothing for a rule to do.
+        if changed or row[0] > 0.0:
+            fired = advance_rules(n, rules, places, row, changed, judged_d, fired_f2, fired)
         if saves and save_n[n] >= 0:
-            save_slot(state, slot, snapshots_mf[save_n[n]])
+            line = save_n[n]
+            for f in range(state_sf.shape[1]):
+                snapshots_mf[line, f] = row[f]
     return fired

@@ -10,9 +10,6 @@ FIELDS: dict[str, frozenset[str]] = {
     "spec": frozenset({"notify", "onDrop", "sensitivity", "correlations"}),
     "spec.match": frozenset({"tenants", "sample", "routes", "adapters"}),
     "spec.detectors[].source": frozenset({"absence"}),
-    "spec.detectors[].source.saeLatents": frozenset({"k"}),
-    "spec.detectors[].source.saeLatents.latents[]": frozenset({"over"}),
-    "spec.detectors[].aggregate": frozenset({"over", "drift"}),
     "spec.rules[]": frozenset({"steer", "escalate", "deadlineMs", "onTimeout", "inline", "exceptions"}),
     "spec.record": frozenset({"contextTokens", "topFeatures", "retention", "contentRetention"}),
 }
@@ -21,8 +18,6 @@ FIELDS: dict[str, frozenset[str]] = {
 VALUES: dict[str, frozenset[str]] = {
     "spec.mode": frozenset({"enforce"}),
     "spec.match.phases[]": frozenset({"reasoning"}),
-    "spec.detectors[].source.saeLatents.combine": frozenset({"any", "all", "k_of_n"}),
-    "spec.detectors[].aggregate.kind": frozenset({"count_over", "cusum", "mean"}),
     "spec.rules[].actions[]": frozenset({"trace", "annotate", "escalate", "steer", "stop"}),
     "spec.record.content": frozenset({"hash", "redacted"}),
 }

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from monitor.policy.compiled import PolicySet
-from monitor.policy.vocabulary import AND, NOT, OR
+from monitor.policy.compiled import CompiledDetector, PolicySet
+from monitor.policy.vocabulary import AND, NOT, OR, Phase, TokenClass
 
-EMA, ROLLING_MEAN, MAX = 0, 1, 2
-_KINDS = {"ema": EMA, "rolling_mean": ROLLING_MEAN, "max": MAX}
+SUM, HIGHEST, COUNT = 0, 1, 2
+_COMBINES = {"weighted_sum": SUM, "max": HIGHEST, "any": COUNT, "all": COUNT, "k_of_n": COUNT}
+EMA, ROLLING_MEAN, MAX, COUNT_OVER, CUSUM, MEAN = range(6)
+_KINDS = {
+    "ema": EMA,
+    "rolling_mean": ROLLING_MEAN,
+    "max": MAX,
+    "count_over": COUNT_OVER,
+    "cusum": CUSUM,
+    "mean": MEAN,
+}
+#: Bits that one number of a mask or of a ring holds.
+WORD_BITS = 32
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -20,39 +31,42 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DetectorTable:
-    """One entry per detector d; ``columns[starts[d]:starts[d + 1]]`` are its directions.
+    """One entry per detector d; ``columns[starts[d]:starts[d + 1]]`` are its directions, each with weight and bound.
 
     Attributes:
-        ints_d8: combine is max, aggregate kind, window, ring start, then max, min tokens, skip mask, phase mask.
-        floats_d7: bias, decay, gain (1 - decay), warn, fire, clear, release (below it warn ends).
+        ints_d7: combine, least, aggregate kind, window, ring start, then max, min tokens.
+        floats_d8: bias, decay, gain (1 - decay), warn, fire, clear, release (below it warn ends), over or drift.
+        judges_cpw: by token class and phase a mask of the detectors that judge such a token. The last class and the
+            last phase stand for all unknown ones.
+        ring_size: numbers that the rings of all detectors take.
     """
 
     starts: Ints
     columns: Ints
     weights: Floats
-    ints_d8: Ints
-    floats_d7: Floats
+    bounds: Floats
+    ints_d7: Ints
+    floats_d8: Floats
+    judges_cpw: Ints
     ring_size: int
 
     @classmethod
     def build(cls, policies: PolicySet) -> DetectorTable:
         detectors = policies.detectors
-        ints = np.zeros((len(detectors), 8), np.int64)
-        floats = np.zeros((len(detectors), 7), np.float64)
+        ints = np.zeros((len(detectors), 7), np.int64)
+        floats = np.zeros((len(detectors), 8), np.float64)
         ring = 0
         for d, detector in enumerate(detectors):
             decay = 2.0 ** (-1.0 / detector.half_life) if detector.aggregate == "ema" else 0.0
             ints[d] = (
-                detector.combine == "max",
+                _COMBINES[detector.combine],
+                detector.least,
                 _KINDS[detector.aggregate],
                 detector.window,
                 ring,
                 detector.then_max,
                 detector.min_tokens,
-                _mask(detector.skip),
-                _mask(detector.phases),
             )
-            release = min(detector.warn, detector.clear)
             floats[d] = (
                 detector.bias,
                 decay,
@@ -60,15 +74,18 @@ class DetectorTable:
                 detector.warn,
                 detector.fire,
                 detector.clear,
-                release,
+                min(detector.warn, detector.clear),
+                detector.drift if detector.aggregate == "cusum" else detector.over,
             )
-            ring += detector.window if detector.aggregate == "rolling_mean" else 0
+            ring += _ring_numbers(detector)
         return cls(
             starts=_starts(len(detector.columns) for detector in detectors),
             columns=_flat(detector.columns for detector in detectors),
-            weights=np.array([weight for detector in detectors for weight in detector.weights], np.float64),
-            ints_d8=ints,
-            floats_d7=floats,
+            weights=_floats(detector.weights for detector in detectors),
+            bounds=_floats(detector.bounds or (0.0,) * len(detector.columns) for detector in detectors),
+            ints_d7=ints,
+            floats_d8=floats,
+            judges_cpw=_judges(detectors),
             ring_size=ring,
         )
 
@@ -111,12 +128,40 @@ def _value_at_rest(program: tuple[int, ...]) -> bool:
     return stack.pop()
 
 
-def _mask(codes: Iterable[int]) -> int:
-    return sum(1 << code for code in set(codes))
+def mask_words(count: int) -> int:
+    """Numbers that a mask of so many bits takes."""
+    return -(-count // WORD_BITS)
+
+
+def packed(wanted: npt.NDArray[np.bool_]) -> Ints:
+    """A mask, in bits of numbers."""
+    padded = np.zeros(mask_words(wanted.size) * WORD_BITS, np.int64)
+    padded[: wanted.size] = wanted
+    return np.asarray((padded.reshape(-1, WORD_BITS) << np.arange(WORD_BITS)).sum(axis=1))
+
+
+def _judges(detectors: Sequence[CompiledDetector]) -> Ints:
+    masks = np.zeros((max(TokenClass) + 2, max(Phase) + 2, mask_words(len(detectors))), np.int64)
+    for token_class in TokenClass:
+        for phase in Phase:
+            wanted = [token_class not in detector.skip and phase in detector.phases for detector in detectors]
+            masks[token_class, phase] = packed(np.array(wanted, np.bool_))
+    return masks
+
+
+def _ring_numbers(detector: CompiledDetector) -> int:
+    """What a detector's ring takes in the row of a request: a score is a number, of bits WORD_BITS are."""
+    if detector.aggregate == "rolling_mean":
+        return detector.window
+    return mask_words(detector.window) if detector.aggregate == "count_over" else 0
 
 
 def _starts(lengths: Iterable[int]) -> Ints:
     return np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def _floats(rows: Iterable[tuple[float, ...]]) -> Floats:
+    return np.array([value for row in rows for value in row], np.float64)
 
 
 def _flat(rows: Iterable[tuple[int, ...]]) -> Ints:

@@ -102,7 +102,7 @@ def readings_of(
                 clear=detector.clear,
                 contributions=[
                     Contribution(direction=ref.name, label=ref.label, activation=activation, contribution=contribution)
-                    for ref, activation, contribution in top
+                    for ref, activation, contribution, _ in top
                 ],
                 in_rule=d in named,
             )

@@ -122,7 +122,7 @@ class HistoryView:
         self,
         places_n: npt.NDArray[np.int64],
         scores_nd: npt.NDArray[np.float64],
-        token_scores_nd: npt.NDArray[np.float64],
+        token_scores_nd: npt.NDArray[np.float32],
     ) -> None:
         """Writes the scores of rows of any requests to their places; -1 is passed over."""
         if places_n.size and places_n.min() < 0:

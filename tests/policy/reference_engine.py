@@ -6,7 +6,9 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from monitor.policy import CompiledDetector, PolicySet
+import numpy as np
+
+from monitor.policy import CompiledDetector, PolicySet, TokenClass
 
 
 @dataclass
@@ -14,6 +16,8 @@ class ReferenceRequest:
     """One request; `row` takes one token and returns (token scores, scores, states, rules that fire)."""
 
     policies: PolicySet
+    #: Names of the policies that judge it; None: all.
+    judging: frozenset[str] | None = None
     history: list[list[float]] = field(init=False)
     conditions: list[list[bool]] = field(init=False)
 
@@ -27,7 +31,9 @@ class ReferenceRequest:
         token_scores, scores, states = [], [], []
         for detector, history in zip(self.policies.detectors, self.history, strict=True):
             score = _token_score(detector, acts)
-            judged = math.isfinite(score) and token_class not in detector.skip and phase in detector.phases
+            asked = self.judging is None or detector.policy in self.judging
+            wanted = token_class in list(TokenClass) and token_class not in detector.skip and phase in detector.phases
+            judged = asked and wanted and math.isfinite(score)
             if judged:
                 history.append(score)
             token_scores.append(score if judged else math.nan)
@@ -57,14 +63,18 @@ class ReferenceRequest:
 
 def _token_score(detector: CompiledDetector, acts: list[float]) -> float:
     terms = [w * acts[c] for c, w in zip(detector.columns, detector.weights, strict=True)]
-    if any(math.isnan(term) for term in terms):
+    if not all(math.isfinite(term) for term in terms):
         return math.nan
-    if detector.combine == "max":
-        return max(terms) + detector.bias
-    total = 0.0
-    for term in terms:
-        total += term
-    return total + detector.bias
+    if detector.combine == "weighted_sum":
+        total = 0.0
+        for term in terms:
+            total += term
+    elif detector.combine == "max":
+        total = max(terms)
+    else:
+        over = [term > bound for term, bound in zip(terms, detector.bounds, strict=True)]
+        total = {"any": any(over), "all": all(over), "k_of_n": sum(over) >= detector.least}[detector.combine]
+    return float(np.float32(total + detector.bias))
 
 
 def _aggregates(detector: CompiledDetector, history: list[float]) -> list[float]:
@@ -81,6 +91,16 @@ def _aggregates(detector: CompiledDetector, history: list[float]) -> list[float]
         for end in range(1, len(history) + 1):
             window = history[max(0, end - detector.window) : end]
             values.append(sum(window) / len(window))
+    elif detector.aggregate == "count_over":
+        for end in range(1, len(history) + 1):
+            values.append(sum(score > detector.over for score in history[max(0, end - detector.window) : end]))
+    elif detector.aggregate == "cusum":
+        total = 0.0
+        for score in history:
+            total = max(0.0, total + score - detector.drift)
+            values.append(total)
+    elif detector.aggregate == "mean":
+        values = [sum(history[:end]) / end for end in range(1, len(history) + 1)]
     else:
         values = [max(history[:end]) for end in range(1, len(history) + 1)]
     if detector.then_max:

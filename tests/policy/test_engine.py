@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -17,6 +19,7 @@ from monitor.policy import (
     PolicySet,
     TokenClass,
     kernel,
+    slots,
     tables,
     vocabulary,
 )
@@ -93,6 +96,79 @@ def test_combines_by_weighted_sum_and_by_maximum() -> None:
         assert found.token_scores_nd[0, 0] == expected
 
 
+@pytest.mark.parametrize(
+    ("combine", "least", "expected"),
+    [("any", 1, [0, 1, 1, 1]), ("k_of_n", 2, [0, 0, 1, 1]), ("all", 3, [0, 0, 0, 1])],
+)
+def test_counting_combines_say_whether_enough_latents_are_over_their_bounds(
+    combine: str, least: int, expected: list[float]
+) -> None:
+    one = detector("d", (0, 1, 2), weights=(2.0, 1.0, -1.0), combine=combine, bounds=(3.0, 0.0, -2.0), least=least)
+    engine = PolicyEngine(policy_set([one]))
+    rows = np.array([[1.5, 0, 2], [2, 0, 2], [2, 0.5, 2], [2, 0.5, 1]], np.float32)
+    found = engine.advance(rows, np.full(4, engine.open()), np.zeros(4, np.uint8), np.full(4, 3, np.uint8))
+    assert found.token_scores_nd[:, 0].tolist() == expected
+
+
+def test_count_over_counts_the_last_tokens_above_its_bound() -> None:
+    one = detector(aggregate="count_over", window=3, over=1.0)
+    assert scores(one, [2, 1, 2, 2, 2, 0, 0, 0]).tolist() == [1, 1, 2, 2, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("window", [31, 32, 33, 64, 100, 4096])
+def test_count_over_has_any_window(window: int) -> None:
+    values = (np.random.default_rng(window).random(10_000) < 0.3).astype(np.float64)
+    exact = np.convolve(values, np.ones(window))[: values.size]
+    np.testing.assert_array_equal(scores(detector(aggregate="count_over", window=window, over=0.5), values), exact)
+
+
+def test_cusum_adds_up_what_is_above_drift_and_starts_again_at_zero() -> None:
+    assert scores(detector(aggregate="cusum", drift=1.0), [0, 2, 2, 0, 0, 0, 3]).tolist() == [0, 1, 2, 1, 0, 0, 2]
+
+
+def test_mean_is_of_all_judged_tokens() -> None:
+    values = np.random.default_rng(3).normal(size=1000).astype(np.float32).astype(np.float64)
+    found = scores(detector(aggregate="mean", skip=(TokenClass.SPECIAL,)), values)
+    np.testing.assert_allclose(found, values.cumsum() / np.arange(1, 1001), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"), [("count_over", {"window": 2, "over": 1.0}), ("cusum", {"drift": 1.0}), ("mean", {})]
+)
+def test_then_max_keeps_the_highest_of_every_kind(kind: str, fields: dict[str, float]) -> None:
+    one = detector(aggregate=kind, **fields)
+    values = [0.0, 2.0, 3.0, 0.0, 0.0, 0.0, 5.0]
+    plain, kept = scores(one, values), scores(replace(one, then_max=True), values)
+    assert (np.diff(plain) < 0).any()
+    np.testing.assert_array_equal(kept, np.maximum.accumulate(plain))
+
+
+def test_a_token_score_is_rounded_to_single_precision_before_it_is_smoothed() -> None:
+    one = detector("d", (0, 1), weights=(1.0, 1e-9), aggregate="mean")
+    engine = PolicyEngine(policy_set([one]))
+    rows = np.array([[0.1, 1.0], [0.7, 1.0]], np.float32)
+    found = engine.advance(rows, np.full(2, engine.open()), np.zeros(2, np.uint8), np.full(2, 3, np.uint8))
+    np.testing.assert_array_equal(found.token_scores_nd[:, 0], rows[:, 0] + np.float32(1e-9))
+    exact = found.token_scores_nd[:, 0].astype(np.float64)
+    np.testing.assert_array_equal(found.scores_nd[:, 0], [exact[0], (exact[0] + exact[1]) / 2])
+
+
+def test_a_score_that_single_precision_cannot_hold_is_not_judged() -> None:
+    found = judge(policy_set([detector("d", (0,), weights=(1e30,))]), [1e10, 1.0])
+    np.testing.assert_array_equal(np.isnan(found.token_scores_nd[:, 0]), [True, False])
+
+
+def test_more_detectors_and_rules_than_one_number_of_a_mask_has_bits() -> None:
+    many = [detector(f"d{k}", (k,), policy="p" if k % 2 else "q") for k in range(70)]
+    engine = PolicyEngine(policy_set(many, [(f"d{k}.fire", 1) for k in range(70)]))
+    rows = np.where(np.arange(70) % 3 == 0, 2.0, 0.0)[None].astype(np.float32)
+    for policies, wanted in ((None, range(0, 70, 3)), (["p"], range(3, 70, 6)), (["q"], range(0, 70, 6))):
+        slot = engine.open(policies)
+        found = engine.advance(rows, np.array([slot]), np.zeros(1, np.uint8), np.full(1, 3, np.uint8))
+        assert [firing.rule for firing in found.firings] == list(wanted)
+        assert np.flatnonzero(found.states_nd[0] == FIRE).tolist() == list(wanted)
+
+
 def test_fire_holds_down_to_clear_and_warn_lies_between() -> None:
     low_clear = detector(warn=3.0, fire=5.0, clear=2.0)
     assert states(low_clear, [2.5, 3, 4, 5, 2.5, 2, 1.9]) == [CLEAR, WARN, WARN, FIRE, FIRE, FIRE, CLEAR]
@@ -124,13 +200,15 @@ def test_only_wanted_phases_are_judged() -> None:
 
 
 @pytest.mark.parametrize("odd", [NAN, float("inf"), float("-inf")])
-@pytest.mark.parametrize("combine", ["weighted_sum", "max"])
-def test_a_row_without_finite_score_is_not_judged(odd: float, combine: str) -> None:
+@pytest.mark.parametrize("combine", ["weighted_sum", "max", "any", "all", "k_of_n"])
+def test_a_row_with_an_odd_activation_is_not_judged(odd: float, combine: str) -> None:
+    counts = {"any": 1, "all": 2, "k_of_n": 1}
+    fields = {"bounds": (0.0, 0.0), "least": counts[combine]} if combine in counts else {}
     policies = policy_set(
-        [detector("a", (0, 1), combine=combine, aggregate="max"), detector("b", (2,))], [("a.fire", 2)]
+        [detector("a", (0, 1), combine=combine, aggregate="max", **fields), detector("b", (2,))], [("a.fire", 2)]
     )
     engine = PolicyEngine(policies)
-    rows = np.array([[2, 2, 0], [odd, odd, 0], [2, 2, 0]], np.float32)
+    rows = np.array([[2, 2, 0], [2, odd, 0], [2, 2, 0]], np.float32)
     found = engine.advance(rows, np.full(3, engine.open()), np.zeros(3, np.uint8), np.full(3, 3, np.uint8))
     assert np.isnan(found.token_scores_nd[1, 0])
     assert found.scores_nd[1, 0] == found.scores_nd[0, 0]
@@ -247,14 +325,30 @@ def test_an_empty_policy_set_judges_nothing() -> None:
 def test_contributions_come_strongest_first() -> None:
     policies = policy_set([detector("d", (2, 0, 1), weights=(1.0, -3.0, 2.0), bias=5.0)])
     found = PolicyEngine(policies).contributions(0, np.array([1.0, 4.0, 2.0], np.float32))
-    assert [(ref.name, activation, part) for ref, activation, part in found] == [
-        ("sae/1", 4.0, 8.0),
-        ("sae/2", 2.0, 2.0),
-        ("sae/0", 1.0, -3.0),
+    assert [(part.direction.name, part.activation, part.amount, part.over) for part in found] == [
+        ("sae/1", 4.0, 8.0, None),
+        ("sae/2", 2.0, 2.0, None),
+        ("sae/0", 1.0, -3.0, None),
+    ]
+
+
+def test_contributions_of_a_counting_detector_say_what_is_over_its_bound() -> None:
+    one = detector("d", (0, 1, 2), weights=(1.0, 1.0, 2.0), combine="k_of_n", bounds=(5.0, 0.0, 0.5), least=2)
+    found = PolicyEngine(policy_set([one])).contributions(0, np.array([4.0, 0.0, 0.5], np.float32))
+    assert [(part.direction.name, part.amount, part.over) for part in found] == [
+        ("sae/2", 1.0, True),
+        ("sae/0", 4.0, False),
+        ("sae/1", 0.0, False),
     ]
 
 
 def test_the_kernel_repeats_the_codes_of_tables_and_vocabulary() -> None:
-    assert (kernel._EMA, kernel._ROLLING_MEAN) == (tables.EMA, tables.ROLLING_MEAN)
+    assert (kernel._SUM, kernel._HIGHEST) == (tables.SUM, tables.HIGHEST)
+    kinds = (kernel._EMA, kernel._ROLLING_MEAN, kernel._MAX, kernel._COUNT_OVER, kernel._CUSUM)
+    assert kinds == (tables.EMA, tables.ROLLING_MEAN, tables.MAX, tables.COUNT_OVER, tables.CUSUM)
     assert (kernel._AND, kernel._OR, kernel._NOT) == (vocabulary.AND, vocabulary.OR, vocabulary.NOT)
     assert (kernel._CLEAR, kernel._WARN, kernel._FIRE) == (CLEAR, WARN, FIRE)
+    assert (kernel._WORD, 1 << kernel._WORD_SHIFT) == (tables.WORD_BITS, tables.WORD_BITS)
+    assert kernel._PER_DETECTOR == slots.PER_DETECTOR
+    read = (kernel._SCORE, kernel._STATE, kernel._PEAK, kernel._PEAK_STATE)
+    assert read == (slots.SCORE, slots.STATE, slots.PEAK, slots.PEAK_STATE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from engine_strategies import ANY_FLOAT, Rows, policy_sets, rows
+from engine_strategies import ANY_FLOAT, JUDGING, Rows, policy_sets, rows
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_samples import detector, policy_set
@@ -28,22 +28,22 @@ def advance(
     )
 
 
-@given(policy_sets(), rows(ANY_FLOAT), st.data())
+@given(policy_sets(), rows(ANY_FLOAT), JUDGING, st.data())
 def test_a_restored_slot_goes_on_as_the_one_that_was_saved(
-    policies: PolicySet, given_rows: Rows, data: st.DataObject
+    policies: PolicySet, given_rows: Rows, judging: frozenset[str] | None, data: st.DataObject
 ) -> None:
     count = len(given_rows.classes_n)
     boundaries = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
     save_n = np.full(count, -1)
     save_n[boundaries] = data.draw(st.permutations(range(len(boundaries))))
     cold = PolicyEngine(policies)
-    slot = cold.open()
+    slot = cold.open(judging)
     whole = advance(cold, slot, given_rows, 0, save_n)
     assert whole.snapshots_mf.shape == (len(boundaries), cold.snapshot_bytes // 8)
 
     other = PolicyEngine(policies, capacity=1)
     for boundary in boundaries:
-        restored = other.open()
+        restored = other.open(judging)
         # What was judged in the slot before leaves no trace.
         advance(other, restored, given_rows, 7)
         other.restore(restored, whole.snapshots_mf[save_n[boundary]].tobytes())
@@ -99,3 +99,14 @@ def test_a_snapshot_of_another_policy_set_is_refused() -> None:
         engine.restore(engine.open(), bytes(engine.snapshot_bytes + 8))
     with pytest.raises(ValueError, match="not open"):
         engine.restore(engine.open() + 1, bytes(engine.snapshot_bytes))
+
+
+def test_a_snapshot_of_a_request_that_other_policies_judge_is_refused() -> None:
+    engine = PolicyEngine(policy_set([detector("a", policy="p"), detector("b", policy="q")], [("a.fire", 1)]))
+    blank = np.zeros(1, np.uint8)
+    saved = engine.advance(np.ones((1, 1), np.float32), np.array([engine.open(["p"])]), blank, blank, save_n=blank)
+    snapshot = saved.snapshots_mf[0].tobytes()
+    engine.restore(engine.open({"p"}), snapshot)
+    for others in (None, ["q"], []):
+        with pytest.raises(ValueError, match="other policies judge"):
+            engine.restore(engine.open(others), snapshot)
