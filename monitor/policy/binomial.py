@@ -37,8 +37,8 @@ def upper_bound(hits: int, n: int, confidence: float) -> float:
     """The smallest rate that `hits` of `n` show with `confidence` (one-sided Clopper-Pearson bound)."""
     if hits >= n:
         return 1.0
-    low, high = hits / n, 1.0
-    for _ in range(60):
+    low, high = 0.0, 1.0
+    for _ in range(80):
         middle = (low + high) / 2
         if is_shown(hits, n, middle, confidence):
             high = middle

@@ -71,7 +71,7 @@ def add_problem(error: ErrorDetails, fields: Fields, told: frozenset[str]) -> No
         rule, remedy = str(context["rule"]), str(context["remedy"])
         if context["at"]:
             path = f"{path}.{context['at']}" if path else str(context["at"])
-        value = fields.at(path) if context["value"] is None else context["value"]
+        value = fields.at(path)
     elif kind == "literal_error":
         rule, remedy = _not_a_choice(value, str(context["expected"]))
     elif kind == "string_pattern_mismatch":

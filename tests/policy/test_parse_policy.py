@@ -77,8 +77,10 @@ def test_left_out_fields_have_the_documented_defaults() -> None:
         "  rules: [{id: R, when: d.fire, severity: low}]\n"
     )
     spec = policy.document.spec
-    assert (policy.mode, spec.match.models, spec.match.phases) == (Mode.SHADOW, ("*",), ("prompt", "response"))
-    assert (spec.record.content, spec.rules[0].actions) == ("full", ("alert",))
+    assert (policy.mode, spec.match.models, spec.match.tenants) == (Mode.SHADOW, ("*",), ("*",))
+    assert (spec.match.phases, spec.match.sample) == (("prompt", "reasoning", "response"), 1.0)
+    assert (spec.record.content, spec.rules[0].actions, spec.rules[0].exceptions) == ("full", ("alert",), ())
+    assert (spec.correlations, spec.notify, spec.on_drop, spec.on_unseen) == ((), None, None, "accept")
 
 
 def test_mode_off_is_a_word_and_numbers_may_have_exponents() -> None:
@@ -138,9 +140,9 @@ def test_all_problems_are_told_at_once_in_order_of_lines() -> None:
         ("halfLife: 8", "halfLife: 0", "spec.detectors[0].aggregate.halfLife", "greater than 0"),
         ("{kind: max,", "{kind: max, then: max,", "spec.detectors[2].aggregate.then", "running maximum already"),
         ("special, template, system]", "special, bos]", "spec.detectors[0].aggregate.skip[2]", "given once"),
-        ("{index: 2}", "{index: 7}", "spec.detectors[0].source.saeLatents.latents[1]", "given once"),
+        ("{index: 2}", "{index: 7}", "spec.detectors[0].source.saeLatents.latents[1].index", "given once"),
         ("{index: 2}", "{index: -1}", "spec.detectors[0].source.saeLatents.latents[1].index", "at least 0"),
-        ("{index: 2}", "{label: x}", "spec.detectors[0].source.saeLatents.latents[1].index", "required"),
+        ("{index: 2}", "{weight: 2}", "spec.detectors[0].source.saeLatents.latents[1]", "its index or its label"),
         ("targetFpr: 0.01", "targetFpr: 1", "spec.detectors[0].calibration.targetFpr", "less than 1"),
         ("hits: 9", "hits: 1001", "spec.detectors[0].calibration.hits", "at most 1000 hits"),
         ("hook: resid_post.14", "hook: layer14", "spec.fittedOn.hook", "resid_post.<layer>"),

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from policy_samples import GOOD
 from typer.testing import CliRunner, Result
-from zoo_samples import WIDTH, write_policy, write_zoo
+from zoo_samples import SAE, WIDTH, write_policy, write_zoo
 
 from monitor.cli.policy import app
 from monitor.errors import FeaturewatchError
 from monitor.policy.json_schema import json_schema
+from monitor.sae import Catalog
 
 
 def check(*arguments: Path | str) -> Result:
@@ -30,7 +31,7 @@ def test_a_good_policy_is_summed_up(tmp_path: Path) -> None:
     model = write_model(tmp_path, {"num_hidden_layers": 30, "hidden_size": WIDTH})
     result = check(write_policy(tmp_path), "--zoo", write_zoo(tmp_path), "--model", model)
     assert result.exit_code == 0, result.stderr
-    assert result.stderr == ""
+    assert all(line.startswith("advice ") for line in result.stderr.splitlines())
     for part in (
         "harm revision 3, mode alert",
         "latents",
@@ -54,6 +55,49 @@ def test_each_problem_is_one_line_with_file_and_line(tmp_path: Path) -> None:
     assert lines[1].startswith(f"error {worse}:1: the file must be YAML")
     assert lines[2].startswith(f"error {tmp_path}/none.yaml:1: No such file or directory — ")
     assert lines[3] == "problems: 3, in 3 of 3 files"
+
+
+def test_advice_is_told_beside_problems_and_fails_only_where_it_is_asked_to(tmp_path: Path) -> None:
+    zoo, file = write_zoo(tmp_path), write_policy(tmp_path)
+    advised = (
+        f"advice {file}:17 spec.detectors[0].calibration.targetFpr: 0.01 — 9 of 1000 show a rate of at most 1.565 %"
+    )
+    told = check(file, "--zoo", zoo)
+    assert (told.exit_code, advised in told.stderr) == (0, True)
+    assert check(file, "--zoo", zoo, "--strict").exit_code == 1
+    bad = write_policy(
+        tmp_path, GOOD.replace("{index: 2}", "{index: 99}").replace("name: harm", "name: bad"), "bad.yaml"
+    )
+    both = check(file, bad, "--zoo", zoo, "--strict")
+    assert both.exit_code == 2
+    assert advised in both.stderr
+    assert f"error {bad}:13" in both.stderr
+
+
+def test_a_policy_without_advice_passes_strictly(tmp_path: Path) -> None:
+    text = GOOD.replace("hits: 9", "hits: 0").replace("hook: resid_post.14", f"sae: sha256:{sha256_of_zoo(tmp_path)}")
+    text = text.replace("mode: alert", "mode: shadow").replace("{fire: 2}", "{fire: 2, clear: 1}")
+    text = text.replace("sae_probe.warn", "sae_probe.fire")
+    result = check(write_policy(tmp_path, text), "--zoo", tmp_path / "zoo", "--strict")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+
+
+def sha256_of_zoo(tmp_path: Path) -> str:
+    return Catalog([write_zoo(tmp_path)]).load(SAE).sha256
+
+
+def test_what_was_found_is_given_to_machines(tmp_path: Path) -> None:
+    zoo, file = write_zoo(tmp_path), write_policy(tmp_path)
+    bad = write_policy(tmp_path, "mode: [", "bad.yaml")
+    result = check(file, bad, "--zoo", zoo, "--json")
+    assert result.exit_code == 2
+    found = json.loads(result.stdout)
+    assert [(one["name"], one["revision"], one["file"]) for one in found["good"]] == [("harm", 3, str(file))]
+    assert [(one["file"], one["line"]) for one in found["problems"]] == [(str(bad), 1)]
+    assert found["problems"][0].keys() == {"file", "line", "field", "value", "rule", "remedy"}
+    assert "spec.detectors[0].calibration.targetFpr" in [one["field"] for one in found["advice"]]
+    assert result.stderr == ""
 
 
 def test_a_folder_stands_for_its_policy_files(tmp_path: Path) -> None:

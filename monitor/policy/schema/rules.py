@@ -12,18 +12,18 @@ from pydantic_core import PydanticCustomError
 from monitor.policy.vocabulary import RESERVED_RULES
 from monitor.policy.when import ConditionError, parse_condition
 
-#: Type of these errors in pydantic's list; their context holds rule, remedy, the field below the block and its value.
+#: Type of these errors in pydantic's list; their context holds rule, remedy and the field below the block.
 RULE_ERROR = "policy_rule"
 
 
-def refuse(rule: str, remedy: str, at: str = "", value: Any = None) -> NoReturn:
-    context = {"rule": rule, "remedy": remedy, "at": at, "value": value}
+def refuse(rule: str, remedy: str, at: str = "") -> NoReturn:
+    context = {"rule": rule, "remedy": remedy, "at": at}
     raise PydanticCustomError(RULE_ERROR, "{rule}", context)
 
 
 def not_above_fire(name: str, value: float | None, fire: float) -> None:
     if value is not None and value > fire:
-        refuse(f"{name} must not be above fire ({fire:g})", f"choose {name} <= fire", name, value)
+        refuse(f"{name} must not be above fire ({fire:g})", f"choose {name} <= fire", name)
 
 
 def exactly_one(*sources: object) -> None:
@@ -38,7 +38,7 @@ def exactly_one(*sources: object) -> None:
 def each_once(name: str, items: Sequence[Any]) -> None:
     for index, item in enumerate(items):
         if item in items[:index]:
-            refuse("every entry is given once", "remove the repeated entry", f"{name}[{index}]", item)
+            refuse("every entry is given once", "remove the repeated entry", f"{name}[{index}]")
 
 
 #: Which fields each kind of aggregate needs; it takes no others.
@@ -63,13 +63,13 @@ def fields_of_kind(kind: str, given: Mapping[str, float | None], *, then: str | 
     for name, value in given.items():
         needed = name in _OF_KIND[kind]
         if needed and value is None:
-            refuse(f"{kind} needs {name}", f"add {name}, {_MEANING[name]}", value=kind, at="kind")
+            refuse(f"{kind} needs {name}", f"add {name}, {_MEANING[name]}", "kind")
         if not needed and value is not None:
             owners = [owner for owner, names in _OF_KIND.items() if name in names]
             rule = f"{name} belongs to {' and '.join(owners)}, not to {kind}"
-            refuse(rule, f"remove {name} or choose kind {owners[0]}", name, value)
+            refuse(rule, f"remove {name} or choose kind {owners[0]}", name)
     if kind == "max" and then is not None:
-        refuse("max is a running maximum already", "remove then", "then", then)
+        refuse("max is a running maximum already", "remove then", "then")
 
 
 def index_or_label(index: int | None, label: str | None) -> None:
@@ -79,16 +79,20 @@ def index_or_label(index: int | None, label: str | None) -> None:
 
 def latents_once(latents: Sequence[tuple[int | None, str | None]]) -> None:
     """By index, else by label."""
-    each_once("latents", [label if index is None else index for index, label in latents])
+    names = [label if index is None else index for index, label in latents]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            field = "label" if latents[number][0] is None else "index"
+            refuse("every latent is given once", "remove the repeated entry", f"latents[{number}].{field}")
 
 
 def k_of_latents(combine: str, k: int | None, count: int) -> None:
     if combine == "k_of_n" and k is None:
-        refuse("k_of_n needs k", "add k, how many latents must be over their bounds", "combine", combine)
+        refuse("k_of_n needs k", "add k, how many latents must be over their bounds", "combine")
     if combine != "k_of_n" and k is not None:
-        refuse(f"k belongs to k_of_n, not to {combine}", "remove k or choose combine k_of_n", "k", k)
+        refuse(f"k belongs to k_of_n, not to {combine}", "remove k or choose combine k_of_n", "k")
     if k is not None and k > count:
-        refuse(f"there are {count} latents, so at most {count} can be over their bounds", "lower k", "k", k)
+        refuse(f"there are {count} latents, so at most {count} can be over their bounds", "lower k", "k")
 
 
 def over_of_counting(combine: str, stated: Sequence[bool]) -> None:
@@ -105,7 +109,7 @@ def some_field(**fields: object) -> None:
 
 def deadline_with_timeout(deadline_ms: int | None, on_timeout: str | None) -> None:
     if on_timeout is not None and deadline_ms is None:
-        refuse("onTimeout needs deadlineMs", "add deadlineMs, e.g. 50", "onTimeout", on_timeout)
+        refuse("onTimeout needs deadlineMs", "add deadlineMs, e.g. 50", "onTimeout")
 
 
 def correlation_fields(
@@ -115,25 +119,25 @@ def correlation_fields(
     if kind == "ordered" and len(rules) < 2:
         refuse("ordered needs two rules or more", "name the rules in the order in which they must fire", "rules")
     if kind == "ordered" and at_least is not None:
-        refuse("atLeast belongs to count and distinct, not to ordered", "remove atLeast", "atLeast", at_least)
+        refuse("atLeast belongs to count and distinct, not to ordered", "remove atLeast", "atLeast")
     if kind != "ordered" and at_least is None:
-        refuse(f"{kind} needs atLeast", "add atLeast, e.g. 5", "kind", kind)
+        refuse(f"{kind} needs atLeast", "add atLeast, e.g. 5", "kind")
     if kind == "distinct" and of is None:
-        refuse("distinct needs of", "add of: generation, rule, tenant or model", "kind", kind)
+        refuse("distinct needs of", "add of: generation, rule, tenant or model", "kind")
     if kind != "distinct" and of is not None:
-        refuse(f"of belongs to distinct, not to {kind}", "remove of or choose kind distinct", "of", of)
+        refuse(f"of belongs to distinct, not to {kind}", "remove of or choose kind distinct", "of")
     if of is not None and of in group_by:
-        refuse(f"within a group all have the same {of}", f"remove {of} from groupBy, or choose another of", "of", of)
+        refuse(f"within a group all have the same {of}", f"remove {of} from groupBy, or choose another of", "of")
 
 
 def hits_of_n(hits: int, n: int) -> None:
     if hits > n:
-        refuse(f"there are {n} benign generations, so at most {n} hits", "correct hits or n", "hits", hits)
+        refuse(f"there are {n} benign generations, so at most {n} hits", "correct hits or n", "hits")
 
 
 def alert_among(actions: Sequence[str]) -> None:
     if "alert" not in actions:
-        refuse("a rule that fires alerts", "add alert to the actions", "actions", list(actions))
+        refuse("a rule that fires alerts", "add alert to the actions", "actions")
 
 
 def content_for_captures(actions_of_rules: Sequence[Sequence[str]], content: str) -> None:
@@ -144,7 +148,6 @@ def content_for_captures(actions_of_rules: Sequence[Sequence[str]], content: str
                 f"captures go into records with content, record.content is {content}",
                 "remove capture, or set record.content to full",
                 f"rules[{index}].actions",
-                list(actions),
             )
 
 
@@ -170,7 +173,7 @@ def not_reserved(rule_id: str) -> str:
 def names_once(block: str, names: Sequence[str]) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
-            refuse("the name is already used", "choose another name", f"{block}[{index}].name", name)
+            refuse("the name is already used", "choose another name", f"{block}[{index}].name")
 
 
 def real_day(day: str) -> str:
