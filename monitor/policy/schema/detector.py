@@ -13,8 +13,8 @@ from monitor.policy.schema.fields import Block, Count, Day, FilePath, Identifier
 class Latent(Block):
     """By its index, or by its label in the SAE's catalog."""
 
-    index: Annotated[int, Field(strict=True, ge=0)] | None = None
-    weight: Number = 1.0
+    index: Annotated[int, Field(strict=True, ge=0)] | None = Field(None, description="Number of the latent in the SAE.")
+    weight: Number = Field(1.0, description="What the activation is multiplied by.")
     label: Text | None = Field(
         None, description="Words for the reader; without an index, the label of one latent in the SAE's catalog."
     )
@@ -33,8 +33,10 @@ class SaeLatents(Block):
     over their bounds and 0 elsewhere."""
 
     sae: Text = Field(description="Id of the SAE: its path below the zoo folder.")
-    latents: tuple[Latent, ...] = Field(min_length=1, max_length=4096)
-    combine: Literal["weighted_sum", "max", "any", "all", "k_of_n"] = "weighted_sum"
+    latents: tuple[Latent, ...] = Field(min_length=1, max_length=4096, description="Each once.")
+    combine: Literal["weighted_sum", "max", "any", "all", "k_of_n"] = Field(
+        "weighted_sum", description="How the latents make one score; any, all and k_of_n score 1 or 0."
+    )
     k: Count | None = Field(None, description="Of k_of_n: how many latents must be over their bounds.")
 
     @model_validator(mode="after")
@@ -46,6 +48,8 @@ class SaeLatents(Block):
 
 
 class ProbeFile(Block):
+    """A probe that `featurewatch discover` wrote."""
+
     file: FilePath = Field(description="Safetensors file, relative to the policy file.")
 
 
@@ -54,7 +58,7 @@ class Source(Block):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    sae_latents: SaeLatents | None = None
+    sae_latents: SaeLatents | None = Field(None, description="Single latents of one SAE.")
     sae_probe: ProbeFile | None = Field(None, description="Linear probe on latents of one SAE.")
     dense_probe: ProbeFile | None = Field(None, description="Linear probe on the residual stream.")
 
@@ -65,7 +69,11 @@ class Source(Block):
 
 
 class Aggregate(Block):
-    kind: Literal["ema", "rolling_mean", "max", "count_over", "cusum", "mean"]
+    """From the scores of the tokens so far to one number."""
+
+    kind: Literal["ema", "rolling_mean", "max", "count_over", "cusum", "mean"] = Field(
+        description="ema needs halfLife; rolling_mean window; count_over window and over; cusum drift."
+    )
     half_life: Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=1_000_000)] | None = Field(
         None, description="Of ema, in judged tokens."
     )
@@ -89,6 +97,8 @@ class Aggregate(Block):
 
 
 class Threshold(Block):
+    """On the aggregated score; warn and clear are not above fire."""
+
     fire: Number = Field(description="The state becomes fire at this score.")
     warn: Number | None = Field(None, description="The state becomes warn at this score; left out: same as fire.")
     clear: Number | None = Field(None, description="Fire ends below this score; left out: same as fire.")
@@ -121,8 +131,10 @@ class Calibration(Block):
 
 
 class Detector(Block):
-    id: Identifier
-    source: Source
-    aggregate: Aggregate
-    threshold: Threshold
-    calibration: Calibration | None = None
+    """A direction of the model, and when it counts as seen."""
+
+    id: Identifier = Field(description="Name in rules, alerts and metrics.")
+    source: Source = Field(description="What gives each token its score.")
+    aggregate: Aggregate = Field(description="How scores are smoothed.")
+    threshold: Threshold = Field(description="From which smoothed score the state is warn or fire.")
+    calibration: Calibration | None = Field(None, description="Where the fire threshold comes from.")

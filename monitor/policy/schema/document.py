@@ -14,20 +14,30 @@ from monitor.policy.schema.rule import Correlation, Notify, OnDrop, Rule
 
 
 class Record(Block):
+    """What is kept of a generation on which a rule fired."""
+
     content: Literal["full", "none"] = Field("full", description="Whether the record keeps tokens and text.")
 
 
 class Spec(Block):
+    """What is watched, when it counts, and what is done then."""
+
     mode: Literal["off", "shadow", "alert", "enforce"] = Field(
         "shadow", description="shadow records what alert would send; enforce may also intervene."
     )
-    match: Match = Match()
-    fitted_on: FittedOn = FittedOn()
-    detectors: tuple[Detector, ...] = Field(min_length=1, max_length=256)
-    rules: tuple[Rule, ...] = Field(min_length=1, max_length=256)
-    correlations: tuple[Correlation, ...] = Field((), max_length=64)
+    match: Match = Field(Match(), description="Requests that are judged; left out: all.")
+    fitted_on: FittedOn = Field(
+        FittedOn(), description="What the thresholds hold for; served otherwise, the policy falls to shadow."
+    )
+    detectors: tuple[Detector, ...] = Field(
+        min_length=1, max_length=256, description="Each turns a direction of the model into a state per token."
+    )
+    rules: tuple[Rule, ...] = Field(min_length=1, max_length=256, description="Each fires on one request.")
+    correlations: tuple[Correlation, ...] = Field(
+        (), max_length=64, description="Each fires on what rules did on several requests."
+    )
     notify: Notify | None = Field(None, description="Left out: every alert is sent by itself, and only so.")
-    record: Record = Record()
+    record: Record = Field(Record(), description="What is kept of a flagged generation.")
     on_unseen: Literal["accept", "alert", "reread"] = Field(
         "accept", description="What to do about tokens that the tap cannot see and whose verdicts are not known."
     )
@@ -42,7 +52,7 @@ class Spec(Block):
 class PolicyDocument(Block):
     """A Featurewatch policy."""
 
-    api_version: Literal["monitor/v1"]
-    kind: Literal["Policy"]
-    metadata: Metadata
-    spec: Spec
+    api_version: Literal["monitor/v1"] = Field(description="Version of the format.")
+    kind: Literal["Policy"] = Field(description="A policy.")
+    metadata: Metadata = Field(description="Name, revision, and who answers for it.")
+    spec: Spec = Field(description="What the policy does.")

@@ -12,6 +12,8 @@ Patterns = Annotated[tuple[Text, ...], Field(min_length=1, max_length=256)]
 
 
 class Metadata(Block):
+    """What people and metrics know the policy by."""
+
     name: PolicyName = Field(description="Stable id of the policy in alerts and metrics.")
     revision: Annotated[int, Field(strict=True, ge=1, le=2**32 - 1)] = Field(
         description="Grows with every change; decisions name it."
@@ -24,6 +26,8 @@ class Metadata(Block):
 
 
 class Match(Block):
+    """Which requests are judged, and which parts of them; all stated fields must fit."""
+
     models: Patterns = Field(("*",), description="Shell patterns of model names, case ignored.")
     tenants: Patterns = Field(
         ("*",),
@@ -41,10 +45,10 @@ class FittedOn(Block):
     """The serving configuration that the thresholds were fitted on. Only stated keys are compared."""
 
     model: Text | None = Field(None, description="Last part of the model's name, case ignored.")
-    revision: Text | None = None
+    revision: Text | None = Field(None, description="Of the model, e.g. a commit.")
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(None, description="Activation dtype.")
-    quantization: Text | None = None
-    kv_cache_dtype: Text | None = None
+    quantization: Text | None = Field(None, description="Of the weights, as vLLM names it, e.g. fp8.")
+    kv_cache_dtype: Text | None = Field(None, description="Of the cache, as vLLM names it, e.g. auto.")
     vllm: Text | None = Field(None, description="Version of vLLM, or its beginning such as 0.32.")
     sae: Sha256 | None = Field(None, description="Hash of the SAE's weights.")
-    hook: Hook | None = None
+    hook: Hook | None = Field(None, description="Hook point, e.g. resid_post.14.")

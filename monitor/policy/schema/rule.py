@@ -27,20 +27,28 @@ class ExceptionMatch(Block):
 class RuleException(Block):
     """Requests on which a rule's firings are recorded and counted, but not sent."""
 
-    name: Identifier
-    match: ExceptionMatch
-    reason: Text
-    owner: Text
+    name: Identifier = Field(description="Alerts that it holds back carry this name.")
+    match: ExceptionMatch = Field(description="Requests that it is for.")
+    reason: Text = Field(description="Why these requests are excepted.")
+    owner: Text = Field(description="Who asked for it and is asked when it expires.")
     expires: Day = Field(description="First day on which it no longer holds, in UTC.")
 
 
 class Rule(Block):
-    id: RuleId
+    """Fires when its condition has held for long enough, once until the condition was false again."""
+
+    id: RuleId = Field(description="Name in alerts and metrics.")
     when: Annotated[Text, AfterValidator(rules.condition)] = Field(
         description="Detector states joined by and, or, not."
     )
-    hold: str = Field("1 token", alias="for", strict=True, pattern=r"^[1-9][0-9]{0,5} tokens?$")
-    severity: SeverityName
+    hold: str = Field(
+        "1 token",
+        alias="for",
+        strict=True,
+        pattern=r"^[1-9][0-9]{0,5} tokens?$",
+        description="Judged tokens in a row for which the condition must hold, e.g. 3 tokens.",
+    )
+    severity: SeverityName = Field(description="How bad it is if it is true.")
     actions: tuple[Literal["alert", "capture"], ...] = Field(
         ("alert",),
         min_length=1,
@@ -52,7 +60,9 @@ class Rule(Block):
     on_timeout: Literal["continue", "alert"] | None = Field(
         None, description="A verdict after the deadline: is counted, or alerts as well."
     )
-    exceptions: tuple[RuleException, ...] = Field((), max_length=256)
+    exceptions: tuple[RuleException, ...] = Field(
+        (), max_length=256, description="Requests on which it fires without sending."
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -72,8 +82,10 @@ class Correlation(Block):
     """A rule over firings of several requests; after Sigma's correlation rules event_count, value_count and
     temporal_ordered."""
 
-    id: RuleId
-    kind: Literal["count", "distinct", "ordered"]
+    id: RuleId = Field(description="Name in alerts and metrics, like that of a rule.")
+    kind: Literal["count", "distinct", "ordered"] = Field(
+        description="count needs atLeast; distinct atLeast and of; ordered two rules or more."
+    )
     rules: tuple[Identifier, ...] = Field(
         min_length=1, max_length=64, description="Rules of this policy whose firings are looked at; ordered: in order."
     )
@@ -85,8 +97,8 @@ class Correlation(Block):
         None, description="Of count: firings. Of distinct: different values."
     )
     of: Literal["generation", "rule", "tenant", "model"] | None = Field(None, description="Of distinct: what differs.")
-    severity: SeverityName
-    actions: tuple[Literal["alert"], ...] = Field(("alert",), min_length=1)
+    severity: SeverityName = Field(description="How bad it is if it is true.")
+    actions: tuple[Literal["alert"], ...] = Field(("alert",), min_length=1, description="What is done when it fires.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -123,7 +135,9 @@ class OnDrop(Block):
     threshold: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, lt=1)] = Field(
         description="Share of a generation's positions; more than this counts."
     )
-    actions: tuple[Literal["log", "alert"], ...] = Field(("log", "alert"), min_length=1)
+    actions: tuple[Literal["log", "alert"], ...] = Field(
+        ("log", "alert"), min_length=1, description="log: a warning of the sidecar. alert: of rule on-drop."
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
