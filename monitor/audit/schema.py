@@ -1,6 +1,6 @@
 """Tables of the store and their versions.
 
-Version 1: `generations`. Version 2 adds `evidence`; nothing else differs.
+Version 1: `generations`. Version 2 adds `evidence`, version 3 `policy_texts` and `policy_events`; nothing else differs.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 #: Versions that can be read; opened for writing, an older one is brought to `SCHEMA_VERSION`.
-READABLE_VERSIONS: Final = (1, SCHEMA_VERSION)
+READABLE_VERSIONS: Final = (1, 2, SCHEMA_VERSION)
 EVIDENCE_SINCE: Final = 2
+POLICY_TEXTS_SINCE: Final = 3
+POLICY_EVENTS_SINCE: Final = 3
 
 tables = sa.MetaData()
 schema_version = sa.Table("schema_version", tables, sa.Column("version", sa.Integer, nullable=False))
@@ -39,6 +41,27 @@ evidence = sa.Table(
     sa.Column("hook_point", sa.String, primary_key=True),
     sa.Column("sae", sa.String, primary_key=True),
     sa.Column("evidence", sa.LargeBinary, nullable=False),
+)
+# Of the policies that records name, by the SHA-256 of their text.
+policy_texts = sa.Table(
+    "policy_texts",
+    tables,
+    sa.Column("sha256", sa.String, primary_key=True),
+    sa.Column("text", sa.String, nullable=False),
+)
+# `event` is a monitor.v1.PolicyEvent; `number` is the order in which they were written.
+policy_events = sa.Table(
+    "policy_events",
+    tables,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("event_id", sa.String, nullable=False, unique=True),
+    sa.Column("time_unix_nanos", sa.BigInteger, nullable=False, index=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("policy", sa.String, nullable=False, index=True),
+    sa.Column("new_revision", sa.BigInteger, nullable=False),
+    sa.Column("new_sha256", sa.String, nullable=False),
+    sa.Column("actor", sa.String, nullable=False),
+    sa.Column("event", sa.LargeBinary, nullable=False),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +18,19 @@ from sqlalchemy.exc import DatabaseError
 from monitor.audit import schema
 from monitor.audit.evidence import StoredEvidence, merge_evidence
 from monitor.audit.paging import PageKey
-from monitor.audit.schema import EVIDENCE_SINCE, READABLE_VERSIONS, SCHEMA_VERSION
+from monitor.audit.policy_events import find_events, keep_events, revision_texts
+from monitor.audit.policy_texts import keep_texts, put_back, texts_apart
+from monitor.audit.schema import (
+    EVIDENCE_SINCE,
+    POLICY_EVENTS_SINCE,
+    POLICY_TEXTS_SINCE,
+    READABLE_VERSIONS,
+    SCHEMA_VERSION,
+)
 from monitor.errors import FeaturewatchError
 from monitor.v1.evidence_pb2 import Evidence
 from monitor.v1.generations_pb2 import GenerationRecord, GenerationSummary
+from monitor.v1.policies_pb2 import PolicyEvent
 
 _MAX_CANDIDATES: Final = 100
 _SHOWN_TABLES: Final = 3
@@ -53,7 +62,7 @@ class AuditStore:
                 # It holds prompts: for its owner only. SQLite gives `-wal` and `-shm` the mode of this file.
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
                 self._create()
-            self._has_evidence = self._require_version() >= EVIDENCE_SINCE
+            self._version = self._require_version()
 
     @property
     def path(self) -> Path:
@@ -63,20 +72,22 @@ class AuditStore:
         """Writes a record, replacing an earlier one of the same generation; evidence that was kept before a policy
         forbade content goes. Raises SQLAlchemy's DatabaseError."""
         summary = record.summary
-        values = {
-            "generation_id": summary.generation_id,
-            "request_id": summary.request_id,
-            "external_id": summary.external_id,
-            "model": summary.model,
-            "start_unix_nanos": summary.start_unix_nanos,
-            "end_unix_nanos": summary.end_unix_nanos,
-            "mode": summary.mode,
-            "fired": json.dumps(list(summary.fired)),
-            "summary": summary.SerializeToString(),
-            "record": record.SerializeToString(),
-        }
+        with texts_apart(record) as texts:
+            values = {
+                "generation_id": summary.generation_id,
+                "request_id": summary.request_id,
+                "external_id": summary.external_id,
+                "model": summary.model,
+                "start_unix_nanos": summary.start_unix_nanos,
+                "end_unix_nanos": summary.end_unix_nanos,
+                "mode": summary.mode,
+                "fired": json.dumps(list(summary.fired)),
+                "summary": summary.SerializeToString(),
+                "record": record.SerializeToString(),
+            }
         statement = insert(schema.generations).values(values)
         with self._engine.begin() as connection:
+            keep_texts(connection, texts)
             connection.execute(statement.on_conflict_do_update(index_elements=["generation_id"], set_=values))
             if record.content == "none" and summary.fired:
                 kept = schema.evidence
@@ -97,7 +108,7 @@ class AuditStore:
 
     def evidence(self, generation_id: str) -> list[Evidence]:
         """What captures gave of a generation, one per dictionary, by layer and id."""
-        if not self._has_evidence:
+        if self._version < EVIDENCE_SINCE:
             return []
         table = schema.evidence
         query = sa.select(table.c.evidence).where(table.c.generation_id == generation_id)
@@ -105,12 +116,33 @@ class AuditStore:
         with self._readable_errors(), self._engine.connect() as connection:
             return [Evidence.FromString(row.evidence) for row in connection.execute(query)]
 
+    def add_policy_events(self, events: Sequence[PolicyEvent]) -> None:
+        """Adds changes of policies, in their order. Raises SQLAlchemy's DatabaseError."""
+        with self._engine.begin() as connection:
+            keep_events(connection, events)
+
+    def policy_events(self, *, policy: str = "", since_unix_nanos: int = 0, limit: int = 1000) -> list[PolicyEvent]:
+        """The newest changes of policies after a time, oldest first; of all policies where none is named."""
+        if self._version < POLICY_EVENTS_SINCE:
+            return []
+        with self._readable_errors(), self._engine.connect() as connection:
+            return find_events(connection, policy, since_unix_nanos, limit)
+
+    def revision_texts(self) -> dict[tuple[str, int], str]:
+        """SHA-256 of the text that was last in force under each policy's name and revision."""
+        if self._version < POLICY_EVENTS_SINCE:
+            return {}
+        with self._readable_errors(), self._engine.connect() as connection:
+            return revision_texts(connection)
+
     def get(self, generation_id: str) -> GenerationRecord | None:
         """The record of a generation with its evidence, or None."""
         query = sa.select(schema.generations.c.record).where(schema.generations.c.generation_id == generation_id)
         with self._readable_errors(), self._engine.connect() as connection:
             row = connection.execute(query).first()
             record = None if row is None else GenerationRecord.FromString(row.record)
+            if record is not None and self._version >= POLICY_TEXTS_SINCE:
+                put_back(connection, record)
         if record is not None:
             record.evidence.extend(self.evidence(generation_id))
         return record

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy.exc import DatabaseError
 
 from monitor.audit.evidence import StoredEvidence
+from monitor.audit.policy_events import StoredPolicyEvents
 from monitor.audit.store import AuditStore
 from monitor.v1.generations_pb2 import GenerationRecord
+from monitor.v1.policies_pb2 import PolicyEvent
 
 _log = logging.getLogger(__name__)
 
@@ -20,14 +22,14 @@ ATTEMPTS = 5
 PAUSE_SECONDS = 0.2
 
 BuildRecord = Callable[[], GenerationRecord]
-_Item = GenerationRecord | StoredEvidence
+_Item = GenerationRecord | StoredEvidence | StoredPolicyEvents
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """`ticket` numbers what was queued; the queue is in the order of the tickets."""
+    """`ticket` numbers what was queued; the queue is in the order of the tickets. `what` names it in the log."""
 
-    generation_id: str
+    what: str
     ticket: int
     build: Callable[[], _Item]
 
@@ -39,7 +41,7 @@ class AuditWriter:
     A generation waits at most once, with its latest record, so that many firings of one cost one write and one copy;
     its evidence waits beside it, each capture's in its turn.
     A record that cannot be written after `ATTEMPTS` tries, finds the queue full or is left over at the end is counted
-    in `lost` and logged with its generation.
+    in `lost` and logged with its name.
     """
 
     def __init__(self, store: AuditStore, max_queued: int = 1024) -> None:
@@ -47,7 +49,7 @@ class AuditWriter:
         self._max_queued = max_queued
         self._pending: dict[str, _Pending] = {}
         self._writing: _Pending | None = None
-        self._last_ticket = self._done_ticket = self._captures = 0
+        self._last_ticket = self._done_ticket = self._keys = 0
         self._closing = self._abandoned = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
@@ -57,14 +59,23 @@ class AuditWriter:
 
     def submit(self, build: BuildRecord, generation_id: str) -> None:
         """Queues a record in the place of the one of the same generation that still waits; never waits itself."""
-        self._submit(generation_id, generation_id, build)
+        self._submit(generation_id, f"the record of generation {generation_id}", build)
 
     def submit_evidence(self, stored: StoredEvidence) -> None:
         """Queues evidence of a generation; never waits itself."""
+        self._submit(self._new_key(), f"evidence of generation {stored.generation_id}", lambda: stored)
+
+    def submit_policy_events(self, events: Sequence[PolicyEvent]) -> None:
+        """Queues changes of policies; never waits itself."""
+        stored = StoredPolicyEvents(tuple(events))
+        names = ", ".join(dict.fromkeys(event.policy or "policy files" for event in events))
+        self._submit(self._new_key(), f"the audit of changes of {names}", lambda: stored)
+
+    def _new_key(self) -> str:
+        """Of what takes nothing else's place."""
         with self._changed:
-            self._captures += 1
-            key = f"{stored.generation_id} capture {self._captures}"
-        self._submit(key, stored.generation_id, lambda: stored)
+            self._keys += 1
+            return f"item {self._keys}"
 
     def flush(self, timeout_seconds: float = 5.0) -> bool:
         """Waits until everything queued before this call is written or given up; False after `timeout_seconds`."""
@@ -87,20 +98,20 @@ class AuditWriter:
                 self._done_ticket = self._last_ticket
                 self._changed.notify_all()
             for pending in left:
-                self._lose(pending.generation_id, "not written in time at the end")
+                self._lose(pending.what, "not written in time at the end")
 
-    def _submit(self, key: str, generation_id: str, build: Callable[[], _Item]) -> None:
+    def _submit(self, key: str, what: str, build: Callable[[], _Item]) -> None:
         with self._changed:
             earlier = self._pending.get(key)
             if self._closing:
-                self._lose(generation_id, "submitted after the end")
+                self._lose(what, "submitted after the end")
             elif earlier is not None:
                 self._pending[key] = replace(earlier, build=build)
             elif len(self._pending) >= self._max_queued:
-                self._lose(generation_id, "queue full")
+                self._lose(what, "queue full")
             else:
                 self._last_ticket += 1
-                self._pending[key] = _Pending(generation_id, self._last_ticket, build)
+                self._pending[key] = _Pending(what, self._last_ticket, build)
                 self._changed.notify_all()
 
     def _run(self) -> None:
@@ -118,7 +129,7 @@ class AuditWriter:
             except Exception:  # noqa: BLE001
                 # This thread must live as long as the process: whatever fails on one record is counted and logged with
                 # its traceback, and the next record is written.
-                _log.exception("audit store %s: generation %s", self._store.path, pending.generation_id)
+                _log.exception("audit store %s: %s", self._store.path, pending.what)
             finally:
                 self._finish(pending, written=written)
 
@@ -133,23 +144,19 @@ class AuditWriter:
             if written:
                 self.written += 1
             else:
-                self._lose(pending.generation_id, "not written")
+                self._lose(pending.what, "not written")
 
-    def _lose(self, generation_id: str, why: str) -> None:
+    def _lose(self, what: str, why: str) -> None:
         self.lost += 1
-        _log.error(
-            "audit store %s: the record of generation %s is lost: %s (%d so far)",
-            self._store.path,
-            generation_id,
-            why,
-            self.lost,
-        )
+        _log.error("audit store %s: %s is lost: %s (%d so far)", self._store.path, what, why, self.lost)
 
     def _write(self, item: _Item) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 if isinstance(item, StoredEvidence):
                     self._store.add_evidence(item)
+                elif isinstance(item, StoredPolicyEvents):
+                    self._store.add_policy_events(item.events)
                 else:
                     self._store.put(item)
             except DatabaseError as error:

@@ -86,7 +86,7 @@ def test_a_record_comes_back_as_it_was(store: AuditStore) -> None:
     assert store.get("gen-002") is None
     with sqlite3.connect(store.path) as plain:
         assert plain.execute("pragma journal_mode").fetchone() == ("wal",)
-        assert plain.execute("select version from schema_version").fetchall() == [(2,)]
+        assert plain.execute("select version from schema_version").fetchall() == [(3,)]
 
 
 def test_a_later_record_of_a_generation_replaces_the_earlier(store: AuditStore) -> None:
@@ -171,7 +171,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path, read_only: bool) -> None:
 def test_a_store_of_another_version_is_refused(store: AuditStore) -> None:
     with sqlite3.connect(store.path) as plain:
         plain.execute("update schema_version set version = 9")
-    with pytest.raises(FeaturewatchError, match=r"schema version 9: this version .* reads and writes version 2"):
+    with pytest.raises(FeaturewatchError, match=r"schema version 9: this version .* reads and writes version 3"):
         AuditStore(store.path)
 
 

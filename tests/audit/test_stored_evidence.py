@@ -122,16 +122,16 @@ def test_a_store_of_the_first_version_is_read_and_brought_up_to_date_when_writte
     assert reading.get("gen-1") == record()
     assert len(AuditStore(path, read_only=True).evidence("gen-1")) == 1
     with sqlite3.connect(path) as plain:
-        assert plain.execute("select version from schema_version").fetchall() == [(2,)]
+        assert plain.execute("select version from schema_version").fetchall() == [(3,)]
     AuditStore(path)
 
 
 def test_a_store_of_a_later_version_is_left_as_it_is(tmp_path: Path) -> None:
     path = old_store(tmp_path / "audit.sqlite")
     with sqlite3.connect(path) as plain:
-        plain.execute("update schema_version set version = 3")
+        plain.execute("update schema_version set version = 9")
         before = plain.execute("select name from sqlite_master order by name").fetchall()
-    with pytest.raises(FeaturewatchError, match="schema version 3"):
+    with pytest.raises(FeaturewatchError, match="schema version 9"):
         AuditStore(path)
     with sqlite3.connect(path) as plain:
         assert plain.execute("select name from sqlite_master order by name").fetchall() == before
