@@ -33,6 +33,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[DiscoverConfig, Report]:
     prompts, rows = prompts_and_rows()
     config = toy_config(tmp_path_factory.mktemp("policies"), target_fpr=0.02, hard=("a1",), subject="toy harm")
+    config = dataclasses.replace(config, owner="toy-oncall")
     return config, discover_from_rows(config, Catalog([zoo]), prompts, rows, Console(file=io.StringIO()))
 
 
@@ -62,6 +63,10 @@ def test_the_separating_latent_is_found_and_the_policy_keeps_its_rate(found: tup
     calibration = {d.id: d.calibration for d in policy.document.spec.detectors}
     assert calibration["dense"] is not None
     assert calibration["dense"].n == report.policy.n
+    assert calibration["dense"].harmful == f"prompts.jsonl (val positives)@sha256:{report.data_sha256}"
+    assert (calibration["dense"].recall or 0) > 0.8
+    assert calibration["dense"].date is not None
+    assert (policy.revision, policy.document.metadata.owner) == (1, "toy-oncall")
     assert "over-optimistic" in (policy.document.metadata.description or "")
     assert "prompt 1" not in config.policy_out.read_text()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,11 @@ from rich.console import Console
 from toy_discovery import prompts_and_rows, save_toy_sae, toy_config
 
 from monitor.errors import FeaturewatchError
+from monitor.policy import Policy, parse_policy
 from monitor.sae import Catalog
 from training.discovery import run
 from training.discovery.config import DiscoverConfig
+from training.discovery.publish import next_revision
 from training.discovery.run import discover_from_rows, discover_policy
 
 FILES = {
@@ -60,9 +63,33 @@ def test_only_finished_files_are_left_and_all_may_read_them(discover: Callable[[
     assert set(_content(folder)) == FILES
     assert {oct((folder / file).stat().st_mode & 0o777) for file in FILES} == {"0o644"}
     before = _content(folder)
+    assert _policy(folder).revision == 1
+    assert _policy(folder).document.metadata.owner is None
     discover(1)
+    assert _policy(folder).revision == 2
     assert set(_content(folder)) == FILES
     assert all(_content(folder)[file] != before[file] for file in FILES)
+
+
+@pytest.mark.parametrize("left", [None, "no policy", b"\xff"])
+def test_what_is_no_policy_is_followed_by_the_first_revision(tmp_path: Path, left: str | bytes | None) -> None:
+    if left is not None:
+        (tmp_path / "p.yaml").write_bytes(left if isinstance(left, bytes) else left.encode())
+    assert next_revision(tmp_path / "p.yaml") == 1
+
+
+def test_a_policy_is_replaced_only_by_force(
+    catalog: Catalog, discover: Callable[[int], DiscoverConfig], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(discover(0), model="/no/such/model")
+    with pytest.raises(FeaturewatchError, match=r"there is a policy already.*--force"):
+        discover_policy(config, catalog, Console(file=io.StringIO()))
+    with pytest.raises(FeaturewatchError, match="/no/such/model"):
+        discover_policy(dataclasses.replace(config, force=True), catalog, Console(file=io.StringIO()))
+
+
+def _policy(folder: Path) -> Policy:
+    return parse_policy((folder / "toy-harm.yaml").read_text())
 
 
 @pytest.mark.parametrize("step", ["judge", "check_policy", "_report"])

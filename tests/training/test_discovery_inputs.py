@@ -41,12 +41,12 @@ def test_prompts_come_in_exactly_one_form(tmp_path: Path, given: set[str]) -> No
 @pytest.mark.parametrize("name", ["h3.txt", "h3", "h3.YAML", "h3.json"])
 def test_a_policy_file_that_no_folder_shows_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(FeaturewatchError, match=r"only files that end in \.yaml or \.yml are read.*h3\.yaml"):
-        require_place(tmp_path / name)
+        require_place(tmp_path / name, force=False)
 
 
 @pytest.mark.parametrize("name", ["h3.yaml", "h3.yml"])
 def test_a_policy_file_that_a_folder_shows_is_taken(tmp_path: Path, name: str) -> None:
-    require_place(tmp_path / name)
+    require_place(tmp_path / name, force=False)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ class DiscoverConfig:
     cap: tuple[str, ...] = option((), "source=number: at most so many prompts of this source per split; repeatable.")
     hard: tuple[str, ...] = option((), "Source of negatives that look like positives, reported apart; repeatable.")
     policy_out: Path = option(Path("policies/policy.yaml"), "Policy file to write; probes go to weights/ beside it.")  # noqa: RUF009
+    owner: str = option("", "Who answers for the policy; left out, the policy names nobody.")
+    force: bool = option(False, "Replace a policy file that is there, and its probes.")
     cache: Path | None = option(None, "Folder that keeps the captured residuals for the next run.")  # noqa: RUF009
     window: int = option(16, "Tokens of the rolling mean over which a score must hold.")
     min_tokens: int = option(4, "Judged tokens before a detector may leave clear.")

@@ -49,6 +49,7 @@ def policy_text(
     choice: Choice,
     config: DiscoverConfig,
     *,
+    revision: int = 1,
     description: str = "being measured",
     calibration: dict[str, dict[str, Any]] | None = None,
 ) -> str:
@@ -58,6 +59,7 @@ def policy_text(
         detectors: directions.
         choice: rule and thresholds.
         config: of the discovery.
+        revision: of the policy.
         description: what it looks for and what it misses.
         calibration: per detector id, once the engine has counted.
     """
@@ -91,7 +93,8 @@ def policy_text(
         "kind": "Policy",
         "metadata": {
             "name": config.policy_out.stem,
-            "revision": 1,
+            "revision": revision,
+            **({"owner": config.owner} if config.owner else {}),
             "status": "experimental",
             "description": description,
         },

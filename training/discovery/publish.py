@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from monitor.errors import FeaturewatchError
+from monitor.policy import PolicyError, parse_policy
 from monitor.policy.schema.fields import PolicyName
 
 _SUFFIXES = (".yaml", ".yml")
@@ -36,8 +37,11 @@ def draft_folder(policy_out: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def require_place(policy_out: Path) -> None:
-    """Raises FeaturewatchError when no policy can be written there, before hours are spent on it."""
+def require_place(policy_out: Path, *, force: bool) -> None:
+    """Raises FeaturewatchError when no policy can be written there, before hours are spent on it.
+
+    With `force`, a policy that is there already may be replaced.
+    """
     try:
         TypeAdapter(PolicyName).validate_python(policy_out.stem)
     except ValidationError as error:
@@ -54,8 +58,22 @@ def require_place(policy_out: Path) -> None:
         )
     if policy_out.is_dir():
         raise FeaturewatchError(f"policy file {policy_out}", "it is a folder", "name a file in it")
+    if policy_out.exists() and not force:
+        raise FeaturewatchError(
+            f"policy file {policy_out}",
+            "there is a policy already",
+            "give another --policy-out, or --force to replace it",
+        )
     with draft_folder(policy_out):
         pass
+
+
+def next_revision(policy_out: Path) -> int:
+    """One more than that of the policy that is there; 1 if there is none, or none that can be read."""
+    try:
+        return parse_policy(policy_out.read_text(encoding="utf-8")).revision + 1
+    except (OSError, UnicodeDecodeError, PolicyError):
+        return 1
 
 
 def publish(draft: Path, folder: Path, files: Sequence[str]) -> None:

@@ -6,7 +6,9 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,7 @@ from training.discovery.judged import OneSae, Verdicts, judge
 from training.discovery.policy_file import parsed, policy_text, report_file, save_probes, weight_files
 from training.discovery.prompt import Prompt
 from training.discovery.prompts import data_files, data_hash, load_prompts
-from training.discovery.publish import draft_folder, publish, require_place
+from training.discovery.publish import draft_folder, next_revision, publish, require_place
 from training.discovery.report import Report, alarms_by_source, recall_by_source
 from training.discovery.rules import DETECTORS
 from training.discovery.statistics import false_alarms
@@ -38,7 +40,7 @@ def discover_policy(config: DiscoverConfig, catalog: Catalog, console: Console) 
         FeaturewatchError: unknown SAE, model, data; an SAE whose width does not fit the model; a folder that cannot be
             written. The files of an older policy of this name then stay as they are.
     """
-    require_place(config.policy_out)
+    require_place(config.policy_out, force=config.force)
     dictionaries = {sae: catalog.load(sae) for sae in config.saes}
     model = ModelConfig.read(config.model)
     config = dataclasses.replace(config, context=min(config.context, model.positions or config.context))
@@ -89,19 +91,13 @@ def _write_checked(  # noqa: PLR0917
     report = _report(config, prompts, val, tried, best, verdicts)
     if report.policy.hits > int(config.target_fpr * report.policy.n):
         raise RuntimeError(f"the engine flags {report.policy.hits} of {report.policy.n} val negatives: over the budget")
-    names = ", ".join(path.name for path in data_files(config))
-    calibration = {
-        name: {
-            "targetFpr": config.target_fpr,
-            "confidence": config.confidence,
-            "benign": f"{names} (val negatives)@sha256:{report.data_sha256}",
-            "n": report.detectors[name].n,
-            "hits": report.detectors[name].hits,
-        }
-        for name in DETECTORS
-    }
     text = policy_text(
-        best.detectors, best.choice, config, description=report.description(config), calibration=calibration
+        best.detectors,
+        best.choice,
+        config,
+        revision=next_revision(config.policy_out),
+        description=report.description(config),
+        calibration=_calibration(config, report, val, verdicts),
     )
     problems = check_policy(parsed(text, config), sources, width=best.detectors.dictionary.width, model=config.model)
     if problems:
@@ -109,6 +105,27 @@ def _write_checked(  # noqa: PLR0917
     (draft / config.policy_out.name).write_text(text, encoding="utf-8")
     (draft / report_file(config)).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _calibration(
+    config: DiscoverConfig, report: Report, val: Sequence[Prompt], verdicts: Verdicts
+) -> dict[str, dict[str, Any]]:
+    """By detector, as the policy file has it."""
+    names = ", ".join(path.name for path in data_files(config))
+    positive_p = np.array([prompt.is_positive for prompt in val])
+    return {
+        name: {
+            "targetFpr": config.target_fpr,
+            "confidence": config.confidence,
+            "benign": f"{names} (val negatives)@sha256:{report.data_sha256}",
+            "n": report.detectors[name].n,
+            "hits": report.detectors[name].hits,
+            "harmful": f"{names} (val positives)@sha256:{report.data_sha256}",
+            "recall": round(float(verdicts.fired[name][positive_p].mean()), 4),
+            "date": datetime.now(UTC).date().isoformat(),
+        }
+        for name in DETECTORS
+    }
 
 
 def _require_same(verdicts: Verdicts, scores: dict[str, Floats]) -> None:
