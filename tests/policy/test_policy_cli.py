@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from policy_samples import GOOD
+from policy_seeds import ANSWERS, COUNTING
 from typer.testing import CliRunner, Result
 from zoo_samples import SAE, WIDTH, write_policy, write_zoo
 
@@ -39,6 +40,26 @@ def test_a_good_policy_is_summed_up(tmp_path: Path) -> None:
         "HARM-001",
         "2 tokens",
         "high",
+    ):
+        assert part in result.stdout
+
+
+@pytest.mark.usefixtures("whole_format")
+def test_what_counts_and_what_correlates_is_summed_up(tmp_path: Path) -> None:
+    counting = COUNTING.replace("label: weapons", "index: 0").replace("label: lies", "index: 2")
+    counting = counting.replace("tiny/resid_post.9", SAE)
+    result = check(
+        write_policy(tmp_path, counting), write_policy(tmp_path, ANSWERS, "a.yaml"), "--zoo", write_zoo(tmp_path)
+    )
+    assert result.exit_code == 0, result.stderr
+    for part in (
+        "count_over of 8 tokens above 0.5, then max",
+        "3 latents of tiny/resid_post.14, 2 of them",
+        "cusum drift 0.1",
+        "red-team, canary",
+        "5 firings per tenant",
+        "2 generations per tenant, adapter, tap, model",
+        "each in order per tenant",
     ):
         assert part in result.stdout
 

@@ -8,10 +8,11 @@ from rich.table import Table
 from monitor.cli.common import console
 from monitor.policy import Policy
 from monitor.policy.schema.detector import Calibration, Detector
+from monitor.policy.schema.rule import Correlation
 
 
 def show_policy(policy: Policy) -> None:
-    """Prints its head line and a table each of detectors and rules."""
+    """Prints its head line and a table each of detectors, rules and correlations."""
     spec = policy.document.spec
     console.print(
         f"[bold green]ok[/bold green] [bold]{policy.name}[/bold] revision {policy.revision}, "
@@ -23,17 +24,24 @@ def show_policy(policy: Policy) -> None:
     for detector in spec.detectors:
         calibration = _calibration(detector.calibration)
         detectors.add_row(detector.id, _source(detector), _aggregate(detector), _threshold(detector), calibration)
-    rules = Table("rule", "when", "for", "severity", "actions", box=None, pad_edge=True)
+    rules = Table("rule", "when", "for", "severity", "actions", "exceptions", box=None, pad_edge=True)
     for rule in spec.rules:
-        rules.add_row(rule.id, escape(rule.when), rule.hold, rule.severity, ", ".join(rule.actions))
+        names = ", ".join(exception.name for exception in rule.exceptions)
+        rules.add_row(rule.id, escape(rule.when), rule.hold, rule.severity, ", ".join(rule.actions), names)
     console.print(detectors, rules)
+    if spec.correlations:
+        correlations = Table("correlation", "of rules", "fires at", "within", "severity", box=None, pad_edge=True)
+        for one in spec.correlations:
+            correlations.add_row(one.id, ", ".join(one.rules), _bound(one), one.within, one.severity)
+        console.print(correlations)
 
 
 def _source(detector: Detector) -> str:
     source = detector.source
     if source.sae_latents:
         count = len(source.sae_latents.latents)
-        return escape(f"{count} latent{'s' * (count > 1)} of {source.sae_latents.sae}, {source.sae_latents.combine}")
+        combine = f"{source.sae_latents.k} of them" if source.sae_latents.k else source.sae_latents.combine
+        return escape(f"{count} latent{'s' * (count > 1)} of {source.sae_latents.sae}, {combine}")
     if source.sae_probe:
         return escape(f"SAE probe {source.sae_probe.file}")
     return escape(f"dense probe {source.dense_probe.file}") if source.dense_probe else ""
@@ -41,9 +49,21 @@ def _source(detector: Detector) -> str:
 
 def _aggregate(detector: Detector) -> str:
     aggregate = detector.aggregate
-    length = {"ema": f" half-life {aggregate.half_life:g}" if aggregate.half_life else ""}
-    length["rolling_mean"] = f" over {aggregate.window}"
-    return f"{aggregate.kind}{length.get(aggregate.kind, '')}{', then max' if aggregate.then else ''}"
+    settings = [
+        f"half-life {aggregate.half_life:g}" if aggregate.half_life is not None else "",
+        f"of {aggregate.window} tokens" if aggregate.window is not None else "",
+        f"above {aggregate.over:g}" if aggregate.over is not None else "",
+        f"drift {aggregate.drift:g}" if aggregate.drift is not None else "",
+    ]
+    text = " ".join([aggregate.kind, *filter(None, settings)])
+    return f"{text}, then max" if aggregate.then else text
+
+
+def _bound(correlation: Correlation) -> str:
+    per = f" per {', '.join(correlation.group_by)}" if correlation.group_by else ""
+    if correlation.kind == "ordered":
+        return f"each in order{per}"
+    return f"{correlation.at_least} {f'{correlation.of}s' if correlation.of else 'firings'}{per}"
 
 
 def _threshold(detector: Detector) -> str:
