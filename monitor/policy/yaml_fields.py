@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import yaml
+from yaml.composer import Composer
+from yaml.resolver import BaseResolver
 
 from monitor.policy.problem import Problem
 
@@ -99,10 +101,30 @@ def read_fields(text: str, file: str) -> Fields:
     return fields
 
 
+class _EventComposer(Composer, BaseResolver):
+    """PyYAML's composer over events that were read before: the text is parsed once."""
+
+    def __init__(self, events: list[yaml.Event]) -> None:
+        Composer.__init__(self)
+        BaseResolver.__init__(self)
+        self._events = events[::-1]
+
+    def check_event(self, *kinds: type[yaml.Event]) -> bool:
+        return bool(self._events) and isinstance(self._events[-1], kinds)
+
+    def peek_event(self) -> yaml.Event | None:
+        return self._events[-1] if self._events else None
+
+    def get_event(self) -> yaml.Event | None:
+        return self._events.pop() if self._events else None
+
+
 def _compose(text: str, fields: Fields) -> yaml.Node | None:
     """The node tree; problems are noted before anything is built from anchors or depth."""
     depth = documents = 0
+    events: list[yaml.Event] = []
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
+        events.append(event)
         line = _line(event)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
@@ -123,7 +145,7 @@ def _compose(text: str, fields: Fields) -> yaml.Node | None:
     if documents == 0:
         fields.refuse(1, "", "", "the file is empty", "begin with apiVersion: monitor/v1")
         return None
-    return yaml.compose(text, Loader=yaml.BaseLoader)
+    return _EventComposer(events).get_single_node()
 
 
 def _value(node: yaml.Node, path: str, fields: Fields) -> Value:

@@ -107,7 +107,7 @@ def test_a_problem_reads_as_value_rule_and_remedy() -> None:
 
 
 def test_all_problems_are_told_at_once_in_order_of_lines() -> None:
-    text = changed("mode: alert", "mode: enforce").replace("halfLife: 8", "halfLive: 8").replace("severity: low", "")
+    text = changed("mode: alert", "mode: enforced").replace("halfLife: 8", "halfLive: 8").replace("severity: low", "")
     found = problems(text.replace("name: harm,", "name: Harm,"))
     assert [problem.field for problem in found] == [
         "metadata.name",
@@ -193,19 +193,17 @@ def test_the_nearest_known_word_is_offered(before: str, after: str, remedy: str)
 @pytest.mark.parametrize(
     ("before", "after", "field"),
     [
-        ("mode: alert", "mode: enforce", "spec.mode"),
-        ("phases: [prompt, response]", "phases: [reasoning]", "spec.match.phases[0]"),
-        ("phases: [prompt, response]", 'tenants: ["*"]', "spec.match.tenants"),
-        ("phases: [prompt, response]", "sample: 0.5", "spec.match.sample"),
+        ("phases: [prompt, response]", "routes: [chat]", "spec.match.routes"),
+        ("phases: [prompt, response]", "adapters: [a]", "spec.match.adapters"),
+        ("{denseProbe:", "{absence: {window: 3}, denseProbe:", "spec.detectors[2].source.absence"),
         ("for: 2 tokens", "for: 2 windows", "spec.rules[0].for"),
         ("actions: [alert]", "actions: [alert, stop]", "spec.rules[1].actions[1]"),
-        ("actions: [alert]", "deadlineMs: 20", "spec.rules[1].deadlineMs"),
-        ("actions: [alert]", "exceptions: []", "spec.rules[1].exceptions"),
+        ("actions: [alert]", "actions: [alert, trace]", "spec.rules[1].actions[1]"),
         ("actions: [alert]", "steer: {}", "spec.rules[1].steer"),
+        ("actions: [alert]", "inline: true", "spec.rules[1].inline"),
         ("record: {content: none}", "record: {content: redacted}", "spec.record.content"),
         ("record: {content: none}", "record: {retention: 183d}", "spec.record.retention"),
-        ("record: {content: none}", "notify: {wait: 30s}", "spec.notify"),
-        ("record: {content: none}", "onDrop: {threshold: 0.01}", "spec.onDrop"),
+        ("record: {content: none}", "sensitivity: 2", "spec.sensitivity"),
     ],
 )
 def test_what_is_planned_is_refused_by_name(before: str, after: str, field: str) -> None:
