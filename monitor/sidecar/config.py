@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from monitor.policy import Mode
 from monitor.rpc import ServerTls, Target
+from monitor.sidecar.policy_watch import WATCH_SECONDS
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class SidecarConfig:
     insecure_tcp: permits TCP addresses without TLS that other machines can reach.
     drain_seconds: longest wait for open calls at shutdown.
     tap_grace_seconds: how long a tap that went away keeps its state.
+    modes: by policy, in the place of the mode in its file.
+    keep_share: share of all generations that is recorded although nothing flags them, without content.
+    watch_seconds: how often policy files are looked at for changes; None: never.
     """
 
     listen: tuple[Target, ...]
@@ -56,3 +62,6 @@ class SidecarConfig:
     insecure_tcp: bool = False
     drain_seconds: float = 5.0
     tap_grace_seconds: float = 60.0
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+    keep_share: float = 0.0
+    watch_seconds: float | None = WATCH_SECONDS

@@ -1,4 +1,4 @@
-"""What goes down one tap's stream after the plan: acknowledgements and directives, written by one task."""
+"""What goes down one tap's stream after the first plan, written by one task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from monitor.v1.tap_pb2 import Ack, Directive, StreamResponse
+from monitor.v1.tap_pb2 import Ack, Directive, StreamResponse, WatchPlan
 
 # Directives that wait for a tap that does not read.
 MOST_WAITING: Final = 1024
@@ -16,13 +16,18 @@ Write = Callable[[StreamResponse], Awaitable[None]]
 
 
 class Downlink:
-    """Takes directives and acknowledgements at any time; `run` writes them in order, directives first.
+    """Takes plans, directives and acknowledgements at any time; `run` writes them, plans first, then directives.
 
-    gRPC permits one writer a stream, and judging must not wait for a tap that does not read: of acknowledgements only
-    the highest waits, of directives `MOST_WAITING`.
+    gRPC permits one writer a stream, and judging must not wait for a tap that does not read: of acknowledgements and of
+    plans only the latest waits, of directives `MOST_WAITING`.
+
+    Attributes:
+        watched: version of the latest plan that this stream was or is about to be told.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watched: int = 0) -> None:
+        self.watched = watched
+        self._plan: WatchPlan | None = None
         self._directives: deque[Directive] = deque()
         self._ack = 0
         self._ack_due = False
@@ -36,6 +41,12 @@ class Downlink:
         self._directives.append(directive)
         self._changed.set()
         return True
+
+    def watch(self, plan: WatchPlan) -> None:
+        """Queues a plan in the place of an earlier one that still waits."""
+        if self._plan is None or self._plan.version < plan.version:
+            self._plan = plan
+            self._changed.set()
 
     def acknowledge(self, seq: int) -> None:
         """All frames up to `seq` are judged."""
@@ -54,12 +65,15 @@ class Downlink:
             while True:
                 await self._changed.wait()
                 self._changed.clear()
+                if self._plan is not None:
+                    plan, self._plan = self._plan, None
+                    await write(StreamResponse(watch_plan=plan))
                 while self._directives:
                     await write(StreamResponse(directive=self._directives.popleft()))
                 if self._ack_due:
                     self._ack_due = False
                     await write(StreamResponse(ack=Ack(seq=self._ack)))
-                if self._closed and not self._directives and not self._ack_due:
+                if self._closed and self._plan is None and not self._directives and not self._ack_due:
                     return
         finally:
             self._closed = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -60,16 +59,3 @@ def parse_mode(option: str) -> tuple[str, Mode]:
             "write for example --mode my-policy=shadow",
         )
     return name, known[word]
-
-
-def require_known(names: Collection[str], policies: Collection[Policy]) -> None:
-    """Refuses modes for policies that are not there; raises FeaturewatchError with the nearest name."""
-    known = [policy.name for policy in policies]
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            raise FeaturewatchError(
-                f"mode for policy {name!r}",
-                f"the policies are {', '.join(known)}",
-                f"did you mean {near[0]!r}?" if near else "choose one of them",
-            )

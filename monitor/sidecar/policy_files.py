@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,22 @@ def read_policies(files: Sequence[Path]) -> tuple[list[Policy], list[Problem]]:
         except PolicyError as error:
             problems += error.problems
     return policies, [*problems, *same_names(policies)]
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """Changes when a policy file comes, goes or has other content, or can be read no longer. Never raises for that."""
+    digest = hashlib.sha256()
+    try:
+        files = policy_files(paths)
+    except FeaturewatchError as error:
+        return hashlib.sha256(str(error).encode()).hexdigest()
+    for file in files:
+        try:
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError as error:
+            content = str(error.strerror)
+        digest.update(f"{file}\0{content}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _read(file: Path) -> Policy:

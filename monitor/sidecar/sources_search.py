@@ -12,11 +12,15 @@ from monitor.sidecar.sources import CatalogSources
 
 
 class SearchSources:
-    """Looks for a probe file in each policy folder. The same name with other content in two folders is refused."""
+    """Looks for a probe file in each policy folder. The same name with other content in two folders is refused.
+
+    What was read once stays as it was, whatever becomes of the file.
+    """
 
     def __init__(self, catalog: Catalog, folders: Sequence[Path]) -> None:
         self._catalog = catalog
         self._saes = CatalogSources(catalog, Path())
+        self._holders: dict[str, CatalogSources] = {}
         self._folders = {folder.resolve(): CatalogSources(catalog, folder.resolve()) for folder in folders}
 
     def sae(self, sae_id: str) -> SaeInfo:
@@ -44,6 +48,11 @@ class SearchSources:
         return self._holder(file).dense_weights(file)
 
     def _holder(self, file: str) -> CatalogSources:
+        if file not in self._holders:
+            self._holders[file] = self._find_holder(file)
+        return self._holders[file]
+
+    def _find_holder(self, file: str) -> CatalogSources:
         holders = [folder for folder in self._folders if (folder / file).is_file()]
         if not holders:
             raise FeaturewatchError(

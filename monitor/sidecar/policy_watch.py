@@ -1,0 +1,44 @@
+"""Notices that policy files have changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from monitor.sidecar.policy_files import fingerprint
+
+_log = logging.getLogger(__name__)
+
+WATCH_SECONDS: Final = 2.0
+# Editors and deployments write in several steps: content counts once it has stayed the same for so long.
+_SETTLE_SECONDS: Final = 0.2
+
+
+async def watch_policies(
+    paths: Sequence[Path], tried: Callable[[], str], reload: Callable[[], Awaitable[object]], *, every_seconds: float
+) -> None:
+    """Has policies reloaded when their files' content is another than what was tried last. Runs until cancelled.
+
+    Content is compared, not times: what counts is what is read, on any file system.
+
+    Args:
+        tried: the fingerprint of the content that was read last, whether it was taken over or refused.
+        reload: called on the event loop; a refusal is its own business.
+    """
+    settle_seconds = min(_SETTLE_SECONDS, every_seconds)
+    while True:
+        await asyncio.sleep(every_seconds)
+        found = await asyncio.to_thread(fingerprint, paths)
+        if found == tried():
+            continue
+        await asyncio.sleep(settle_seconds)
+        if found != await asyncio.to_thread(fingerprint, paths):
+            continue
+        try:
+            await reload()
+        except Exception:  # noqa: BLE001
+            # Whatever fails, later changes must be noticed.
+            _log.exception("policies could not be read again")
