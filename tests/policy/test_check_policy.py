@@ -50,6 +50,19 @@ def test_a_latent_outside_of_the_sae() -> None:
     assert (problem.value, problem.rule) == ("10", f"SAE {SAE} has latents 0 to 9")
 
 
+@pytest.mark.parametrize("second", ["{label: weapons}", "{label: weapons, weight: 2}"])
+def test_a_latent_that_is_named_twice_by_index_and_by_label(second: str) -> None:
+    problem = only_problem(check_policy(policy("{index: 2}", second), FakeSources()))
+    assert problem.field == "spec.detectors[0].source.saeLatents.latents[1].label"
+    assert (problem.value, problem.rule) == ("weapons", "it is latent 7, which latents[0] names already")
+
+
+def test_a_label_that_the_catalog_lacks() -> None:
+    problem = only_problem(check_policy(policy("{index: 2}", "{label: kindness}"), FakeSources()))
+    assert problem.field == "spec.detectors[0].source.saeLatents.latents[1].label"
+    assert check_policy(policy("{index: 2}", "{label: lies}"), FakeSources()) == []
+
+
 def test_a_probe_on_latents_that_its_sae_lacks_or_on_an_unknown_sae() -> None:
     sources = FakeSources()
     (file,) = sources.probes
