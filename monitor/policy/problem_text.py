@@ -32,14 +32,14 @@ _PLAIN = {
     "too_long": ("must have at most {max_length} entries", "remove some or split the policy"),
     "model_type": _BLOCK,
     "model_attributes_type": _BLOCK,
-    "greater_than": ("must be greater than {gt:g}", "choose a larger number"),
-    "greater_than_equal": ("must be at least {ge:g}", "choose a larger number"),
-    "less_than": ("must be less than {lt:g}", "choose a smaller number"),
-    "less_than_equal": ("must be at most {le:g}", "choose a smaller number"),
+    "greater_than": ("must be greater than {gt}", "choose a larger number"),
+    "greater_than_equal": ("must be at least {ge}", "choose a larger number"),
+    "less_than": ("must be less than {lt}", "choose a smaller number"),
+    "less_than_equal": ("must be at most {le}", "choose a smaller number"),
 }
 _ID = ("must be 1 to 63 letters, digits, - or _ and begin with a letter", "choose another id, e.g. harm_latents")
 _DAY = ("must be a day as year-month-day", "write for example 2027-01-31")
-_DURATION = ("must be a number of s, m, h or d", "write for example 10m")
+_DURATION = ("must be a number from 1 to 999999 and s, m, h or d", "write for example 10m")
 #: Of fields with a pattern: by path without indices, else by the last part of it.
 _PATTERNS = {
     "metadata.name": ("must be 1 to 63 lower-case letters, digits or -", "choose another name, e.g. harmful-intent"),
@@ -77,7 +77,8 @@ def add_problem(error: ErrorDetails, fields: Fields, told: frozenset[str]) -> No
     elif kind == "string_pattern_mismatch":
         rule, remedy = _pattern(path)
     elif kind in _PLAIN:
-        rule, remedy = (part.format(**context) for part in _PLAIN[kind])
+        bounds = {name: _plain_number(bound) for name, bound in context.items()}
+        rule, remedy = (part.format(**bounds) for part in _PLAIN[kind])
     else:
         rule, remedy = error["msg"], "see docs/policies.md"
     if not any(path == other or path.startswith((f"{other}.", f"{other}[")) for other in told):
@@ -91,6 +92,11 @@ def show(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _plain_number(bound: Any) -> Any:
+    """1000000 rather than 1e+06; 1e+30 stays."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() and abs(bound) < 1e15 else bound
 
 
 def _path(location: tuple[int | str, ...]) -> str:
