@@ -7,17 +7,16 @@ from collections.abc import Iterator
 
 #: Fields, by the path of the block they belong to.
 FIELDS: dict[str, frozenset[str]] = {
-    "spec": frozenset({"notify", "onDrop", "sensitivity", "correlations"}),
-    "spec.match": frozenset({"tenants", "sample", "routes", "adapters"}),
+    "spec": frozenset({"notify", "sensitivity", "correlations"}),
+    "spec.match": frozenset({"routes", "adapters"}),
     "spec.detectors[].source": frozenset({"absence"}),
-    "spec.rules[]": frozenset({"steer", "escalate", "deadlineMs", "onTimeout", "inline", "exceptions"}),
+    "spec.rules[]": frozenset({"steer", "escalate", "inline"}),
     "spec.record": frozenset({"contextTokens", "topFeatures", "retention", "contentRetention"}),
 }
 
 #: Values, by the path of their field.
 VALUES: dict[str, frozenset[str]] = {
     "spec.mode": frozenset({"enforce"}),
-    "spec.match.phases[]": frozenset({"reasoning"}),
     "spec.rules[].actions[]": frozenset({"trace", "annotate", "escalate", "steer", "stop"}),
     "spec.record.content": frozenset({"hash", "redacted"}),
 }

@@ -57,7 +57,7 @@ class TapEdition:
             kit.prefix_states,
             kit.engine_info,
             prefix_namespace(plan.policies, plan.watch_plan, kit.reader.classes),
-            tells_phases_apart=tells_phases_apart(plan.policies),
+            tells_phases_apart=tells_phases_apart(plan.policies, kit.reader.phases),
         )
         alerts = AlertMaker(
             tap_id=kit.tap_id,

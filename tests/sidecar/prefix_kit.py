@@ -4,7 +4,7 @@ frames with gaps, and a model of which of them a store of prefixes must know."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,11 +41,11 @@ from monitor.v1.tap_pb2 import (
 )
 
 HOOK, NUM_LATENTS = "resid_post.1", 4
-#: Tokens 1 to 5 are a chat template's.
-_WORDS = ("<s>", "<|im_start|>", "<|im_end|>", "system", "user", "Ċ", "a", "b", "c", "d")
+#: Tokens 1 to 5 are a chat template's, the last two enclose reasoning.
+_WORDS = ("<s>", "<|im_start|>", "<|im_end|>", "system", "user", "Ċ", "a", "b", "c", "d", "<think>", "</think>")
 _TOKENIZER = {
     "model": {"vocab": {word: index for index, word in enumerate(_WORDS)}},
-    "added_tokens": [{"id": index, "content": _WORDS[index], "special": True} for index in range(3)],
+    "added_tokens": [{"id": index, "content": _WORDS[index], "special": True} for index in (0, 1, 2, 10, 11)],
 }
 CLASSES = TokenClasses.from_tokenizer_json(_TOKENIZER)
 PREFIX, QUEUE_FULL = GapReason.GAP_REASON_PREFIX_CACHE, GapReason.GAP_REASON_QUEUE_FULL
@@ -77,17 +77,24 @@ def plan_of(texts: Sequence[str], version: int = 1) -> TapPlan:
     )
 
 
-def judge_of(plan: TapPlan, states: PrefixStates, block_size: int, tap_id: str = "tap") -> TapJudge:
+def judge_of(
+    plan: TapPlan,
+    states: PrefixStates,
+    block_size: int,
+    tap_id: str = "tap",
+    ledger: PolicyLedger | None = None,
+    clock: Callable[[], int] = lambda: 1,
+) -> TapJudge:
     return TapJudge(
         tap_id=tap_id,
         session_id="session",
         engine_info=EngineInfo(model="tiny", prefix_block_size=block_size),
         plan=plan,
         reader=TokenReader(CLASSES, None),
-        ledger=PolicyLedger(),
+        ledger=ledger or PolicyLedger(),
         history=HistoryPool(1 << 20, len(plan.policies.detectors)),
         prefix_states=states,
-        clock=lambda: 1,
+        clock=clock,
     )
 
 
@@ -103,6 +110,7 @@ class Request:
     content: tuple[tuple[int, bytes], ...] = ()
     # Some activations are not finite.
     odd: bool = False
+    tenant: str = ""
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -129,6 +137,7 @@ class Request:
             request_id=f"request-{self.handle}",
             prompt_token_ids=ints_to_bytes(np.array(self.prompt, np.int32)),
             adapter=self.adapter,
+            tenant=self.tenant,
             cache_salt_sha256=self.salt,
             content_keys=[ContentKey(position=position, key=key) for position, key in self.content],
         )
@@ -193,7 +202,7 @@ class Model:
     def __init__(self, plan: TapPlan, block_size: int) -> None:
         self._plan = plan
         self._block_size = block_size
-        self._apart = any(len(detector.phases) == 1 for detector in plan.policies.detectors)
+        self._apart = any(len(detector.phases) < 3 for detector in plan.policies.detectors)
         self._known: set[tuple[object, ...]] = set()
 
     def step(self, pieces: Sequence[Piece], expected: Mapping[int, Expected]) -> None:

@@ -13,7 +13,11 @@ from typing import Any
 from prefix_kit import NUM_LATENTS, PREFIX, QUEUE_FULL, Piece, Request
 
 _CONDITIONS = ("a.fire", "not a.fire", "a.warn and b.warn", "not (a.clear or b.fire)", "a.fire or b.warn")
-_PHASES = (["prompt", "response"], ["prompt", "response"], ["prompt"], ["response"])
+_ALL_PHASES = ["prompt", "reasoning", "response"]
+_PHASES = (
+    *[_ALL_PHASES] * 4,
+    *(["prompt"], ["response"], ["reasoning"], ["prompt", "response"], ["reasoning", "response"]),
+)
 
 
 def _detector(rng: Random, name: str) -> dict[str, Any]:
@@ -87,7 +91,7 @@ def requests(rng: Random) -> list[Request]:
 
 
 def _tokens(rng: Random, least: int) -> list[int]:
-    return rng.choices([1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8, 9, 9], k=rng.randint(least, 16))
+    return rng.choices([1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 11], k=rng.randint(least, 16))
 
 
 def schedule(rng: Random, made: Sequence[Request], block_size: int) -> list[list[Piece]]:

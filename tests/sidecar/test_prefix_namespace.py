@@ -10,6 +10,7 @@ from prefix_kit import CLASSES, plan_of
 from monitor.policy import TokenClasses
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix.namespace import prefix_namespace, tells_phases_apart
+from monitor.sidecar.tokenizer import TokenReader
 from monitor.v1.tap_pb2 import HookPlan
 
 DOCUMENT = {
@@ -56,9 +57,20 @@ def test_weights_and_token_classes_are_part_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phases", "apart"), [(["prompt", "response"], False), (["prompt"], True), (["response"], True)]
+    ("phases", "apart", "apart_with_think_markers"),
+    [
+        (["prompt", "reasoning", "response"], False, False),
+        (["prompt", "response"], False, True),
+        (["prompt"], True, True),
+        (["response"], True, True),
+        (["reasoning"], False, True),
+        (["reasoning", "response"], True, True),
+    ],
 )
-def test_phases_are_told_apart_by_a_detector_of_one_phase(phases: list[str], apart: bool) -> None:
+def test_phases_are_told_apart_by_a_detector_that_does_not_judge_them_all(
+    phases: list[str], apart: bool, apart_with_think_markers: bool
+) -> None:
     spec = {**DOCUMENT["spec"], "match": {"phases": phases}}  # type: ignore[dict-item]
     policies = plan_of([json.dumps({**DOCUMENT, "spec": spec})]).policies
-    assert tells_phases_apart(policies) == apart
+    assert tells_phases_apart(policies, TokenReader.unknown().phases) == apart
+    assert tells_phases_apart(policies, TokenReader(CLASSES, None).phases) == apart_with_think_markers

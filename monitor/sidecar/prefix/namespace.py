@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from monitor.policy import Phase, PolicySet, TokenClasses
+from monitor.policy import Phase, PolicySet, ResponsePhases, TokenClasses
 from monitor.v1.tap_pb2 import WatchPlan
 
 
@@ -27,6 +27,8 @@ def prefix_namespace(policies: PolicySet, plan: WatchPlan, classes: TokenClasses
     return digest.digest()
 
 
-def tells_phases_apart(policies: PolicySet) -> bool:
-    """Whether the same tokens are judged otherwise as prompt than as response."""
-    return any((Phase.PROMPT in one.phases) != (Phase.RESPONSE in one.phases) for one in policies.detectors)
+def tells_phases_apart(policies: PolicySet, phases: ResponsePhases) -> bool:
+    """Whether the same tokens are judged otherwise as prompt than as response. What of a response is reasoning follows
+    from its tokens and from where it begins."""
+    others = (Phase.RESPONSE, Phase.REASONING) if phases.known else (Phase.RESPONSE,)
+    return any((Phase.PROMPT in one.phases) != (other in one.phases) for one in policies.detectors for other in others)
