@@ -7,9 +7,10 @@ from monitor.v1.generations_pb2 import Provenance
 
 
 def provenance_of(policies: PolicySet, sources: Sources) -> tuple[Provenance, ...]:
-    """Policies, SAEs and probes of a policy set, each once, in this order."""
+    """Policies with their texts, SAEs and probes of a policy set, each once, in this order."""
     entries = [
-        Provenance(kind="policy", name=p.name, revision=str(p.revision), sha256=p.sha256) for p in policies.policies
+        Provenance(kind="policy", name=p.name, revision=str(p.revision), sha256=p.sha256, text=p.source)
+        for p in policies.policies
     ]
     saes = dict.fromkeys(direction.source for direction in policies.directions if direction.kind == "latent")
     entries += [Provenance(kind="sae", name=sae, sha256=sources.sae(sae).sha256) for sae in saes]

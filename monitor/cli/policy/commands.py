@@ -6,6 +6,7 @@ import typer
 
 from monitor.cli.policy.check import check
 from monitor.cli.policy.schema import schema
+from monitor.cli.policy.test import run_policy_tests
 
 app = typer.Typer(help="Write, check and roll out policies.", no_args_is_help=True)
 
@@ -17,3 +18,4 @@ def _policy() -> None:
 
 app.command("check")(check)
 app.command("schema")(schema)
+app.command("test")(run_policy_tests)
