@@ -84,7 +84,8 @@ class TapEditions:
         keys = merged_keys([edition.keys for edition in kept])
         watch = self.watch
         if keys != watch.keys:
-            watch = self._watches[watch.version + 1] = Watch(watch.version + 1, keys)
+            watch = Watch(watch.version + 1, keys)
+            self._watches[watch.version] = watch
             while len(self._watches) > MOST_WATCHES:
                 self._watches.popitem(last=False)
         self._in_force = (watch, kept)

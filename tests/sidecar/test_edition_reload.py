@@ -1,0 +1,295 @@
+"""Policies reloaded while requests run: no position is lost, each request is judged as if its edition were alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prefix_kit import HOOK, Request, judge_of, plan_of
+from prefix_scenarios import policy_texts
+
+from monitor.policy import Mode
+from monitor.rpc import floats_to_bytes, ints_to_bytes
+from monitor.sidecar.judge import TapJudge
+from monitor.sidecar.modes import Modes
+from monitor.sidecar.plan import TapPlan
+from monitor.sidecar.prefix.states import PrefixStates
+from monitor.sidecar.request import LiveRequest
+from monitor.sidecar.watch import Watch
+from monitor.v1.tap_pb2 import HookActivations, RequestBegin, RequestEnd, StepFrame
+
+
+def rows_frame(seq: int, watch: Watch, parts: list[tuple[Request, int, int]], **more: Any) -> StepFrame:
+    """Positions [first, last) of requests, with the columns that a tap encodes under `watch`."""
+    columns: Any = SimpleNamespace(policies=SimpleNamespace(directions=[_Index(key.latent) for key in watch.keys]))
+    values = np.concatenate([request.acts(first, last, columns) for request, first, last in parts])
+    tokens = [token for request, first, last in parts for token in request.tokens[first:last]]
+    return StepFrame(
+        seq=seq,
+        plan_version=watch.version,
+        handles=[request.handle for request, _, _ in parts],
+        first_positions=[first for _, first, _ in parts],
+        row_counts=[last - first for _, first, last in parts],
+        token_ids=ints_to_bytes(np.array(tokens, np.int32)),
+        activations=[HookActivations(hook_point=HOOK, values=floats_to_bytes(values))] if watch.keys else [],
+        **more,
+    )
+
+
+@dataclass(frozen=True)
+class _Index:
+    index: int
+
+
+@dataclass
+class FakeEngine:
+    """A tap that goes over to a new plan at some step, and whose frames arrive some steps later."""
+
+    judge: TapJudge
+    rng: Random
+    adopted: Watch = field(init=False)
+    queue: deque[tuple[str, Any]] = field(default_factory=deque)
+    running: dict[int, tuple[Request, int]] = field(default_factory=dict)
+    ended: list[LiveRequest] = field(default_factory=list)
+    handle: int = 0
+    seq: int = 0
+
+    def __post_init__(self) -> None:
+        self.adopted = self.judge.editions.watch
+
+    def adopt(self) -> None:
+        self.adopted = self.judge.editions.watch
+
+    def begin(self, *, odd: bool = False) -> Request:
+        self.handle += 1
+        prompt, response = (self.rng.choices(range(10), k=self.rng.randint(1, most)) for most in (6, 8))
+        request = Request(self.handle, prompt, response, odd=odd)
+        self.running[self.handle] = (request, 0)
+        # As a real tap's: what begins is told before the step's rows, and of no plan.
+        self.queue.append(("begin", request.begin()))
+        return request
+
+    def step(self) -> None:
+        parts, ends = [], []
+        for handle, (request, done) in [*self.running.items()]:
+            if self.rng.random() < 0.7:
+                until = min(done + self.rng.randint(1, 3), len(request.tokens))
+                parts.append((request, done, until))
+                self.running[handle] = (request, until)
+                if until == len(request.tokens):
+                    ends.append(request.end())
+                    del self.running[handle]
+        if parts:
+            self.queue.append(("rows", (self.adopted, parts)))
+        self.queue.extend(("end", end) for end in ends)
+
+    def deliver(self, most: int | None = None) -> None:
+        for _ in range(len(self.queue) if most is None else min(most, len(self.queue))):
+            kind, content = self.queue.popleft()
+            self.seq += 1
+            if kind == "rows":
+                frame = rows_frame(self.seq, *content)
+            elif kind == "begin":
+                assert isinstance(content, RequestBegin)
+                frame = StepFrame(seq=self.seq, begins=[content])
+            else:
+                assert isinstance(content, RequestEnd)
+                frame = StepFrame(seq=self.seq, ends=[content])
+            self.ended += self.judge.apply(frame).ended
+
+
+def alone(plan: TapPlan, request: Request, *, block_size: int = 0) -> LiveRequest:
+    """The same request where nothing but its edition ever was."""
+    judge = judge_of(plan, PrefixStates(0), block_size)
+    watch = judge.editions.watch
+    frame = rows_frame(1, watch, [(request, 0, len(request.tokens))], begins=[request.begin()], ends=[request.end()])
+    (ended,) = judge.apply(frame).ended
+    return ended
+
+
+def told(request: LiveRequest) -> list[tuple[str, str, int]]:
+    return [(alert.policy, alert.rule, alert.position) for alert in request.alerts]
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=120, deadline=None)
+def test_random_reloads_between_frames_leave_every_request_judged_as_by_its_edition_alone(seed: int) -> None:
+    rng = Random(seed)
+    plans = [plan_of(policy_texts(rng)) for _ in range(3)]
+    judge = judge_of(plans[0], PrefixStates(0), 0)
+    engine = FakeEngine(judge, rng)
+    requests: dict[int, Request] = {}
+    for _ in range(rng.randint(5, 40)):
+        action = rng.choice(["begin", "step", "step", "step", "deliver", "deliver", "adopt", "reload"])
+        if action == "begin":
+            request = engine.begin(odd=rng.random() < 0.2)
+            requests[request.handle] = request
+        elif action == "step":
+            engine.step()
+        elif action == "deliver":
+            engine.deliver(rng.randint(1, 6))
+        elif action == "adopt":
+            engine.adopt()
+        else:
+            # One that was there before comes back, too; that is another edition.
+            judge.adopt(judge.prepare(rng.choice(plans)))
+    while engine.running:
+        engine.step()
+    engine.deliver()
+
+    assert {ended.identity.handle for ended in engine.ended} == set(requests)
+    assert judge.problems.by_kind.keys() <= {"activations not finite"}
+    for ended in engine.ended:
+        request = requests[ended.identity.handle]
+        expected = alone(ended.plan, request)
+        assert ended.coverage == expected.coverage
+        assert request.odd or ended.coverage.observed == len(request.tokens)
+        assert ended.summary().peaks == expected.summary().peaks
+        found, wanted = ended.transcript_arrays(), expected.transcript_arrays()
+        np.testing.assert_array_equal(found.scores_pd, wanted.scores_pd)
+        np.testing.assert_array_equal(found.token_scores_pd, wanted.token_scores_pd)
+        assert told(ended) == told(expected)
+
+    # In the end the tap watches for the newest edition alone, and what begins is judged by it.
+    for _ in range(2):
+        engine.adopt()
+        last = engine.begin()
+        while engine.running:
+            engine.step()
+        engine.deliver()
+    assert judge.editions.watch.keys == judge.editions.newest.keys
+    assert engine.ended[-1].identity.handle == last.handle
+    assert engine.ended[-1].plan is judge.plan
+
+
+POLICY = """\
+apiVersion: monitor/v1
+kind: Policy
+metadata: {{name: {name}, revision: {revision}}}
+spec:
+  mode: {mode}
+  detectors:
+    - id: d
+      source: {{saeLatents: {{sae: tiny, latents: [{{index: {index}}}]}}}}
+      aggregate: {{kind: max, skip: []}}
+      threshold: {{fire: {fire}}}
+  rules:
+    - {{id: R, when: d.fire, severity: low}}
+"""
+
+
+def policy_text(name: str = "p", revision: int = 1, mode: str = "alert", index: int = 0, fire: float = -100) -> str:
+    return POLICY.format(name=name, revision=revision, mode=mode, index=index, fire=fire)
+
+
+def test_a_request_finishes_on_the_edition_it_began_with_and_the_next_has_the_new_one() -> None:
+    judge = judge_of(plan_of([policy_text(index=0)]), PrefixStates(0), 0)
+    engine = FakeEngine(judge, Random(1))
+    first, before = engine.begin(), judge.plan
+    engine.step()
+    engine.deliver()
+    judge.adopt(judge.prepare(plan_of([policy_text(revision=2, index=1)])))
+    assert [key.latent for key in judge.editions.watch.keys] == [0, 1], "the union, while the first request runs"
+    # The tap has not gone over yet: it cannot show what the new edition needs.
+    early = engine.begin()
+    engine.step()
+    engine.deliver()
+    by_handle = {request.identity.handle: request for request in (*judge.live, *engine.ended)}
+    assert by_handle[early.handle].plan is before
+    engine.adopt()
+    late = engine.begin()
+    while engine.running:
+        engine.step()
+        engine.deliver()
+    # What was announced before the first rows of the new plan came counts as begun before it.
+    engine.begin()
+    while engine.running:
+        engine.step()
+    engine.deliver()
+    by_handle |= {request.identity.handle: request for request in engine.ended}
+    assert by_handle[first.handle].plan is before
+    assert by_handle[late.handle].coverage.observed == len(late.tokens)
+    assert engine.ended[-1].plan is judge.plan
+    assert [key.latent for key in judge.editions.watch.keys] == [1]
+
+
+def test_other_thresholds_need_no_other_plan_and_hold_for_the_next_request_at_once() -> None:
+    judge = judge_of(plan_of([policy_text(fire=-100)]), PrefixStates(0), 0)
+    engine = FakeEngine(judge, Random(2))
+    first = engine.begin()
+    engine.step()
+    engine.deliver()
+    watch = judge.editions.watch
+    judge.adopt(judge.prepare(plan_of([policy_text(revision=2, fire=1e9)])))
+    assert judge.editions.watch is watch
+    second = engine.begin()
+    while engine.running:
+        engine.step()
+    engine.deliver()
+    by_handle = {request.identity.handle: request for request in engine.ended}
+    assert {alert.policy_revision for alert in by_handle[first.handle].alerts} == {1}
+    assert by_handle[second.handle].alerts == []
+    assert by_handle[second.handle].plan is judge.plan
+
+
+def test_a_policy_that_is_gone_ends_with_its_last_request_and_its_tap_goes_on_without_directions() -> None:
+    judge = judge_of(plan_of([policy_text()]), PrefixStates(0), 0)
+    engine = FakeEngine(judge, Random(3))
+    engine.begin()
+    engine.step()
+    engine.deliver()
+    judge.adopt(judge.prepare(plan_of([policy_text("q", mode="off")])))
+    while engine.running:
+        engine.step()
+    engine.deliver()
+    assert {alert.policy for alert in engine.ended[0].alerts} == {"p"}
+    for _ in range(2):
+        engine.adopt()
+        engine.begin()
+        while engine.running:
+            engine.step()
+        engine.deliver()
+    assert judge.editions.watch.keys == ()
+    assert engine.ended[-1].alerts == []
+    assert engine.ended[-1].coverage.dropped == 0
+
+
+def test_an_idle_tap_keeps_no_edition_but_the_first_and_the_newest() -> None:
+    judge = judge_of(plan_of([policy_text()]), PrefixStates(0), 0)
+    for revision in range(2, 300):
+        judge.adopt(judge.prepare(plan_of([policy_text(revision=revision, index=revision % 4)])))
+    assert len(judge.editions.watch.keys) <= 2
+    engine = FakeEngine(judge, Random(4))
+    engine.begin()
+    while engine.running:
+        engine.step()
+    engine.deliver()
+    (ended,) = engine.ended
+    assert ended.coverage.dropped == 0
+
+
+def test_a_frame_of_a_plan_that_was_never_sent_is_refused_and_counted() -> None:
+    judge = judge_of(plan_of([policy_text()]), PrefixStates(0), 0)
+    request = Request(1, [1, 2], [3])
+    watch = Watch(77, judge.editions.watch.keys)
+    (ended,) = judge.apply(
+        rows_frame(1, watch, [(request, 0, 3)], begins=[request.begin()], ends=[request.end()])
+    ).ended
+    assert (ended.coverage.observed, ended.coverage.dropped) == (0, 3)
+    assert judge.problems.by_kind == {"rows refused": 1}
+
+
+def test_a_mode_holds_at_once_for_requests_that_run_and_off_makes_no_alert() -> None:
+    judge = judge_of(plan_of([policy_text(), policy_text("q", index=1)]), PrefixStates(0), 0)
+    request = Request(1, [1, 2], [3, 4])
+    watch = judge.editions.watch
+    judge.retune(Modes(runtime={"p": Mode.OFF, "q": Mode.SHADOW}))
+    judge.apply(rows_frame(1, watch, [(request, 0, 2)], begins=[request.begin()]))
+    (live,) = judge.live
+    assert [(alert.policy, int(alert.mode)) for alert in live.alerts] == [("q", int(Mode.SHADOW))]
