@@ -40,6 +40,7 @@ def advice(policy: Policy, today: str) -> list[Problem]:
         _mode,
         _fitted_on,
         _detectors,
+        _rules,
         lambda one: _expired(one, today),
     ]
     remarks = [remark for kind in kinds for remark in kind(policy)]
@@ -126,6 +127,13 @@ def _flapping(path: str, detector: Detector, states: frozenset[DetectorState]) -
     elif clear >= warn and states & {DetectorState.WARN, DetectorState.CLEAR}:
         rule = f"a rule names warn or clear, and warn begins and ends at {warn:g}: a score near it flaps"
         yield Remark(at, value, rule, "choose a clear below warn")
+
+
+def _rules(policy: Policy) -> Iterator[Remark]:
+    for number, rule in enumerate(policy.document.spec.rules):
+        if parse_condition(rule.when).holds({}):
+            told = "it holds while every detector is clear: the rule fires on every request"
+            yield Remark(f"spec.rules[{number}].when", rule.when, told, "join it with and to a state that is seldom")
 
 
 def _expired(policy: Policy, today: str) -> Iterator[Remark]:

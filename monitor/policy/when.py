@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from monitor.policy.vocabulary import AND, NOT, OR, DetectorState
@@ -52,6 +52,20 @@ class Condition:
     def detectors(self) -> tuple[str, ...]:
         """Ids of the detectors it names, in order, each once."""
         return tuple(dict.fromkeys(item.detector for item in self.postfix if isinstance(item, State)))
+
+    def holds(self, states: Mapping[str, DetectorState]) -> bool:
+        """Its value where the detectors stand so; a detector that is not named there is clear."""
+        stack: list[bool] = []
+        for item in self.postfix:
+            if isinstance(item, State):
+                state = states.get(item.detector, DetectorState.CLEAR)
+                stack.append(state == item.state if item.state is DetectorState.CLEAR else state >= item.state)
+            elif item == NOT:
+                stack.append(not stack.pop())
+            else:
+                right, left = stack.pop(), stack.pop()
+                stack.append(left and right if item == AND else left or right)
+        return stack[0]
 
     def program(self, index_of: dict[str, int]) -> tuple[int, ...]:
         """The program of `CompiledRule`, given the index of each detector."""

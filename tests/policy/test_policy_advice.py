@@ -62,6 +62,7 @@ def test_a_careful_policy_gets_no_advice() -> None:
         (", clear: 2", "", "spec.detectors[0].threshold", "fire begins and ends at 3"),
         ("when: d.fire", "when: d.warn", "spec.detectors[0].threshold.clear", "warn begins and ends at 1"),
         ("when: d.fire", "when: not d.clear", "spec.detectors[0].threshold.clear", "warn begins and ends at 1"),
+        ("when: d.fire", "when: not d.fire", "spec.rules[0].when", "fires on every request"),
         ("n: 299", "n: 298", "spec.detectors[0].calibration.n", "takes 299, even without a hit"),
         ("hits: 0", "hits: 1", "spec.detectors[0].calibration.targetFpr", "1 of 299 show a rate of at most 1.577 %"),
         (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from monitor.policy import DetectorState
 from monitor.policy.vocabulary import AND, NOT, OR
-from monitor.policy.when import Condition, ConditionError, State, parse_condition
+from monitor.policy.when import ConditionError, State, parse_condition
 
 A, B, C = (State(name, DetectorState.FIRE) for name in "abc")
 
@@ -68,27 +68,12 @@ EXPRESSIONS = st.recursive(
 )
 
 
-def value_of(condition: Condition, states: dict[str, DetectorState]) -> bool:
-    stack: list[bool] = []
-    for item in condition.postfix:
-        if isinstance(item, State):
-            state = states[item.detector]
-            stack.append(state == item.state if item.state is DetectorState.CLEAR else state >= item.state)
-        elif item == NOT:
-            stack.append(not stack.pop())
-        else:
-            right, left = stack.pop(), stack.pop()
-            stack.append((left and right) if item == AND else (left or right))
-    (result,) = stack
-    return result
-
-
 @given(EXPRESSIONS, st.tuples(*[st.sampled_from(list(DetectorState))] * 3))
 def test_means_what_python_means_by_the_same_words(text: str, states: tuple[DetectorState, ...]) -> None:
     state_of = dict(zip("abc", states, strict=True))
     tests = {"clear": "== 1", "warn": ">= 2", "fire": ">= 3"}
     in_python = re.sub(r"(\w)\.(\w+)", lambda m: f"({int(state_of[m[1]])} {tests[m[2]]})", text)
-    assert value_of(parse_condition(text), state_of) == eval(in_python, {"__builtins__": {}})
+    assert parse_condition(text).holds(state_of) == eval(in_python, {"__builtins__": {}})
 
 
 @given(st.text(alphabet="abfire.()notandwclr- ", max_size=40))
