@@ -28,4 +28,6 @@ def lines(save_n: npt.NDArray[np.int64], num_rows: int) -> npt.NDArray[np.int64]
 
 def plain(array: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
     """C order and writeable: other layouts are other types to numba and would start a compilation."""
+    if array.dtype == dtype and array.flags.carray:
+        return array
     return np.require(array, dtype, ("C", "W"))

@@ -25,7 +25,7 @@ import math
 
 import numpy as np
 
-from monitor.policy.jit import kernel
+from monitor.policy.jit import kernel, part, prefetch
 
 # These repeat `tables`, `slots` and `vocabulary`: the code that numba keeps on disk is renewed when this file changes,
 # and would miss a change of a constant that it had taken from another file. For the same reason it is one file.
@@ -35,12 +35,17 @@ _AND, _OR, _NOT = -1, -2, -3
 _CLEAR, _WARN, _FIRE = 1, 2, 3
 # Bits of a mask and of a ring that one number of a row holds.
 _WORD, _WORD_SHIFT = 32, 5
+# The columns of the detectors' tables.
+_COMBINE, _LEAST, _KIND, _WINDOW, _RING, _THEN_MAX, _MIN_TOKENS = range(7)
+_BIAS, _DECAY, _GAIN, _WARN_AT, _FIRE_AT, _CLEAR_AT, _RELEASE_AT, _BOUND = range(8)
 # The numbers of a detector in a row.
 _VALUE, _PLACE, _COUNT, _SCORE, _STATE, _PEAK, _PEAK_POSITION, _PEAK_STATE = range(8)
 _PER_DETECTOR = 8
+# Numbers of a line of the processor's cache.
+_LINE = 8
 
 
-@kernel
+@part
 def token_score(acts_k, directions, first, last, combine, least, bias):  # type: ignore[no-untyped-def]
     """Weighted sum, maximum, or 1 where enough terms are over their bounds and else 0. NaN where a term is not finite.
 
@@ -64,7 +69,7 @@ def token_score(acts_k, directions, first, last, combine, least, bias):  # type:
     return np.float64(np.float32(total + bias)) + 0.0
 
 
-@kernel
+@part
 def rolling_sum(row, at, ring, window, score):  # type: ignore[no-untyped-def]
     """Takes a score into a ring and returns the sum of the last `window` scores."""
     place = int(row[at + _PLACE])
@@ -83,7 +88,7 @@ def rolling_sum(row, at, ring, window, score):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel
+@part
 def rolling_count(row, at, ring, window, counts):  # type: ignore[no-untyped-def]
     """Takes into a ring of bits whether a token counts and returns how many of the last `window` do."""
     place = int(row[at + _PLACE])
@@ -97,48 +102,50 @@ def rolling_count(row, at, ring, window, counts):  # type: ignore[no-untyped-def
     return row[at + _VALUE]
 
 
-@kernel
-def aggregate(row, at, first_ring, ints_7, floats_8, score):  # type: ignore[no-untyped-def]
+@part
+def aggregate(row, at, first_ring, ints_d7, floats_d8, d, score):  # type: ignore[no-untyped-def]
     """Takes one token's score into the numbers of a request's detector, from `at` on, and returns the new aggregate."""
-    kind, count = ints_7[2], row[at + _COUNT]
+    kind, count = ints_d7[d, _KIND], row[at + _COUNT]
     if kind == _EMA:
-        decay, gain = floats_8[1], floats_8[2]
+        decay, gain = floats_d8[d, _DECAY], floats_d8[d, _GAIN]
         weight = decay * row[at + _PLACE] + gain
         result = row[at + _VALUE] + (score - row[at + _VALUE]) * (gain / weight)
         row[at + _PLACE], row[at + _VALUE] = weight, result
     elif kind == _ROLLING_MEAN:
-        window = ints_7[3]
-        result = rolling_sum(row, at, first_ring + ints_7[4], window, score) / min(count + 1.0, float(window))
+        window = ints_d7[d, _WINDOW]
+        result = rolling_sum(row, at, first_ring + ints_d7[d, _RING], window, score) / min(count + 1.0, float(window))
     elif kind == _MAX:
         result = score if count == 0.0 else max(row[at + _VALUE], score)
         row[at + _VALUE] = result
     elif kind == _COUNT_OVER:
-        result = rolling_count(row, at, first_ring + ints_7[4], ints_7[3], score > floats_8[7])
+        result = rolling_count(
+            row, at, first_ring + ints_d7[d, _RING], ints_d7[d, _WINDOW], score > floats_d8[d, _BOUND]
+        )
     elif kind == _CUSUM:
-        result = max(0.0, row[at + _VALUE] + score - floats_8[7])
+        result = max(0.0, row[at + _VALUE] + score - floats_d8[d, _BOUND])
         row[at + _VALUE] = result
     else:
         row[at + _VALUE] += score
         result = row[at + _VALUE] / (count + 1.0)
     # `then: max` starts with the first aggregate that may leave clear: what came before is the cold start.
-    if ints_7[5] and count >= ints_7[6]:
+    if ints_d7[d, _THEN_MAX] and count >= ints_d7[d, _MIN_TOKENS]:
         result = max(result, row[at + _SCORE])
     row[at + _COUNT] = count + 1.0
     row[at + _SCORE] = result
     return result
 
 
-@kernel
-def next_state(state, score, floats_8):  # type: ignore[no-untyped-def]
+@part
+def next_state(state, score, floats_d8, d):  # type: ignore[no-untyped-def]
     """Hysteresis: fire holds down to `clear`, warn holds down to the lower of `warn` and `clear`."""
-    if score >= floats_8[4] or (state == _FIRE and score >= floats_8[5]):
+    if score >= floats_d8[d, _FIRE_AT] or (state == _FIRE and score >= floats_d8[d, _CLEAR_AT]):
         return _FIRE
-    if score >= floats_8[3] or (state != _CLEAR and score >= floats_8[6]):
+    if score >= floats_d8[d, _WARN_AT] or (state != _CLEAR and score >= floats_d8[d, _RELEASE_AT]):
         return _WARN
     return _CLEAR
 
 
-@kernel
+@part
 def holds(programs, first, last, row, first_detector):  # type: ignore[no-untyped-def]
     """Evaluates a postfix program; its stack is the bits of one integer (`when.MAX_TERMS` keeps it within 64)."""
     stack = 0
@@ -157,7 +164,7 @@ def holds(programs, first, last, row, first_detector):  # type: ignore[no-untype
     return stack & 1 == 1
 
 
-@kernel
+@part
 def advance_rules(n, rules, places, row, changed, judged_d, fired_f2, fired):  # type: ignore[no-untyped-def]
     """Advances the rules of one request by row `n`; returns the number of firings so far.
 
@@ -191,20 +198,33 @@ def advance_rules(n, rules, places, row, changed, judged_d, fired_f2, fired):  #
     return fired
 
 
-@kernel
-def advance_detector(row, at, first_ring, ints_7, floats_8, score, position):  # type: ignore[no-untyped-def]
+@part
+def advance_detector(row, at, first_ring, ints_d7, floats_d8, d, score, position):  # type: ignore[no-untyped-def]
     """Takes one token's score; returns whether the detector's state changed."""
-    total = aggregate(row, at, first_ring, ints_7, floats_8, score)
+    total = aggregate(row, at, first_ring, ints_d7, floats_d8, d, score)
     before = row[at + _STATE]
     after = before
-    if row[at + _COUNT] >= ints_7[6]:
-        after = float(next_state(before, total, floats_8))
+    if row[at + _COUNT] >= ints_d7[d, _MIN_TOKENS]:
+        after = float(next_state(before, total, floats_d8, d))
         row[at + _STATE] = after
     # True for the first total too: the peak is NaN before it.
     if not total <= row[at + _PEAK]:
         row[at + _PEAK], row[at + _PEAK_POSITION] = total, position
     row[at + _PEAK_STATE] = max(row[at + _PEAK_STATE], after)
     return after != before
+
+
+@part
+def ask_for(next_row, after_next, at, first_ring, ints_d7, d):  # type: ignore[no-untyped-def]
+    """Asks for a detector's numbers of the row behind the next, and for the entry of its ring that the next row needs,
+    whose place is known by then. With many live requests their state lies in main memory, and most of the time would go
+    into waiting for it."""
+    prefetch(after_next, at)
+    kind, ring = ints_d7[d, _KIND], first_ring + ints_d7[d, _RING]
+    if kind == _ROLLING_MEAN:
+        prefetch(next_row, ring + int(next_row[at + _PLACE]))
+    elif kind == _COUNT_OVER:
+        prefetch(next_row, ring + (int(next_row[at + _PLACE]) >> _WORD_SHIFT))
 
 
 @kernel
@@ -234,22 +254,28 @@ def advance_rows(  # type: ignore[no-untyped-def]
     starts, directions, ints_d7, floats_d8, judges_cpw = detectors
     _, _, first_detector, first_ring = places
     saves = save_n.shape[0] > 0
+    last_n = slots_n.shape[0] - 1
     fired = 0
     for n in range(slots_n.shape[0]):
         row, acts_k = state_sf[slots_n[n]], acts_nk[n]
+        next_row, after_next = state_sf[slots_n[min(n + 1, last_n)]], state_sf[slots_n[min(n + 2, last_n)]]
+        for f in range(0, first_detector, _LINE):
+            prefetch(after_next, f)
         # The last class and the last phase of the table stand for all that it does not know: nothing judges those.
         known = min(classes_n[n], judges_cpw.shape[0] - 1), min(phases_n[n], judges_cpw.shape[1] - 1)
         changed = False
         for d in range(ints_d7.shape[0]):
             at, word = first_detector + _PER_DETECTOR * d, d >> _WORD_SHIFT
+            ask_for(next_row, after_next, at, first_ring, ints_d7, d)
             score = math.nan
             if ((int(row[1 + word]) & judges_cpw[known[0], known[1], word]) >> (d & (_WORD - 1))) & 1:
-                ints_7 = ints_d7[d]
-                score = token_score(acts_k, directions, starts[d], starts[d + 1], ints_7[0], ints_7[1], floats_d8[d, 0])
+                first, last = starts[d], starts[d + 1]
+                combine, least, bias = ints_d7[d, _COMBINE], ints_d7[d, _LEAST], floats_d8[d, _BIAS]
+                score = token_score(acts_k, directions, first, last, combine, least, bias)
             judged = math.isfinite(score)
             judged_d[d] = judged
             if judged:
-                changed |= advance_detector(row, at, first_ring, ints_d7[d], floats_d8[d], score, positions_n[n])
+                changed |= advance_detector(row, at, first_ring, ints_d7, floats_d8, d, score, positions_n[n])
             token_scores_nd[n, d] = score if judged else math.nan
             scores_nd[n, d] = row[at + _SCORE]
             states_nd[n, d] = row[at + _STATE]

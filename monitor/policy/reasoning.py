@@ -8,6 +8,7 @@ template's own markers follow them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class ResponsePhases:
         # Compiles the kernel, so that the first request does not wait for it.
         self.of_response(np.zeros(0, np.int64), 0)
 
-    @property
+    @cached_property
     def known(self) -> bool:
         """Whether the tokenizer has think markers; without them all of a response is `Phase.RESPONSE`."""
         return bool((self.kinds.kinds_v & THINK_OPEN).any())

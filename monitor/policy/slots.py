@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ class SlotLayout:
         owners = tuple(detector.policy for detector in policies.detectors)
         return cls(detectors, rules, owners, tuple(rule.policy for rule in policies.rules))
 
-    @property
+    @cached_property
     def places(self) -> tuple[int, int, int, int]:
         """Where the masks of the rules begin, the rules' numbers, the detectors' and the rings."""
         rule_masks = 1 + mask_words(len(self.detector_owners))
@@ -61,7 +62,7 @@ class SlotLayout:
         detectors = rules + len(self.rule_owners)
         return rule_masks, rules, detectors, detectors + PER_DETECTOR * len(self.detector_owners)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Numbers of a row."""
         return self.places[-1] + self.detectors.ring_size
