@@ -5,6 +5,7 @@ from monitor.audit.lookup import AmbiguousIdError, UnknownIdError, resolve
 from monitor.audit.paging import PageKey
 from monitor.audit.recent import RecentSummaries
 from monitor.audit.record import UNKNOWN_TOKEN, Transcript, build_record, gap_reason_text
+from monitor.audit.sample import in_sample
 from monitor.audit.store import AuditStore
 from monitor.audit.writer import AuditWriter
 
@@ -20,6 +21,7 @@ __all__ = [
     "UnknownIdError",
     "build_record",
     "gap_reason_text",
+    "in_sample",
     "merge_evidence",
     "resolve",
 ]

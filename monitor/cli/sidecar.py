@@ -123,6 +123,15 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         typer.Option(min=0, metavar="MIB", help="Memory for detector state of cached prefixes; 0 keeps none."),
     ] = 64,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Longest wait for open calls at shutdown.")] = 5.0,
+    keep_share: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Also record this share of the generations that nothing flags, chosen at random: their scores without "
+            "content, for `featurewatch policy calibrate --records`.",
+        ),
+    ] = 0.0,
 ) -> None:
     """Judge what taps see: serve gRPC, evaluate policies, send alerts, keep the audit.
 
@@ -153,6 +162,7 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         history_mib=history_mib,
         prefix_state_mib=prefix_state_mib,
         drain_seconds=drain_seconds,
+        keep_share=keep_share,
     )
     try:
         asyncio.run(_serve(Sidecar(config)))

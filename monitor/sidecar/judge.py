@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from monitor.audit import in_sample
 from monitor.rpc import WireFormatError, ints_from_bytes
 from monitor.sidecar.evidence.capture import Subject
 from monitor.sidecar.evidence.ended_requests import EndedRequests, observed_positions, subject_of
@@ -60,8 +61,10 @@ class TapJudge:
         prefix_states: PrefixStates,
         history: HistoryPool,
         clock: Callable[[], int],
+        keep_share: float = 0.0,
     ) -> None:
-        """`clock` gives the wall clock in nanoseconds since the Unix epoch; `plan` is of the first edition."""
+        """`clock` gives the wall clock in nanoseconds since the Unix epoch; `plan` is of the first edition. Of requests
+        that nothing flags `keep_share` are recorded."""
         self.reader = reader
         self.engine_info = engine_info
         self.last_seq = 0
@@ -84,6 +87,7 @@ class TapJudge:
         self.editions = TapEditions(TapEdition(plan, self._kit))
         self._reader = FrameReader(self.editions.find_watch, self._max_positions, self.problems)
         self._clock = clock
+        self._keep_share = keep_share
         self._ledger = ledger
         self._live: dict[int, LiveRequest] = {}
         self._edition_of: dict[int, TapEdition] = {}
@@ -205,6 +209,7 @@ class TapJudge:
             self._settle(begin.handle, known, known.coverage.next_position, self._clock(), verdicts)
             verdicts.ended.append(known)
         self._ended.forget(begin.handle)
+        opened.kept = in_sample(opened.identity.generation_id, self._keep_share)
         self._live[begin.handle] = opened
         self._edition_of[begin.handle] = edition
         edition.requests += 1

@@ -58,7 +58,7 @@ class LiveRequest:
         told_unseen: policies that ask for it were told that positions stay unseen.
         told_late: policies that were told that a rule of theirs was judged after its deadline.
         followed: a rule has asked for its residual rows until its end.
-        kept: a client captured it; it gets a record although nothing flags it.
+        kept: a client captured it, or it is in the sample; it gets a record although nothing flags it.
         final_peaks: what its detectors reached, once it has ended; until then its slot knows.
     """
 

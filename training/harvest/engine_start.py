@@ -75,7 +75,20 @@ def start_engine(
     record_mib: int,
     engine_args: Mapping[str, Any],
 ) -> Any:
-    """A `vllm.LLM` whose tap writes the rows of `hook_points` into `folder`. `os.environ` is afterwards as it was.
+    """A `vllm.LLM` whose tap writes the rows of `hook_points` into `folder`; see `start_tapped`."""
+    tap = {"record_to": str(folder), "hook_points": list(hook_points), "record_mib": record_mib}
+    return start_tapped(model, tap, dtype=dtype, max_model_len=max_model_len, engine_args=engine_args)
+
+
+def start_tapped(
+    model: str,
+    tap: Mapping[str, Any],
+    *,
+    dtype: str,
+    max_model_len: int,
+    engine_args: Mapping[str, Any],
+) -> Any:
+    """A `vllm.LLM` that takes token ids, with the tap's settings `tap`. `os.environ` is afterwards as it was.
 
     Runs eagerly unless `engine_args` say otherwise. On a CPU its KV cache is 1 GiB, unless these or
     `VLLM_CPU_KVCACHE_SPACE` name another size.
@@ -103,9 +116,7 @@ def start_engine(
                 enable_prefix_caching=False,
                 additional_config={
                     "featurewatch": {
-                        "record_to": str(folder),
-                        "hook_points": list(hook_points),
-                        "record_mib": record_mib,
+                        **tap,
                         "allow_unproven_engine": os.environ.get(_ALLOW_UNPROVEN, "0") in ("1", "true"),
                     }
                 },
