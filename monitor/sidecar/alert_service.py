@@ -9,7 +9,7 @@ import grpc
 from monitor.errors import FeaturewatchError
 from monitor.rpc import abort
 from monitor.sidecar.alert_hub import AlertHub
-from monitor.sidecar.policy_book import PolicyBook
+from monitor.sidecar.rollout import Rollout
 from monitor.v1.alerts_pb2 import WatchAlertsRequest, WatchAlertsResponse
 from monitor.v1.alerts_pb2_grpc import AlertServiceServicer
 
@@ -17,16 +17,16 @@ Context = grpc.aio.ServicerContext[WatchAlertsRequest, WatchAlertsResponse]
 
 
 class AlertService(AlertServiceServicer):
-    def __init__(self, hub: AlertHub, book: PolicyBook) -> None:
+    def __init__(self, hub: AlertHub, rollout: Rollout) -> None:
         self._hub = hub
-        self._book = book
+        self._rollout = rollout
 
     async def WatchAlerts(  # noqa: N802
         self, request: WatchAlertsRequest, context: Context
     ) -> AsyncIterator[WatchAlertsResponse]:
         try:
             for name in request.policies:
-                self._book.policy(name)
+                self._rollout.policy(name)
         except FeaturewatchError as error:
             await abort(context, grpc.StatusCode.NOT_FOUND, "UNKNOWN_POLICY", error)
         with self._hub.watch(request) as watcher:

@@ -1,21 +1,22 @@
-"""monitor.v1.PolicyService: which policies are in force, where, and what they have done."""
+"""monitor.v1.PolicyService: which policies are in force, where, what they have done, and how that is changed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Final
 
 import grpc
 
 from monitor.errors import FeaturewatchError
-from monitor.policy import Mode as PolicyMode
-from monitor.policy import Policy, PolicyError, Problem, check_policy, parse_policy
+from monitor.policy import Policy, PolicyError, check_policy, parse_policy
 from monitor.rpc import abort
 from monitor.sidecar.plan import check_for_engine
-from monitor.sidecar.policy_book import PolicyBook
+from monitor.sidecar.policy_audit import PolicyAudit
+from monitor.sidecar.policy_calls import cause_of, limit_of, mode_of, problem_message
+from monitor.sidecar.policy_status import policy_status
+from monitor.sidecar.rollout import Rollout
 from monitor.sidecar.taps import Taps
-from monitor.v1.alerts_pb2 import Mode
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.policies_pb2 import (
     CheckPolicyRequest,
@@ -26,7 +27,6 @@ from monitor.v1.policies_pb2 import (
     ListPoliciesResponse,
     ListPolicyEventsRequest,
     ListPolicyEventsResponse,
-    PolicyProblem,
     PolicyStatus,
     ReloadPoliciesRequest,
     ReloadPoliciesResponse,
@@ -37,12 +37,15 @@ from monitor.v1.policies_pb2_grpc import PolicyServiceServicer
 
 # Reading YAML takes seconds for a text of some hundred kilobytes.
 LARGEST_POLICY: Final = 64 * 1024
+BAD_REQUEST: Final = "BAD_REQUEST"
+UNKNOWN_POLICY: Final = "UNKNOWN_POLICY"
 
 
 class PolicyService(PolicyServiceServicer):
-    def __init__(self, book: PolicyBook, taps: Taps) -> None:
-        self._book = book
+    def __init__(self, rollout: Rollout, taps: Taps, audit: PolicyAudit) -> None:
+        self._rollout = rollout
         self._taps = taps
+        self._audit = audit
 
     async def ListPolicies(  # noqa: N802
         self,
@@ -50,7 +53,7 @@ class PolicyService(PolicyServiceServicer):
         _context: grpc.aio.ServicerContext[ListPoliciesRequest, ListPoliciesResponse],
     ) -> ListPoliciesResponse:
         return ListPoliciesResponse(
-            policies=[self._status(policy) for policy in self._book.policies],
+            policies=await self._statuses(self._rollout.current.book.policies),
             plan_version=self._taps.plan_version,
             taps=[tap.status() for tap in self._taps],
         )
@@ -59,10 +62,10 @@ class PolicyService(PolicyServiceServicer):
         self, request: GetPolicyRequest, context: grpc.aio.ServicerContext[GetPolicyRequest, GetPolicyResponse]
     ) -> GetPolicyResponse:
         try:
-            policy = self._book.policy(request.name)
+            policy = self._rollout.policy(request.name)
         except FeaturewatchError as error:
-            await abort(context, grpc.StatusCode.NOT_FOUND, "UNKNOWN_POLICY", error)
-        return GetPolicyResponse(status=self._status(policy), source=policy.source)
+            await abort(context, grpc.StatusCode.NOT_FOUND, UNKNOWN_POLICY, error)
+        return GetPolicyResponse(status=(await self._statuses([policy]))[0], source=policy.source)
 
     async def CheckPolicy(  # noqa: N802
         self, request: CheckPolicyRequest, context: grpc.aio.ServicerContext[CheckPolicyRequest, CheckPolicyResponse]
@@ -79,77 +82,66 @@ class PolicyService(PolicyServiceServicer):
 
     async def ReloadPolicies(  # noqa: N802
         self,
-        _request: ReloadPoliciesRequest,
+        request: ReloadPoliciesRequest,
         context: grpc.aio.ServicerContext[ReloadPoliciesRequest, ReloadPoliciesResponse],
     ) -> ReloadPoliciesResponse:
-        await _unavailable(context, "ReloadPolicies")
+        try:
+            cause = cause_of(request.actor, request.reason, context, need_reason=False)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, BAD_REQUEST, error)
+        # A caller that goes away must not leave a change half made.
+        done = await asyncio.shield(self._rollout.reload(cause))
+        return ReloadPoliciesResponse(events=done.events, problems=map(problem_message, done.problems))
 
     async def SetPolicyMode(  # noqa: N802
         self,
-        _request: SetPolicyModeRequest,
+        request: SetPolicyModeRequest,
         context: grpc.aio.ServicerContext[SetPolicyModeRequest, SetPolicyModeResponse],
     ) -> SetPolicyModeResponse:
-        await _unavailable(context, "SetPolicyMode")
+        try:
+            self._rollout.policy(request.policy)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.NOT_FOUND, UNKNOWN_POLICY, error)
+        try:
+            cause = cause_of(request.actor, request.reason, context, need_reason=True)
+            mode = mode_of(request.mode)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, BAD_REQUEST, error)
+        try:
+            await asyncio.shield(self._rollout.set_mode(request.policy, mode, cause))
+            policy = self._rollout.policy(request.policy)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, "MODE_NOT_SET", error)
+        return SetPolicyModeResponse(status=(await self._statuses([policy]))[0])
 
     async def ListPolicyEvents(  # noqa: N802
         self,
-        _request: ListPolicyEventsRequest,
+        request: ListPolicyEventsRequest,
         context: grpc.aio.ServicerContext[ListPolicyEventsRequest, ListPolicyEventsResponse],
     ) -> ListPolicyEventsResponse:
-        await _unavailable(context, "ListPolicyEvents")
+        try:
+            limit = limit_of(request.limit)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, BAD_REQUEST, error)
+        try:
+            events = await asyncio.to_thread(self._audit.find, request.policy, request.since_unix_nanos, limit)
+        except FeaturewatchError as error:
+            await abort(context, grpc.StatusCode.UNAVAILABLE, "STORE_FAILED", error)
+        return ListPolicyEventsResponse(events=events)
+
+    async def _statuses(self, policies: Sequence[Policy]) -> list[PolicyStatus]:
+        def work() -> list[PolicyStatus]:
+            return [policy_status(policy, self._rollout.current, self._taps) for policy in policies]
+
+        return await self._taps.between_frames(work)
 
     def _check(self, request: CheckPolicyRequest, engines: Sequence[EngineInfo]) -> CheckPolicyResponse:
         try:
             policy = parse_policy(request.source, request.file or "<policy>")
         except PolicyError as error:
-            return CheckPolicyResponse(problems=map(_problem, error.problems))
-        problems = check_policy(policy, self._book.sources)
+            return CheckPolicyResponse(problems=map(problem_message, error.problems))
+        sources = self._rollout.current.book.sources
+        problems = check_policy(policy, sources)
         for engine in engines:
-            problems += check_for_engine(policy, self._book.sources, engine)
-        return CheckPolicyResponse(problems=map(_problem, dict.fromkeys(problems)))
-
-    def _status(self, policy: Policy) -> PolicyStatus:
-        mode, reason = self._in_force(policy)
-        ledger = self._taps.ledger
-        return PolicyStatus(
-            name=policy.name,
-            revision=policy.revision,
-            sha256=policy.sha256,
-            file=policy.file,
-            mode=Mode.ValueType(int(policy.mode)),
-            effective_mode=Mode.ValueType(int(mode)),
-            reason=reason,
-            detectors=[detector.id for detector in policy.document.spec.detectors],
-            rules=[rule.id for rule in policy.document.spec.rules],
-            rows_judged=ledger.rows_judged[policy.name],
-            alerts=ledger.alerts[policy.name],
-            shadow_alerts=ledger.shadow_alerts[policy.name],
-        )
-
-    def _in_force(self, policy: Policy) -> tuple[PolicyMode, str]:
-        """The lowest mode over all taps that serve it, and what keeps it lower or away."""
-        mode, reasons = policy.mode, []
-        for tap in self._taps:
-            served = tap.plan.served.get(policy.name)
-            if served is not None and served.reason:
-                mode = min(mode, served.mode)
-                reasons.append(f"tap {tap.hello.tap_id}: {served.reason}")
-            elif policy.name in tap.plan.unserved:
-                reasons.append(f"tap {tap.hello.tap_id} cannot serve it: {tap.plan.unserved[policy.name]}")
-        return mode, "; ".join(reasons)
-
-
-async def _unavailable(context: grpc.aio.ServicerContext[Any, Any], call: str) -> NoReturn:
-    error = FeaturewatchError(call, "this sidecar reads policies only at its start", "restart it")
-    await abort(context, grpc.StatusCode.UNIMPLEMENTED, "NOT_AT_RUN_TIME", error)
-
-
-def _problem(problem: Problem) -> PolicyProblem:
-    return PolicyProblem(
-        file=problem.file,
-        line=problem.line,
-        field=problem.field,
-        value=problem.value,
-        rule=problem.rule,
-        remedy=problem.remedy,
-    )
+            problems += check_for_engine(policy, sources, engine)
+        return CheckPolicyResponse(problems=map(problem_message, dict.fromkeys(problems)))

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 
 from monitor.audit import AuditWriter, RecentSummaries
 from monitor.audit.writer import BuildRecord
-from monitor.emit import Delivery, alert_event
+from monitor.emit import Delivery, Event, alert_event, notification_event
+from monitor.policy import Policy
 from monitor.sidecar.alert_hub import AlertHub
+from monitor.sidecar.correlations import facts_of
 from monitor.sidecar.evidence.capture import Subject
 from monitor.sidecar.evidence.ended_requests import subject_of
 from monitor.sidecar.judge import TapJudge
+from monitor.sidecar.notifications import Notifications
+from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.records import prepare_record
 from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.verdicts import Verdicts
@@ -38,6 +42,7 @@ class Outcome:
         records: generation id and what builds its record.
         captures: what rules ask of the tap, once per request.
         ended: generations that have ended.
+        notifying: by the hash of their text, policies of these alerts that gather them into notifications.
     """
 
     alerts: list[Alert] = field(default_factory=list)
@@ -45,6 +50,7 @@ class Outcome:
     unflagged: list[GenerationSummary] = field(default_factory=list)
     captures: list[CaptureOrder] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    notifying: dict[str, Policy] = field(default_factory=dict)
 
     @classmethod
     def of(cls, verdicts: Verdicts, judge: TapJudge) -> Outcome:
@@ -54,7 +60,14 @@ class Outcome:
         outcome._add(verdicts.ended, judge)
         outcome.captures = _captures(verdicts, judge)
         outcome.ended = [request.identity.generation_id for request in verdicts.ended]
+        if verdicts.alerts:
+            outcome.notifying = _notifying([judge.plan, *(request.plan for request in verdicts.flagged)])
         return outcome
+
+    @classmethod
+    def of_policies(cls, alerts: list[Alert], plan: TapPlan) -> Outcome:
+        """Alerts that are of no request."""
+        return cls(alerts=alerts, notifying=_notifying([plan]))
 
     @classmethod
     def of_requests(cls, requests: Sequence[LiveRequest], judge: TapJudge) -> Outcome:
@@ -83,15 +96,26 @@ def _captures(verdicts: Verdicts, judge: TapJudge) -> list[CaptureOrder]:
     by_id = {request.identity.generation_id: request for request in verdicts.flagged}
     for alert in verdicts.alerts:
         request = by_id[alert.generation_id]
-        if (alert.policy, alert.rule) in request.plan.capturing and not request.followed:
+        # Not under an exception: what is only recorded asks nothing of the engine.
+        wanted = alert.mode >= Mode.MODE_ALERT and (alert.policy, alert.rule) in request.plan.capturing
+        if wanted and not request.followed:
             request.followed = True
             subject = subject_of(request, live=request not in verdicts.ended)
             orders.append(CaptureOrder(subject, f"{alert.policy}/{alert.rule}"))
     return orders
 
 
+def _notifying(plans: Sequence[TapPlan]) -> dict[str, Policy]:
+    policies = [served.policy for plan in plans for served in plan.served.values()]
+    return {policy.sha256: policy for policy in policies if policy.document.spec.notify is not None}
+
+
 class Publisher:
-    """Used on the event loop; nothing here waits."""
+    """Used on the event loop; nothing here waits.
+
+    Attributes:
+        notifications: alerts that wait to be sent together.
+    """
 
     def __init__(
         self, hub: AlertHub, deliveries: Sequence[Delivery], writer: AuditWriter, recent: RecentSummaries
@@ -100,16 +124,30 @@ class Publisher:
         self._deliveries = deliveries
         self._writer = writer
         self._recent = recent
+        self.notifications = Notifications(lambda notification: self._emit(notification_event(notification)))
 
-    def publish(self, outcome: Outcome) -> None:
-        """Alerts of policies in mode alert go to watchers and sinks, those in shadow to watchers who ask for them."""
+    def publish(self, outcome: Outcome, tap_id: str) -> None:
+        """Alerts of policies in mode alert go to watchers and sinks, those in shadow to watchers who ask for them.
+
+        Args:
+            tap_id: of the tap that the outcome is of.
+        """
         for alert in outcome.alerts:
             self._hub.publish(alert)
             if alert.mode >= Mode.MODE_ALERT:
-                event = alert_event(alert)
-                for delivery in self._deliveries:
-                    delivery.offer(event)
+                self._emit(alert_event(alert))
+                policy = outcome.notifying.get(alert.policy_sha256)
+                if policy is not None:
+                    self.notifications.add(policy, facts_of(alert, tap_id))
         for generation_id, build in outcome.records:
             self._writer.submit(build, generation_id)
         for summary in outcome.unflagged:
             self._recent.add(summary)
+
+    def close(self) -> None:
+        """Sends what waits to be sent together; nothing is published afterwards."""
+        self.notifications.close()
+
+    def _emit(self, event: Event) -> None:
+        for delivery in self._deliveries:
+            delivery.offer(event)

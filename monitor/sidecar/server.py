@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -27,10 +28,16 @@ from monitor.sidecar.generation_service import GenerationService
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.metrics.server import MetricsServer
 from monitor.sidecar.metrics.snapshot import Snapshot, take_snapshot
+from monitor.sidecar.modes import Modes
+from monitor.sidecar.policy_audit import Cause, PolicyAudit
 from monitor.sidecar.policy_book import PolicyBook
+from monitor.sidecar.policy_files import fingerprint
 from monitor.sidecar.policy_service import PolicyService
+from monitor.sidecar.policy_status import policy_standings
+from monitor.sidecar.policy_watch import watch_policies
 from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.publisher import Publisher
+from monitor.sidecar.rollout import Edition, Rollout
 from monitor.sidecar.sockets import bind, check_tls
 from monitor.sidecar.tap_service import TapService
 from monitor.sidecar.taps import Taps
@@ -59,12 +66,19 @@ class Sidecar:
     def __init__(self, config: SidecarConfig) -> None:
         """Raises FeaturewatchError, or PolicyError with all problems of all policy files."""
         self.config = config
-        self.book = PolicyBook.load(config.policies, Catalog(config.zoo))
+        self._catalog = Catalog(config.zoo)
+        # Before they are read: what changes in between is read again.
+        self._tried = fingerprint(config.policies)
+        self.book = PolicyBook.load(config.policies, self._catalog)
+        for name in config.modes:
+            self.book.policy(name)
+        self.modes = Modes(load=config.modes)
         self.session_id = str(uuid.uuid4())
         self.listening: tuple[Target, ...] = ()
         self.deliveries: tuple[Delivery, ...] = ()
         self.history = HistoryPool(config.history_mib << 20, len(self.book.compiled.detectors))
         self.metrics: MetricsServer | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._tokenizers = TokenizerCache(config.tokenizer)
         self.store = AuditStore(config.store)
         self._writer = AuditWriter(self.store)
@@ -85,21 +99,25 @@ class Sidecar:
             listening.append(bind(self._server, target, insecure_tcp=self.config.insecure_tcp, credentials=credentials))
         self.listening = tuple(listening)
         recent = RecentSummaries()
-        publisher = Publisher(self._hub, self.deliveries, self._writer, recent)
+        self._publisher = Publisher(self._hub, self.deliveries, self._writer, recent)
         self.taps = Taps(
             self.book,
-            publisher,
+            self._publisher,
             self._tokenizers,
             PrefixStates(self.config.prefix_state_mib << 20),
             EvidenceDesk(self.book.sources, self._writer),
             history=self.history,
             session_id=self.session_id,
             grace_seconds=self.config.tap_grace_seconds,
+            modes=self.modes,
+            keep_share=self.config.keep_share,
         )
+        audit = PolicyAudit(self.store, self._writer)
+        self.rollout = self._make_rollout(audit)
         self._tap_service = TapService(self.taps)
         add_TapServiceServicer_to_server(self._tap_service, self._server)
-        add_AlertServiceServicer_to_server(AlertService(self._hub, self.book), self._server)
-        add_PolicyServiceServicer_to_server(PolicyService(self.book, self.taps), self._server)
+        add_AlertServiceServicer_to_server(AlertService(self._hub, self.rollout), self._server)
+        add_PolicyServiceServicer_to_server(PolicyService(self.rollout, self.taps, audit), self._server)
         self._generations = GenerationService(self.taps, recent, self.store, self._writer)
         add_GenerationServiceServicer_to_server(self._generations, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -113,16 +131,22 @@ class Sidecar:
         for delivery in self.deliveries:
             delivery.start()
         await self._server.start()
+        self.rollout.started()
+        if self.config.watch_seconds is not None:
+            self._watching = asyncio.create_task(self._watch(self.config.watch_seconds), name="watch policies")
 
     async def stop(self) -> None:
         """Says NOT_SERVING, judges what has arrived, ends streams, writes records, delivers events; bounded."""
         await self._health.enter_graceful_shutdown()
+        if self._watching is not None:
+            self._watching.cancel()
         await self._tap_service.close(self.config.drain_seconds)
         # Not before: watchers get what the last frames gave.
         self._hub.close()
         await self._server.stop(self.config.drain_seconds)
         self._generations.close()
         await self.taps.close()
+        self._publisher.close()
         await asyncio.to_thread(self._writer.close)
         await asyncio.gather(*(delivery.close() for delivery in self.deliveries))
         self.store.close()
@@ -132,9 +156,40 @@ class Sidecar:
         for delivery in self.deliveries:
             _log.info("%s: %s", delivery.name, delivery.stats)
 
+    def _make_rollout(self, audit: PolicyAudit) -> Rollout:
+        now = time.time_ns()
+        edition = Edition(self.book, self.modes, {policy.name: now for policy in self.book.policies}, {})
+        return Rollout(
+            edition,
+            self.taps,
+            audit,
+            paths=self.config.policies,
+            tried=self._tried,
+            catalog=self._catalog,
+            history=self.history,
+            known=self.store.revision_texts(),
+        )
+
+    async def _watch(self, every_seconds: float) -> None:
+        rollout = self.rollout
+        await watch_policies(
+            self.config.policies,
+            lambda: rollout.tried,
+            lambda: rollout.reload(Cause("file watch")),
+            every_seconds=every_seconds,
+        )
+
     def _ask_for_snapshot(self) -> Future[Snapshot]:
         # By way of the event loop, where verdicts are published: a loop that hangs must not look healthy.
-        asked = self.taps.between_frames(lambda: take_snapshot(self.taps, self.deliveries, self._writer))
+        asked = self.taps.between_frames(
+            lambda: take_snapshot(
+                self.taps,
+                self.deliveries,
+                self._writer,
+                self._publisher.notifications.sent,
+                policy_standings(self.rollout.current, self.taps),
+            )
+        )
         return asyncio.run_coroutine_threadsafe(asked, self._loop)
 
 

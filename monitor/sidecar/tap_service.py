@@ -12,7 +12,7 @@ from monitor import __version__
 from monitor.errors import FeaturewatchError
 from monitor.rpc import PROTOCOL_VERSION, abort
 from monitor.sidecar.downlink import Downlink
-from monitor.sidecar.plan import model_name
+from monitor.sidecar.plan_log import log_plan
 from monitor.sidecar.prefix.service import PrefixService
 from monitor.sidecar.tap import Tap
 from monitor.sidecar.taps import Taps
@@ -56,9 +56,10 @@ class TapService(TapServiceServicer):
             reader.cancel()
         try:
             await context.write(StreamResponse(welcome=_welcome(tap)))
-            await context.write(StreamResponse(watch_plan=tap.plan.watch_plan))
-            _log_plan(tap)
-            await self._talk(tap, inbox, reader, context)
+            plan = await asyncio.to_thread(tap.judge.editions.message)
+            await context.write(StreamResponse(watch_plan=plan))
+            log_plan(tap.hello, tap.plan)
+            await self._talk(tap, inbox, reader, context, plan.version)
             if reader.done() and not reader.cancelled() and (fault := reader.exception()) is not None:
                 tap.judge.problems.note("unreadable message", str(fault) or type(fault).__name__)
                 unreadable = FeaturewatchError(
@@ -135,13 +136,15 @@ class TapService(TapServiceServicer):
             else:
                 await inbox.put(message)
 
-    async def _talk(self, tap: Tap, inbox: _Inbox, reader: asyncio.Task[None], context: Context) -> None:
+    async def _talk(self, tap: Tap, inbox: _Inbox, reader: asyncio.Task[None], context: Context, watched: int) -> None:
         """Judges what comes up while one task writes what goes down; ends with the reader, or when writing fails."""
-        downlink = Downlink()
+        downlink = Downlink(watched)
         writer = asyncio.create_task(downlink.run(context.write), name=f"write tap {tap.hello.tap_id}")
         writer.add_done_callback(lambda _: reader.cancel())
         if tap.reader is reader:
             tap.downlink = downlink
+            # It may have changed since the first one was made.
+            self._taps.send_plan(tap)
         try:
             await self._judge(tap, inbox, reader, downlink)
             downlink.close()
@@ -194,26 +197,3 @@ def _welcome(tap: Tap) -> Welcome:
         last_seq=tap.judge.last_seq,
         unserved=tap.plan.unserved.values(),
     )
-
-
-def _log_plan(tap: Tap) -> None:
-    engine = tap.hello.engine
-    _log.info(
-        "tap %s: %s %s, model %s, hook points %s: watching %d directions for %s",
-        tap.hello.tap_id,
-        engine.name,
-        engine.version,
-        model_name(engine),
-        ", ".join(tap.hello.hook_points) or "none",
-        len(tap.plan.policies.directions),
-        ", ".join(tap.plan.served) or "no policy",
-    )
-    for line in tap.plan.unserved.values():
-        _log.warning("tap %s: not served: %s", tap.hello.tap_id, line)
-    if tap.plan.capturing and not (tap.hello.memory.recorder_rows and tap.plan.dictionaries):
-        lacks = "no policy names an SAE" if tap.hello.memory.recorder_rows else "the tap's flight recorder is off"
-        rules = ", ".join(sorted("/".join(name) for name in tap.plan.capturing))
-        _log.warning("tap %s: rules %s ask for captures, but %s", tap.hello.tap_id, rules, lacks)
-    for name, served in tap.plan.served.items():
-        if served.reason:
-            _log.warning("tap %s: policy %s is in shadow mode: %s", tap.hello.tap_id, name, served.reason)

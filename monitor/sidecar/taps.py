@@ -12,17 +12,23 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from monitor.sidecar.correlations import Correlations
+from monitor.sidecar.downlink import Downlink
 from monitor.sidecar.evidence.capture import Capture, CaptureRefusedError, Subject
 from monitor.sidecar.evidence.desk import EvidenceDesk, Gathered, Seen
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.metrics.totals import Totals
-from monitor.sidecar.plan import plan_for_tap
+from monitor.sidecar.modes import Modes
+from monitor.sidecar.plan import TapPlan, model_name, plan_for_tap
+from monitor.sidecar.plan_log import log_plan
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.publisher import CaptureOrder, Outcome, Publisher
+from monitor.sidecar.stale import stale_alerts
 from monitor.sidecar.tap import Tap
+from monitor.sidecar.tap_edition import TapEdition
 from monitor.sidecar.tokenizer_cache import TokenizerCache
 from monitor.sidecar.turns import Turns
 from monitor.sidecar.verdicts import Verdicts
@@ -53,19 +59,26 @@ class Taps:
         history: HistoryPool,
         session_id: str,
         grace_seconds: float,
+        modes: Modes | None = None,
+        keep_share: float = 0.0,
     ) -> None:
         self.evidence = evidence
         self.ledger = PolicyLedger()
+        self.correlations = Correlations(time.monotonic_ns)
         self.prefix_states = prefix_states
         self.on_change: Callable[[], None] = lambda: None
         """Called when a tap with a new plan has come, or one is gone for good."""
+        self.on_plan: Callable[[Tap, TapPlan], None] = lambda _tap, _plan: None
+        """Called with each plan that is new on a tap."""
         self.history = history
         self.plan_version = 1
         self._book = book
+        self._modes = modes or Modes()
         self._publisher = publisher
         self._tokenizers = tokenizers
         self._session_id = session_id
         self._grace_seconds = grace_seconds
+        self._keep_share = keep_share
         self._taps: dict[str, Tap] = {}
         self._lives: Counter[str] = Counter()
         self._leaving: list[Tap] = []
@@ -144,6 +157,8 @@ class Taps:
                 tap = await self.between_frames(lambda: self._new_tap(hello))
                 self._taps[hello.tap_id] = tap
                 self.on_change()
+                self.on_plan(tap, tap.plan)
+                await self.tell_stale(tap, tap.plan)
         if tap.expiry is not None:
             tap.expiry.cancel()
             tap.expiry = None
@@ -154,6 +169,44 @@ class Taps:
         # What an older stream was asked for does not come on this one.
         self.evidence.captures.tap_gone(tap)
         return tap
+
+    async def change(self, book: PolicyBook, modes: Modes, *, new_edition: bool) -> None:
+        """Puts policies and modes in force on all taps, all or nothing, between two frames.
+
+        Modes hold for requests that run as well. With `new_edition` requests that begin from now on, as soon as their
+        tap watches what it needs, are judged by `book` and by which of its policies are not off now; those that run
+        keep their edition. What takes time is done elsewhere while frames are judged. Raises FeaturewatchError.
+        """
+        async with self._attaching:
+            version = self.plan_version + new_edition
+            prepared: list[tuple[Tap, TapEdition]] = []
+            for tap in self if new_edition else ():
+                prepared.append((tap, await asyncio.to_thread(_edition, tap, book, modes, version)))
+
+            def work() -> None:
+                for tap in self:
+                    tap.judge.retune(modes)
+                for tap, edition in prepared:
+                    tap.judge.adopt(edition)
+                self._book, self._modes, self.plan_version = book, modes, version
+
+            await self.between_frames(work)
+        for tap, edition in prepared:
+            self.send_plan(tap)
+            log_plan(tap.hello, edition.plan)
+            self.on_plan(tap, edition.plan)
+            await self.tell_stale(tap, edition.plan)
+        self.on_change()
+
+    def send_plan(self, tap: Tap) -> None:
+        """Has the tap told what to watch, unless its stream was told that already."""
+        downlink = tap.downlink
+        if downlink is not None and downlink.watched != tap.judge.editions.watch.version:
+            downlink.watched = tap.judge.editions.watch.version
+            self._start(self._send_plan(tap, downlink))
+
+    async def _send_plan(self, tap: Tap, downlink: Downlink) -> None:
+        downlink.watch(await asyncio.to_thread(tap.judge.editions.message))
 
     def detach(self, tap: Tap, reader: asyncio.Task[None]) -> None:
         """The stream that `reader` read has ended: what is flagged is written, the state waits for the tap."""
@@ -183,12 +236,29 @@ class Taps:
             await self._finish(tap, "the sidecar shut down before it ended")
         self._turns.close()
 
+    async def tell_stale(self, tap: Tap, plan: TapPlan) -> None:
+        """Publishes that policies of a plan, which is new on a tap, were fitted on another configuration."""
+
+        def work() -> Outcome:
+            alerts = stale_alerts(
+                plan,
+                tap_id=tap.hello.tap_id,
+                session_id=tap.session_id,
+                model=model_name(tap.hello.engine),
+                now_unix_nanos=time.time_ns(),
+            )
+            for alert in alerts:
+                self.ledger.fired(alert)
+            return Outcome.of_policies(alerts, plan)
+
+        self._publisher.publish(await self.between_frames(work), tap.hello.tap_id)
+
     def _new_tap(self, hello: Hello) -> Tap:
         self._lives[hello.tap_id] += 1
         life = self._lives[hello.tap_id]
         # A tap whose state was given up must learn that it is lost, although the process is still the same.
         session_id = self._session_id if life == 1 else f"{self._session_id}/{life}"
-        plan = plan_for_tap(self._book, hello.engine, hello.hook_points, self.plan_version)
+        plan = plan_for_tap(self._book, hello.engine, hello.hook_points, self.plan_version, self._modes)
         judge = TapJudge(
             tap_id=hello.tap_id,
             session_id=session_id,
@@ -199,28 +269,39 @@ class Taps:
             prefix_states=self.prefix_states,
             history=self.history,
             clock=time.time_ns,
+            keep_share=self._keep_share,
         )
         return Tap(hello=hello, session_id=session_id, judge=judge)
 
     async def _judge(self, tap: Tap, frames: Sequence[StepFrame]) -> None:
         def work() -> list[Outcome]:
-            return [_outcome(tap.judge.apply(frame), tap.judge) for frame in frames]
+            return [self._apply(tap, frame) for frame in frames]
 
         short = sum(_positions(frame) for frame in frames) <= SHORT_POSITIONS
         for outcome in await self._turns.run(work, short=short):
-            self._publisher.publish(outcome)
+            self._publisher.publish(outcome, tap.hello.tap_id)
+            # An edition may have gone with its last request.
+            self.send_plan(tap)
             for order in outcome.captures:
                 self._follow(tap, order)
             for generation_id in outcome.ended:
                 self.evidence.captures.request_ended(generation_id)
 
+    def _apply(self, tap: Tap, frame: StepFrame) -> Outcome:
+        verdicts = tap.judge.apply(frame)
+        self.correlations.follow(verdicts, tap.hello.tap_id, self.ledger)
+        return _outcome(verdicts, tap.judge)
+
     def _follow(self, tap: Tap, order: CaptureOrder) -> None:
         """Begins to gather evidence of a request on which a rule fired, until its end."""
-        hook_points = [*tap.plan.dictionaries]
+        hook_points = [*order.subject.dictionaries]
         try:
             if not hook_points:
                 raise CaptureRefusedError(
-                    "NO_DICTIONARY", order.reason, "no policy of this tap names an SAE", "remove capture from the rule"
+                    "NO_DICTIONARY",
+                    order.reason,
+                    "no policy of this request names an SAE",
+                    "remove capture from the rule",
                 )
             capture = self.evidence.captures.start(tap, order.subject, hook_points, follow=True)
         except CaptureRefusedError as refused:
@@ -236,7 +317,7 @@ class Taps:
         def work() -> Outcome:
             return Outcome.of_requests([request for request in tap.judge.live if request.alerts], tap.judge)
 
-        self._publisher.publish(await self.between_frames(work))
+        self._publisher.publish(await self.between_frames(work), tap.hello.tap_id)
 
     async def _expire_away(self, tap: Tap) -> None:
         # It may have come back since the timer went off.
@@ -262,7 +343,7 @@ class Taps:
         def work() -> Outcome:
             return _outcome(tap.judge.finish_all(note), tap.judge)
 
-        self._publisher.publish(await self.between_frames(work))
+        self._publisher.publish(await self.between_frames(work), tap.hello.tap_id)
 
     def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -288,6 +369,11 @@ def _positions(frame: StepFrame) -> int:
     """How many a frame speaks of: rows, gaps, prompts."""
     gaps = sum(gap.count for gap in frame.gaps)
     return sum(frame.row_counts) + gaps + sum(len(begin.prompt_token_ids) // 4 for begin in frame.begins)
+
+
+def _edition(tap: Tap, book: PolicyBook, modes: Modes, version: int) -> TapEdition:
+    plan = plan_for_tap(book, tap.hello.engine, tap.hello.hook_points, version, modes)
+    return tap.judge.prepare(plan)
 
 
 def _same_tap(one: Hello, other: Hello) -> bool:

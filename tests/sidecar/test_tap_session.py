@@ -20,12 +20,13 @@ from sidecar_kit import (
     end,
     hello,
     make_dictionary,
+    read_events,
     running_sidecar,
 )
 
 from monitor.rpc import floats_from_bytes
 from monitor.sidecar.server import Sidecar
-from monitor.v1.alerts_pb2 import DetectorState, Mode, Phase, Severity
+from monitor.v1.alerts_pb2 import DetectorState, Mode, ModeSource, Phase, Severity
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.generations_pb2 import ListGenerationsRequest
 from monitor.v1.generations_pb2_grpc import GenerationServiceStub
@@ -266,15 +267,19 @@ async def test_thresholds_fitted_on_another_configuration_fall_to_shadow(world: 
         everything = await watch(channel, include_shadow=True)
         tap = await connect(channel, hello(engine=half))
         await flag(tap)
-        alert = await next_alert(everything)
+        stale, alert = await next_alert(everything), await next_alert(everything)
         status = next(policy for policy in (await policies(channel)).policies if policy.name == "loud")
         record = await record_of(channel, "req-1")
-    assert alert.mode == Mode.MODE_SHADOW
+    # That it fell to shadow is told as loudly as it would have alerted.
+    assert (stale.rule, stale.mode, stale.request_id) == ("on-stale", Mode.MODE_ALERT, "")
+    assert (alert.rule, alert.mode) == ("LOUD-001", Mode.MODE_SHADOW)
+    assert alert.mode_source == ModeSource.MODE_SOURCE_STALE
     assert (status.mode, status.effective_mode) == (Mode.MODE_ALERT, Mode.MODE_SHADOW)
+    assert (status.mode_source, status.stale) == (ModeSource.MODE_SOURCE_STALE, True)
     assert "dtype: fitted on float32, serving bfloat16" in status.reason
-    assert (status.alerts, status.shadow_alerts) == (0, 1)
+    assert (status.alerts, status.shadow_alerts) == (1, 1)
     assert record.summary.mode == Mode.MODE_SHADOW
-    assert not jsonl.exists()
+    assert [event["rule"] for event in read_events(jsonl)] == ["on-stale"]
 
 
 async def test_shadow_alerts_reach_only_who_asks_and_content_none_withholds_tokens(world: World) -> None:

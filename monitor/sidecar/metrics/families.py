@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.core import HistogramMetricFamily, InfoMetricFamily, Metric
 
 from monitor import __version__
-from monitor.rpc import name_of
 from monitor.sidecar.evidence.desk import EvidenceStats
 from monitor.sidecar.history import HistoryStats
 from monitor.sidecar.metrics.latency import LatencyHistogram
+from monitor.sidecar.metrics.policy_families import policy_families
+from monitor.sidecar.metrics.samples import counter, counters, gauge, gauges
 from monitor.sidecar.metrics.snapshot import Snapshot
 from monitor.sidecar.prefix.states import PrefixStats
-from monitor.v1.alerts_pb2 import Mode, Severity
 
 # Between them the histogram's own bounds are served, 6 to 14 % apart; beyond them a few.
 _FINE_SECONDS: Final = (0.00025, 0.05)
@@ -62,20 +56,18 @@ def sidecar_families(snapshot: Snapshot) -> Iterator[Metric]:
         ("kind",),
         [((kind,), count) for kind, count in sorted(snapshot.problems.items())],
     )
+    yield from policy_families(ledger, snapshot.policies)
     yield counters(
-        "featurewatch_alerts",
-        "Alerts by policy, rule, mode in force and severity.",
-        ("policy", "rule", "mode", "severity"),
-        [
-            ((kind.policy, kind.rule, name_of(Mode, kind.mode), name_of(Severity, kind.severity)), count)
-            for kind, count in sorted(ledger.by_kind.items())
-        ],
+        "featurewatch_correlation_groups_evicted",
+        "Groups of correlations that made room for others while their firings still counted.",
+        ("policy",),
+        [((policy,), count) for policy, count in sorted(snapshot.correlation_groups_evicted.items())],
     )
     yield counters(
-        "featurewatch_policy_rows_judged",
-        "Rows that at least one detector of a policy judged.",
+        "featurewatch_notifications",
+        "Notifications that gathered alerts, sent to file and Redis.",
         ("policy",),
-        [((policy,), count) for policy, count in sorted(ledger.rows_judged.items())],
+        [((policy,), count) for policy, count in sorted(snapshot.notifications.items())],
     )
     yield latency_family(
         "featurewatch_decision_latency_seconds",
@@ -165,29 +157,4 @@ def latency_family(name: str, help_text: str, histogram: LatencyHistogram) -> Hi
     ]
     family = HistogramMetricFamily(name, help_text)
     family.add_metric([], buckets=buckets, sum_value=histogram.total_nanos / 1e9)
-    return family
-
-
-def counter(name: str, help_text: str, value: float) -> CounterMetricFamily:
-    return CounterMetricFamily(name, help_text, value=value)
-
-
-def gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, help_text, value=value)
-
-
-Samples = Iterable[tuple[tuple[str, ...], float]]
-
-
-def counters(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, help_text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def gauges(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, help_text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
     return family

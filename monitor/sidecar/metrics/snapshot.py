@@ -14,6 +14,7 @@ from monitor.sidecar.evidence.desk import EvidenceStats
 from monitor.sidecar.history import HistoryStats
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.metrics.totals import Totals
+from monitor.sidecar.policy_status import PolicyStanding
 from monitor.sidecar.prefix.states import PrefixStats
 from monitor.sidecar.taps import Taps
 from monitor.v1.policies_pb2 import TapStatus
@@ -27,6 +28,8 @@ class Snapshot:
         taken: of `time.monotonic`, seconds.
         taps: those that are known now, by tap id.
         deliveries: by the name of the sink.
+        correlation_groups_evicted, notifications: by policy.
+        policies: those that are loaded.
     """
 
     taken: float = field(default_factory=time.monotonic)
@@ -40,10 +43,19 @@ class Snapshot:
     records_lost: int = 0
     history: HistoryStats = field(default_factory=lambda: HistoryStats(0, 0, 0))
     evidence: EvidenceStats = field(default_factory=EvidenceStats)
+    correlation_groups_evicted: Counter[str] = field(default_factory=Counter)
+    notifications: Counter[str] = field(default_factory=Counter)
+    policies: tuple[PolicyStanding, ...] = ()
     prefixes: PrefixStats = field(default_factory=lambda: PrefixStats(0, 0, 0, 0, 0, 0, 0))
 
 
-def take_snapshot(taps: Taps, deliveries: Sequence[Delivery], writer: AuditWriter) -> Snapshot:
+def take_snapshot(
+    taps: Taps,
+    deliveries: Sequence[Delivery],
+    writer: AuditWriter,
+    notifications: Counter[str],
+    policies: tuple[PolicyStanding, ...],
+) -> Snapshot:
     """To be called between frames; copies numbers only, so that judging goes on at once."""
     known = sorted(taps, key=lambda tap: tap.hello.tap_id)
     return Snapshot(
@@ -57,5 +69,8 @@ def take_snapshot(taps: Taps, deliveries: Sequence[Delivery], writer: AuditWrite
         records_lost=writer.lost,
         history=taps.history.stats(),
         evidence=taps.evidence.stats,
+        correlation_groups_evicted=Counter(taps.correlations.evicted),
+        notifications=Counter(notifications),
+        policies=policies,
         prefixes=taps.prefix_states.stats(),
     )
