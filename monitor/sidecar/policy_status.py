@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from monitor.policy import Mode as PolicyMode
 from monitor.policy import Policy
 from monitor.sidecar.plan import ServedPolicy
@@ -9,6 +11,30 @@ from monitor.sidecar.rollout import Edition
 from monitor.sidecar.taps import Taps
 from monitor.v1.alerts_pb2 import Mode, ModeSource
 from monitor.v1.policies_pb2 import PolicyStatus, RuleStatus
+
+
+@dataclass(frozen=True)
+class PolicyStanding:
+    """What takes no time to find out of a policy.
+
+    Attributes:
+        mode: in force, the lowest over all taps.
+        stale: its `fittedOn` differs from what a tap serves.
+        rules: ids of its rules and correlations.
+    """
+
+    name: str
+    mode: PolicyMode
+    stale: bool
+    rules: tuple[str, ...]
+
+
+def policy_standings(edition: Edition, taps: Taps) -> tuple[PolicyStanding, ...]:
+    """Of all policies that are loaded. To be called between frames."""
+    return tuple(
+        PolicyStanding(policy.name, _in_force(policy, edition, taps)[0], _is_stale(policy, taps), _rule_ids(policy))
+        for policy in edition.book.policies
+    )
 
 
 def policy_status(policy: Policy, edition: Edition, taps: Taps) -> PolicyStatus:
@@ -34,7 +60,7 @@ def policy_status(policy: Policy, edition: Edition, taps: Taps) -> PolicyStatus:
         status=metadata.status,
         runbook=metadata.runbook or "",
         rule_status=_rules(policy, taps),
-        stale=any(served.stale for _, served in _served(policy, taps)),
+        stale=_is_stale(policy, taps),
         loaded_unix_nanos=edition.loaded.get(policy.name, 0),
         requests_on_older=sum(
             _is_older(policy, request.plan.served.get(policy.name)) for tap in taps for request in tap.judge.live
@@ -70,10 +96,8 @@ def _served(policy: Policy, taps: Taps) -> list[tuple[str, ServedPolicy]]:
 def _rules(policy: Policy, taps: Taps) -> list[RuleStatus]:
     """Its rules in their order, then what else was counted under its name: of no rule, or of one that is gone."""
     counted = [rule for name, rule in taps.ledger.rules if name == policy.name]
-    spec = policy.document.spec
-    own = [*(rule.id for rule in spec.rules), *(correlation.id for correlation in spec.correlations)]
     found = []
-    for rule in dict.fromkeys([*own, *sorted(counted)]):
+    for rule in dict.fromkeys([*_rule_ids(policy), *sorted(counted)]):
         counts = taps.ledger.rules.get((policy.name, rule))
         if counts is None:
             found.append(RuleStatus(rule=rule))
@@ -88,6 +112,15 @@ def _rules(policy: Policy, taps: Taps) -> list[RuleStatus]:
                 )
             )
     return found
+
+
+def _rule_ids(policy: Policy) -> tuple[str, ...]:
+    spec = policy.document.spec
+    return (*(rule.id for rule in spec.rules), *(correlation.id for correlation in spec.correlations))
+
+
+def _is_stale(policy: Policy, taps: Taps) -> bool:
+    return any(served.stale for _, served in _served(policy, taps))
 
 
 def _is_older(policy: Policy, served: ServedPolicy | None) -> bool:

@@ -82,6 +82,7 @@ def judge_of(
     states: PrefixStates,
     block_size: int,
     tap_id: str = "tap",
+    *,
     ledger: PolicyLedger | None = None,
     clock: Callable[[], int] = lambda: 1,
 ) -> TapJudge:

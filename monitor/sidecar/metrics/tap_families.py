@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from monitor.rpc import name_of
-from monitor.sidecar.metrics.families import counters, gauge, gauges
+from monitor.sidecar.metrics.samples import counters, gauge, gauges
 from monitor.v1.policies_pb2 import TapStatus
 from monitor.v1.tap_pb2 import SelfTest
 
