@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 #: Fields, by the path of the block they belong to.
 FIELDS: dict[str, frozenset[str]] = {
-    "spec": frozenset({"notify", "sensitivity", "correlations"}),
+    "spec": frozenset({"sensitivity"}),
     "spec.match": frozenset({"routes", "adapters"}),
     "spec.detectors[].source": frozenset({"absence"}),
     "spec.rules[]": frozenset({"steer", "escalate", "inline"}),
