@@ -257,7 +257,7 @@ class Alert(_message.Message):
 
     @_builtins.property
     def correlated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Of a correlation: ids of the alerts that it is made of, oldest first."""
+        """Of a correlation: ids of the alerts that it is made of, oldest first, the newest 100."""
 
     def __init__(
         self,
@@ -300,7 +300,7 @@ Global___Alert: _TypeAlias = Alert  # noqa: Y015
 
 @_typing.final
 class Notification(_message.Message):
-    """Alerts of one policy that were gathered as its `spec.notify` says."""
+    """Alerts of one policy that were gathered as its `spec.notify` says. Each is in exactly one notification."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -339,18 +339,20 @@ class Notification(_message.Message):
     notification_id: _builtins.str
     """Stable and unique; receivers deduplicate by it."""
     time_unix_nanos: _builtins.int
+    """When it was sent."""
     policy: _builtins.str
     new_alerts: _builtins.int
     """Alerts since the group's last notification, and since it was opened."""
     alerts: _builtins.int
     max_severity: Global___Severity.ValueType
+    """This and the times are of the new alerts."""
     first_unix_nanos: _builtins.int
     last_unix_nanos: _builtins.int
     runbook: _builtins.str
     owner: _builtins.str
     @_builtins.property
     def group(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Values of `groupBy`, e.g. {"tenant": "acme"}."""
+        """Values of `groupBy`, e.g. {"tenant": "acme"}; empty for the alerts of groups that found no room."""
 
     @_builtins.property
     def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
