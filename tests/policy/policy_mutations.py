@@ -70,7 +70,9 @@ def _mutate_tree(rng: random.Random, tree: dict[str, Any]) -> None:
     if not places:
         return
     parent, key = rng.choice(places)
-    rng.choice([_replace, _remove, _rename, _repeat, _copy, _nudge, _transplant, _transplant, _plan])(rng, parent, key)
+    rng.choice([_replace, _remove, _rename, _repeat, _copy, _nudge, _transplant, _transplant, _plan, _retype])(
+        rng, parent, key
+    )
 
 
 def _replace(rng: random.Random, parent: Any, key: Any) -> None:
@@ -125,6 +127,17 @@ def _nudge(rng: random.Random, parent: Any, key: Any) -> None:
     elif isinstance(value, str):
         at = rng.randrange(len(value) + 1)
         parent[key] = value[:at] + rng.choice(["", "x", " ", ".", "-", "é", "(", "1", "\n", "\0"]) + value[at + 1 :]
+
+
+def _retype(_: random.Random, parent: Any, key: Any) -> None:
+    """A number as text, a text as a list, a list as its first entry."""
+    value = parent[key]
+    if isinstance(value, (int, float)):
+        parent[key] = repr(value)
+    elif isinstance(value, str):
+        parent[key] = float(value) if value.replace(".", "", 1).isdecimal() and value.isascii() else [value]
+    elif isinstance(value, list) and value:
+        parent[key] = value[0]
 
 
 def _places(node: object) -> Iterator[tuple[Any, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -88,17 +89,36 @@ def _well_told(text: str, problems: list[Problem] | tuple[Problem, ...]) -> None
         assert problem.remedy, problem
         assert str(problem).isprintable(), problem
     if any(problem.field for problem in problems):
-        paths = {shorten(path, 160) for path in _paths(yaml.compose(text, Loader=yaml.BaseLoader), "")}
+        nodes = {shorten(path, 160): node for path, node in _nodes(yaml.compose(text, Loader=yaml.BaseLoader), "")}
         for problem in problems:
-            is_missing = problem.value == "" and problem.field.rpartition(".")[0] in paths
-            assert problem.field in paths or is_missing, problem
+            is_missing = problem.value == "" and problem.field.rpartition(".")[0] in nodes
+            assert problem.field in nodes or is_missing, problem
+            node = nodes.get(problem.field)
+            assert not isinstance(node, yaml.ScalarNode) or _shows(problem, str(node.value)), problem
 
 
-def _paths(node: yaml.Node | None, path: str) -> Iterator[str]:
-    yield path
+def _shows(problem: Problem, written: str) -> bool:
+    """The value of a problem is the field's, a part of it (of a condition) or what it names (a probe file).
+
+    Of a field that is given twice it is the name, of a tag the tag.
+    """
+    value = problem.value
+    if value in ("", ".nan", ".inf", "-.inf", "true", "false", problem.field.rpartition(".")[2]):
+        return True
+    if value.startswith("tag:") or shorten(written, 100) in value:
+        return True
+    if _NUMBER.fullmatch(written) and _NUMBER.fullmatch(value.rstrip("…")):
+        return value.endswith("…") or float(value) == float(written)
+    return any(
+        value.rstrip("…") in shorten(text, 10_000) for text in (written, json.dumps(written, ensure_ascii=False))
+    )
+
+
+def _nodes(node: yaml.Node | None, path: str) -> Iterator[tuple[str, yaml.Node | None]]:
+    yield path, node
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield from _paths(value, f"{path}.{key.value}" if path else str(key.value))
+            yield from _nodes(value, f"{path}.{key.value}" if path else str(key.value))
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _paths(value, f"{path}[{index}]")
+            yield from _nodes(value, f"{path}[{index}]")
