@@ -106,7 +106,7 @@ class Traffic:
         self._classes, self._phases = np.zeros(ROWS, np.uint8), np.full(ROWS, Phase.RESPONSE, np.uint8)
         self._positions = np.zeros(ROWS, np.int64)
         self.calls = calls
-        self.firings = self.changes = 0
+        self.firings = 0
 
     def round(self) -> float:
         """Microseconds a row, over all calls of one round."""
