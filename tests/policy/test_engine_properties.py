@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from engine_strategies import ANY_FLOAT, JUDGING, QUARTERS, Rows, policy_sets, rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_samples import policy_set
 from reference_engine import ReferenceRequest
@@ -91,6 +91,7 @@ def test_chunks_and_single_tokens_give_what_the_whole_gives(
     judged(engine, given_rows, list(range(40)), judging).require_equal(whole)
 
 
+@settings(max_examples=50)
 @given(policy_sets(), rows(ANY_FLOAT), PER_REQUEST)
 def test_interleaved_requests_are_judged_as_if_alone(policies: PolicySet, given_rows: Rows, judging: Judging) -> None:
     engine = PolicyEngine(policies, capacity=1)
@@ -108,6 +109,7 @@ def test_interleaved_requests_are_judged_as_if_alone(policies: PolicySet, given_
             ).require_equal(alone)
 
 
+@settings(max_examples=50)
 @given(policy_sets(), rows(ANY_FLOAT), rows(ANY_FLOAT))
 def test_a_replay_gives_the_same_in_a_used_and_in_a_new_engine(
     policies: PolicySet, given_rows: Rows, before: Rows
@@ -117,6 +119,7 @@ def test_a_replay_gives_the_same_in_a_used_and_in_a_new_engine(
     judged(used, given_rows, []).require_equal(judged(PolicyEngine(policies), given_rows, []))
 
 
+@settings(max_examples=50)
 @given(policy_sets(), rows(ANY_FLOAT))
 def test_the_policies_of_a_request_judge_it_as_if_there_were_no_others(policies: PolicySet, given_rows: Rows) -> None:
     named = judged(PolicyEngine(policies), given_rows, [], [frozenset("q")] * 3)
@@ -136,6 +139,7 @@ def only(policies: PolicySet, name: str) -> PolicySet:
     return replace(policy_set(detectors, rules), directions=policies.directions)
 
 
+@settings(max_examples=50)
 @given(policy_sets(), rows(st.one_of(ANY_FLOAT, st.floats(width=32))))
 def test_recorded_token_scores_give_the_same_again(policies: PolicySet, given_rows: Rows) -> None:
     """A record holds the scores of tokens as float32; nothing else of a row is needed."""

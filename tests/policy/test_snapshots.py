@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from engine_strategies import ANY_FLOAT, JUDGING, Rows, policy_sets, rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_samples import detector, policy_set
 
@@ -57,6 +57,7 @@ def test_a_restored_slot_goes_on_as_the_one_that_was_saved(
             np.testing.assert_array_equal(mine, cold_run, strict=True)
 
 
+@settings(max_examples=50)
 @given(policy_sets(), rows(ANY_FLOAT, num_requests=1), st.integers(0, 40))
 def test_peaks_are_the_first_of_the_highest_scores(policies: PolicySet, given_rows: Rows, first: int) -> None:
     engine = PolicyEngine(policies)
