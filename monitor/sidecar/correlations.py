@@ -45,6 +45,8 @@ class Correlations:
 
         What an exception holds back completes nothing.
         """
+        if not verdicts.alerts:
+            return
         requests = {request.identity.generation_id: request for request in verdicts.flagged}
         alerts = []
         for alert in verdicts.alerts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from monitor.policy.notify import Gathered, Notifier
 from monitor.policy.schema.rule import Notify
 from monitor.sidecar.alerting import stable_id
 from monitor.v1.alerts_pb2 import Notification, Severity
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -60,7 +63,10 @@ class Notifications:
             self._desks[key] = _Desk(policy, Notifier(notify))
         desk = self._desks[key]
         desk.policy = policy
+        crowded = desk.notifier.crowded
         desk.notifier.add(alert, self._clock())
+        if not crowded and desk.notifier.crowded:
+            _log.warning("policy %s: too many groups of notify are open, further ones are told together", policy.name)
         self.send_due()
 
     def send_due(self) -> None:

@@ -12,6 +12,7 @@ from sidecar_kit import World, channel_to, connect, read_events, running_sidecar
 from support.redis_server import free_port, redis_server
 
 from monitor.sidecar.config import RedisConfig
+from monitor.sidecar.metrics.families import sidecar_families
 
 
 def notifications_in(path: Path) -> list[dict[str, Any]]:
@@ -88,3 +89,23 @@ async def test_redis_gets_alerts_and_notifications_with_the_fields_of_the_file(w
     told = [{name.decode(): value.decode() for name, value in entry.items()} for entry in entries]
     assert [fields["event"] for fields in told] == ["rule_fired"] * 6 + ["notification"]
     assert told == [{name: str(value) for name, value in event.items()} for event in read_events(jsonl)]
+
+
+async def test_metrics_count_notifications_and_correlation_alerts(world: World) -> None:
+    write_policy(world, correlated_policy(notify="{wait: 30d}"))
+    async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        for handle in range(1, 6):
+            await flag_for(tap, handle, "acme")
+        sidecar.taps.correlations.evicted["loud"] += 3
+        sidecar._publisher.close()
+        snapshot = await asyncio.wrap_future(sidecar._ask_for_snapshot())
+    samples = {
+        (sample.name, sample.labels.get("rule", "")): sample.value
+        for family in sidecar_families(snapshot)
+        for sample in family.samples
+        if sample.labels.get("policy") == "loud"
+    }
+    assert samples["featurewatch_notifications_total", ""] == 1
+    assert samples["featurewatch_correlation_groups_evicted_total", ""] == 3
+    assert samples["featurewatch_alerts_total", "LOUD-REPEATED"] == 1
