@@ -43,7 +43,8 @@ class Figures:
 
 def read_texts(path: Path) -> list[str]:
     data = path.read_bytes()
-    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode().splitlines()
+    # Not splitlines: JSON strings may hold other line separators.
+    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode().strip("\n").split("\n")
     return [json.loads(line)["text"] for line in lines]
 
 
