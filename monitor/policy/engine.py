@@ -58,12 +58,13 @@ class PolicyEngine:
     """Detector and rule state of live requests, one slot each.
 
     The result depends only on each request's own rows and their order, never on how they were cut into calls or
-    mixed with other requests: arithmetic is float64 and sequential per request. One call at a time; the kernel
-    runs without the GIL. The constructor compiles the kernel, so that the first request does not wait for it.
+    mixed with other requests: arithmetic is float64 and sequential per request. A token's score is rounded to float32
+    before it is aggregated, so that recorded scores are judged alike. One call at a time; the kernel runs without the
+    GIL. The constructor compiles the kernel, so that the first request does not wait for it.
 
-    A row is judged by a detector if its token class is not skipped, its phase is wanted and the token's score is
-    finite (no NaN or infinity in the detector's own activations). A rule advances on a row that at least one of the
-    detectors it names has judged.
+    A row is judged by a detector if the detector's policy judges the request (`open`), its token class is not skipped,
+    its phase is wanted, and the detector's own activations and the token's score are finite. A rule advances on a row
+    that at least one of the detectors it names has judged.
     """
 
     def __init__(self, policies: PolicySet, capacity: int = 64) -> None:
