@@ -65,5 +65,5 @@ class PolicyBook:
                 return policy
         known = [policy.name for policy in self.policies]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        remedy = f"did you mean {near[0]!r}?" if near else "choose one of them"
+        remedy = f"did you mean {near[0]!r}" if near else "choose one of them"
         raise FeaturewatchError(f"policy {name!r}", f"this sidecar has {', '.join(known)}", remedy)

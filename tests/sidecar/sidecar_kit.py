@@ -282,7 +282,7 @@ class FrameMaker:
 
 @dataclass
 class FakeTap:
-    """One stream of a tap. `acked` is the highest acknowledged seq; `directives` were read and not asked for yet."""
+    """One stream of a tap. `acked` is the highest acknowledged seq; `directives` and `plans` wait to be asked for."""
 
     call: grpc.aio.StreamStreamCall[StreamRequest, StreamResponse]
     welcome: Welcome
@@ -291,6 +291,7 @@ class FakeTap:
     acked: int = 0
     errors: list[str] = field(default_factory=list)
     directives: deque[Directive] = field(default_factory=deque)
+    plans: deque[WatchPlan] = field(default_factory=deque)
 
     async def send(self, *frames: StepFrame, wait: bool = True) -> None:
         for frame in frames:
@@ -306,6 +307,13 @@ class FakeTap:
         while not self.directives:
             await self._read()
         return self.directives.popleft()
+
+    async def next_plan(self) -> WatchPlan:
+        """Waits for another plan; frames that are made from now on are encoded under it."""
+        while not self.plans:
+            await self._read()
+        self.plan = self.frame.plan = self.plans.popleft()
+        return self.plan
 
     async def send_rows(self, *messages: ResidualRows) -> None:
         for rows in messages:
@@ -323,6 +331,8 @@ class FakeTap:
         assert response is not grpc.aio.EOF, "the sidecar ended the stream"
         if response.WhichOneof("message") == "directive":
             self.directives.append(response.directive)
+        elif response.WhichOneof("message") == "watch_plan":
+            self.plans.append(response.watch_plan)
         else:
             assert response.WhichOneof("message") == "ack"
             self.acked = response.ack.seq
