@@ -18,7 +18,12 @@ from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import RequestBegin
 
 # Combinations of tenant, adapter and day that are kept, and of what follows from them.
-_KEPT: Final = 4096
+_KEPT: Final = 1024
+
+
+def utc_day(unix_nanos: int) -> str:
+    """As ISO 8601 writes it, e.g. 2027-01-31."""
+    return datetime.fromtimestamp(unix_nanos // 10**9, UTC).date().isoformat()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,11 +61,9 @@ class JudgingTable:
             for name, served in self._plan.served.items()
             if served.mode is not Mode.OFF and judges(served.policy, begin.tenant, begin.request_id)
         )
-        exceptions = self._exceptions_for(begin.tenant, begin.adapter, self._today()) if self._excepting else ()
+        today = utc_day(self._clock()) if self._excepting else ""
+        exceptions = self._exceptions_for(begin.tenant, begin.adapter, today) if self._excepting else ()
         return self._shared(policies, exceptions)
-
-    def _today(self) -> str:
-        return datetime.fromtimestamp(self._clock() / 1e9, UTC).date().isoformat()
 
     def _find_exceptions(self, tenant: str, adapter: str, day: str) -> tuple[tuple[tuple[str, str], str], ...]:
         request = RequestFacts(tenant=tenant, models=self._models, adapter=adapter, day=day)

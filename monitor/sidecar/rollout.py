@@ -13,6 +13,7 @@ from pathlib import Path
 from monitor.errors import FeaturewatchError
 from monitor.policy import Mode, Policy, PolicyError, Problem
 from monitor.sae import Catalog
+from monitor.sidecar.expired import warn_of_expired
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.modes import Modes, PolicyMode
 from monitor.sidecar.plan import TapPlan
@@ -111,6 +112,7 @@ class Rollout:
                 self._audit.event(_Kind.KIND_STARTED, Cause("sidecar start"), new=policy, new_mode=mode),
             )
         self._remember(self.current.book.policies)
+        warn_of_expired(self.current.book.policies, self._clock())
         self._audit.write(events)
 
     async def reload(self, cause: Cause) -> Reload:
@@ -134,6 +136,7 @@ class Rollout:
                 return self._refuse(cause, [Problem(where, 1, "", error.subject, error.rule, error.remedy)])
             self.current = new
             self._remember(book.policies)
+            warn_of_expired(book.policies, self._clock())
             self.reloads["changed"] += 1
             events = [self._changed(cause, change, old, new) for change in changes]
             self._audit.write(events)

@@ -20,6 +20,28 @@ _PHASES = (
 )
 
 
+#: It judges the requests of one tenant, and its rule fires on every token at once.
+ACME_POLICY: dict[str, Any] = {
+    "apiVersion": "monitor/v1",
+    "kind": "Policy",
+    "metadata": {"name": "p", "revision": 1},
+    "spec": {
+        "mode": "alert",
+        "match": {"tenants": ["acme"]},
+        "detectors": [
+            {
+                "id": "a",
+                "source": {"saeLatents": {"sae": "tiny", "latents": [{"index": 1}]}},
+                "aggregate": {"kind": "max", "skip": []},
+                "threshold": {"fire": -100},
+            }
+        ],
+        "rules": [{"id": "R", "when": "a.fire", "severity": "low"}],
+        "onUnseen": "alert",
+    },
+}
+
+
 def _detector(rng: Random, name: str) -> dict[str, Any]:
     kind = rng.choice(["ema", "rolling_mean", "max"])
     skip = rng.sample(["bos", "special", "template", "system"], rng.randint(0, 2))

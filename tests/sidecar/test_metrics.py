@@ -11,13 +11,14 @@ from collections.abc import Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from session_calls import flag
-from sidecar_kit import Rows, World, begin, channel_to, connect, end, hello, running_sidecar
+from sidecar_kit import ENGINE, Rows, World, begin, channel_to, connect, end, hello, running_sidecar
 
 from monitor.errors import FeaturewatchError
 from monitor.rpc import Target
 from monitor.sidecar.metrics import server as metrics_server
 from monitor.sidecar.metrics import tap_families
 from monitor.sidecar.server import Sidecar
+from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.tap_pb2 import Heartbeat, SelfTest, StreamRequest, TapMemory
 
 LOOPBACK = Target(host="127.0.0.1", port=0)
@@ -184,3 +185,25 @@ async def test_a_port_that_is_taken_is_told(world: World) -> None:
         with pytest.raises(FeaturewatchError, match="another process may have it"):
             async with running_sidecar(other):
                 pass
+
+
+async def test_a_scrape_tells_how_policies_stand_and_what_their_rules_would_do(world: World) -> None:
+    other = EngineInfo()
+    other.CopyFrom(ENGINE)
+    other.dtype = "bfloat16"
+    async with running_sidecar(world.config(metrics=LOOPBACK)) as sidecar, channel_to(world.socket) as channel:
+        before = samples(await fetch(sidecar))
+        await flag(await connect(channel, hello(engine=other)))
+        after = samples(await fetch(sidecar))
+    rule = 'policy="loud",rule="LOUD-001"'
+    # Rules are there before anything happens: a rate over the first alert must not miss it.
+    zero = [f"featurewatch_{name}_total{{{rule}}}" for name in ("would_alert", "excepted_alerts", "late_rows")]
+    assert [before[name] for name in zero] == [0, 0, 0]
+    assert [after[name] for name in zero] == [1, 0, 0]
+    stale, mode = 'featurewatch_policy_stale{policy="loud"}', 'featurewatch_policy_mode{mode="%s",policy="loud"}'
+    assert (before[stale], after[stale]) == (0, 1)
+    modes = ("off", "shadow", "alert", "enforce")
+    assert [before[mode % name] for name in modes] == [0, 0, 1, 0]
+    assert [after[mode % name] for name in modes] == [0, 1, 0, 0]
+    assert after['featurewatch_policy_stale{policy="quiet"}'] == 0
+    assert after['featurewatch_alerts_total{mode="alert",policy="loud",rule="on-stale",severity="medium"}'] == 1

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from prefix_kit import Piece, Request, frame, judge_of, plan_of
-from prefix_scenarios import policy_texts, requests, schedule
+from prefix_scenarios import ACME_POLICY, policy_texts, requests, schedule
 
 from monitor.policy import judges, parse_policy
 from monitor.sidecar.ledger import PolicyLedger
@@ -130,31 +130,10 @@ def judged_rows(request: LiveRequest) -> Counter[str]:
     )
 
 
-POLICY = {
-    "apiVersion": "monitor/v1",
-    "kind": "Policy",
-    "metadata": {"name": "p", "revision": 1},
-    "spec": {
-        "mode": "alert",
-        "match": {"tenants": ["acme"]},
-        "detectors": [
-            {
-                "id": "a",
-                "source": {"saeLatents": {"sae": "tiny", "latents": [{"index": 1}]}},
-                "aggregate": {"kind": "max", "skip": []},
-                "threshold": {"fire": -100},
-            }
-        ],
-        "rules": [{"id": "R", "when": "a.fire", "severity": "low"}],
-        "onUnseen": "alert",
-    },
-}
-
-
 @pytest.mark.parametrize("tenant", ["", "other"])
 def test_a_prefix_that_another_tenant_computed_is_known_to_the_one_who_is_judged(tenant: str) -> None:
     """The engine computes it once; nobody would see it again."""
-    plan, prompt = plan_of([json.dumps(POLICY)]), [6, 7, 8, 9, 6]
+    plan, prompt = plan_of([json.dumps(ACME_POLICY)]), [6, 7, 8, 9, 6]
     first, second = Request(1, prompt, [], tenant=tenant), Request(2, prompt, [], tenant="acme")
     frames = [
         [Piece(first, 0, 5)],
@@ -167,7 +146,7 @@ def test_a_prefix_that_another_tenant_computed_is_known_to_the_one_who_is_judged
 
 
 def test_a_request_that_no_policy_judges_is_covered_and_nothing_else() -> None:
-    plan = plan_of([json.dumps(POLICY)])
+    plan = plan_of([json.dumps(ACME_POLICY)])
     ledger, ended = run(plan, [[Piece(Request(1, [6, 7, 8], [9]), 0, 4)]], 0)
     (request,) = ended.values()
     assert (request.alerts, list(request.summary().peaks), request.summary().tenant) == ([], [], "")
