@@ -16,7 +16,6 @@ FIELDS: dict[str, frozenset[str]] = {
 
 #: Values, by the path of their field.
 VALUES: dict[str, frozenset[str]] = {
-    "spec.mode": frozenset({"enforce"}),
     "spec.rules[].actions[]": frozenset({"trace", "annotate", "escalate", "steer", "stop"}),
     "spec.record.content": frozenset({"hash", "redacted"}),
 }

@@ -44,7 +44,6 @@ def test_a_good_policy_is_summed_up(tmp_path: Path) -> None:
         assert part in result.stdout
 
 
-@pytest.mark.usefixtures("whole_format")
 def test_what_counts_and_what_correlates_is_summed_up(tmp_path: Path) -> None:
     counting = COUNTING.replace("label: weapons", "index: 0").replace("label: lies", "index: 2")
     counting = counting.replace("tiny/resid_post.9", SAE)

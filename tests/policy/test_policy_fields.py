@@ -13,8 +13,6 @@ from monitor.policy import problem_text
 from monitor.policy.json_schema import json_schema
 from monitor.policy.schema.fields import seconds
 
-pytestmark = pytest.mark.usefixtures("whole_format")
-
 LATENTS, AGGREGATE = "spec.detectors[0].source.saeLatents", "spec.detectors[0].aggregate"
 EXCEPTION, CORRELATION = "spec.rules[0].exceptions[0]", "spec.correlations[0]"
 

@@ -18,13 +18,13 @@ from monitor.policy import parse, problem_text
 @pytest.mark.parametrize("block", range(8))
 def test_a_mutated_policy_is_accepted_or_refused(block: int) -> None:
     verdicts = Counter(verdict(mutated(seed)) for seed in range(block * 200, block * 200 + 200))
-    assert verdicts["accepted"] > 0
+    assert verdicts["accepted"] > 10
     assert verdicts["refused"] > 50
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_oracle_knows_the_seeds(seed: str) -> None:
-    assert verdict(SEEDS[seed]) in ("accepted", "refused")
+def test_what_the_mutations_start_from_is_accepted(seed: str) -> None:
+    assert verdict(SEEDS[seed]) == "accepted"
 
 
 def test_the_oracle_notices_a_field_that_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

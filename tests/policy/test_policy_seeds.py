@@ -14,8 +14,6 @@ from schema_paths import schema_paths
 
 from monitor.policy.json_schema import json_schema
 
-pytestmark = pytest.mark.usefixtures("whole_format")
-
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_seed_is_a_good_policy(seed: str) -> None:
