@@ -40,12 +40,15 @@ def alert_line(alert: Alert) -> Text:
     line.append(f" {printable_line(f'{alert.policy}/{alert.rule}')}", style="bold")
     if alert.mode < Mode.MODE_ALERT:
         line.append(" (shadow)", style="dim")
-    line.append(f"  {printable_line(alert.external_id or alert.request_id)}", style="cyan")
-    line.append(f"  token {alert.position} {_quoted(alert)} in {name_of(Phase, alert.phase)}")
+    # An alert of rule on-stale is of no request.
+    if request := alert.external_id or alert.request_id:
+        line.append(f"  {printable_line(request)}", style="cyan")
+        line.append(f" for {printable_line(alert.tenant)}" if alert.tenant else "")
+        line.append(f"  token {alert.position} {_quoted(alert)} in {name_of(Phase, alert.phase)}")
     if alert.restored:
         line.append(" (restored)", style="dim")
-    if alert.unseen_positions:
-        line.append(f"  {alert.unseen_positions} positions unseen", style="red")
+    for told in _particulars(alert):
+        line.append(f"  {told}", style="red")
     reading = leading_reading(alert)
     if reading is not None:
         line.append(f"  {printable_line(reading.detector)} {reading.score:.3g}", style="red")
@@ -55,6 +58,22 @@ def alert_line(alert: Alert) -> Text:
             line.append(f"  {printable_line(top.direction)}", style="dim")
             line.append(f" “{printable_line(top.label)}”" if top.label else "", style="dim")
     return line
+
+
+def _particulars(alert: Alert) -> list[str]:
+    """What only some alerts have."""
+    found = []
+    if alert.correlated:
+        found.append(f"completes {len(alert.correlated)} alerts together")
+    if alert.exception:
+        found.append(f"not sent: exception {printable_line(alert.exception)}")
+    if alert.unseen_positions:
+        found.append(f"{alert.unseen_positions} positions unseen")
+    if alert.dropped_positions:
+        found.append(f"{alert.dropped_positions} positions dropped")
+    if alert.late:
+        found.append("after the deadline")
+    return found
 
 
 def render_generation(record: GenerationRecord) -> RenderableType:
@@ -150,8 +169,16 @@ def _rule(alert: Alert) -> Text:
         text.append(", known from an earlier request with the same prefix")
     elif alert.unseen_positions:
         text.append(f", {alert.unseen_positions} positions from there on were not seen")
+    elif alert.dropped_positions:
+        text.append(f", {alert.dropped_positions} positions were dropped")
+    elif alert.correlated:
+        text.append(f", together with {len(alert.correlated) - 1} alerts before it")
     else:
         text.append(f", {alert.latency_nanos / 1e6:.1f} ms after its forward pass")
+    if alert.exception:
+        text.append(f"; not sent, for exception {printable_line(alert.exception)} held")
+    if alert.late:
+        text.append("; after the deadline")
     if alert.runbook:
         text.append(f"\n  runbook {printable_line(alert.runbook)}")
     return text
