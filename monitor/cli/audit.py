@@ -42,17 +42,22 @@ def list_(  # noqa: PLR0917 - one parameter per command-line option
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     all_: Annotated[bool, typer.Option("--all", help="Also the latest that nothing flagged (from a sidecar).")] = False,
+    tenant: Annotated[
+        str, typer.Option(metavar="PATTERN", help="Only of tenants that this shell pattern fits.", show_default=False)
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many, the newest.")] = 50,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List generations, the newest first."""
     with open_reader(sidecar, store, ClientTls(tls_ca, tls_cert, tls_key)) as reader:
-        summaries = reader.summaries(limit, unflagged=all_)
+        summaries = reader.summaries(limit, unflagged=all_, tenant=tenant)
     if json:
         for summary in summaries:
             typer.echo(_json(summary, indent=None))
     elif summaries:
         console.print(_table(summaries))
+    elif tenant:
+        console.print("No such generation of a tenant that the pattern fits.")
     else:
         console.print(
             "No generation yet."
@@ -114,6 +119,9 @@ def _table(summaries: list[GenerationSummary]) -> Table:
     table.add_column("generation", no_wrap=True)
     table.add_column("began", no_wrap=True)
     table.add_column("client id", overflow="fold")
+    with_tenants = any(summary.tenant for summary in summaries)
+    if with_tenants:
+        table.add_column("tenant", overflow="fold")
     table.add_column("tokens", justify="right", no_wrap=True)
     table.add_column("fired", overflow="fold")
     table.add_column("coverage")
@@ -126,6 +134,7 @@ def _table(summaries: list[GenerationSummary]) -> Table:
             clock_time(summary.start_unix_nanos),
             # Clients choose it: neither markup nor control characters may reach the terminal.
             Text(printable_line(summary.external_id or summary.request_id)),
+            *([Text(printable_line(summary.tenant))] if with_tenants else []),
             f"{summary.prompt_tokens}+{summary.output_tokens}",
             fired,
             coverage_cell(summary.coverage),

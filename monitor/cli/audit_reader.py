@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
 import grpc
 from rich.markup import escape
 
-from monitor.audit import AuditStore, resolve
+from monitor.audit import AuditStore, PageKey, resolve
 from monitor.cli.common import client_tls, default_socket, err_console, home
 from monitor.errors import FeaturewatchError
 from monitor.rpc import ClientTls, Target, call_error, open_channel
@@ -36,7 +37,9 @@ def default_store() -> Path:
 
 
 class Reader(Protocol):
-    def summaries(self, limit: int, *, unflagged: bool) -> list[GenerationSummary]: ...
+    def summaries(self, limit: int, *, unflagged: bool, tenant: str = "") -> list[GenerationSummary]:
+        """The newest first; with `tenant`, a shell pattern, those of requests that name one which it fits."""
+        ...
 
     def record(self, id_: str) -> GenerationRecord: ...
 
@@ -92,18 +95,34 @@ def _told(error: grpc.RpcError, target: Target) -> FeaturewatchError:
     return told
 
 
+def _page_size(wanted: int, tenant: str) -> int:
+    """Of a page of which perhaps few are wanted it takes many."""
+    return _LARGEST_PAGE if tenant else min(wanted, _LARGEST_PAGE)
+
+
+def _is_of(summary: GenerationSummary, tenant: str) -> bool:
+    return not tenant or (bool(summary.tenant) and fnmatchcase(summary.tenant, tenant))
+
+
 class StoreReader:
     def __init__(self, store: AuditStore) -> None:
         self._store = store
 
-    def summaries(self, limit: int, *, unflagged: bool) -> list[GenerationSummary]:
+    def summaries(self, limit: int, *, unflagged: bool, tenant: str = "") -> list[GenerationSummary]:
         if unflagged:
             raise FeaturewatchError(
                 f"--all with the store {self._store.path}",
                 "a store holds flagged generations only",
                 "ask the running sidecar (--sidecar) or leave --all out",
             )
-        return self._store.page(limit)
+        found, before = list[GenerationSummary](), None
+        while len(found) < limit:
+            page = self._store.page(_page_size(limit - len(found), tenant), before)
+            found += [summary for summary in page if _is_of(summary, tenant)]
+            if not page:
+                break
+            before = PageKey.of(page[-1])
+        return found[:limit]
 
     def record(self, id_: str) -> GenerationRecord:
         record = self._store.get(resolve(id_, self._store.candidates(id_)))
@@ -123,21 +142,21 @@ class SidecarReader:
         self._stub = GenerationServiceStub(channel)
         self._target = target
 
-    def summaries(self, limit: int, *, unflagged: bool) -> list[GenerationSummary]:
+    def summaries(self, limit: int, *, unflagged: bool, tenant: str = "") -> list[GenerationSummary]:
         found: list[GenerationSummary] = []
         token = ""
         try:
             while len(found) < limit:
-                size = min(limit - len(found), _LARGEST_PAGE)
+                size = _page_size(limit - len(found), tenant)
                 request = ListGenerationsRequest(include_unflagged=unflagged, page_size=size, page_token=token)
                 response = self._stub.ListGenerations(request, timeout=_SECONDS)
-                found += response.generations
+                found += [summary for summary in response.generations if _is_of(summary, tenant)]
                 token = response.next_page_token
                 if not token:
                     break
         except grpc.RpcError as error:
             raise _told(error, self._target) from error
-        return found
+        return found[:limit]
 
     def record(self, id_: str) -> GenerationRecord:
         try:
