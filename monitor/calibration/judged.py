@@ -56,5 +56,5 @@ def judge(policy: Policy, generations: Sequence[Generation]) -> Judged:
         peaks={detector.id: peaks_gd[:, d] for d, detector in enumerate(detectors)},
         fired={detector.id: fired_gd[:, d] for d, detector in enumerate(detectors)},
         rules={rule.id: rules_gr[:, r] for r, rule in enumerate(rules)},
-        flagged_g=rules_gr.any(1),
+        flagged_g=np.asarray(rules_gr.any(1), np.bool_),
     )

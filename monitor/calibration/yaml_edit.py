@@ -47,8 +47,8 @@ class Edits:
                 self._remove(node, entries, index)
         kept = [found for found in entries if not only_these or found.key.value in fields]
         known = {found.key.value for found in kept}
-        for name in [name for name in fields if name not in known]:
-            self._add(node, kept, f"{name}: {fields[name]}")
+        if new := [f"{name}: {value}" for name, value in fields.items() if name not in known]:
+            self._add(node, kept, *new)
 
     def block(
         self,

@@ -135,7 +135,7 @@ class _Judge:
         slot = self._engine.open()
         judgement = self._engine.advance(acts_nk, np.full(count, slot, np.int64), classes_n, phases_n)
         self._engine.close(slot)
-        scores = {name: judgement.token_scores_nd[:, d] for d, name in enumerate(self._names)}
+        scores = {name: judgement.token_scores_nd[:, d].astype(np.float64) for d, name in enumerate(self._names)}
         trace = ScoreTrace(scores, phases_n, classes_n)
         return Generation(sample.name, trace, sample.is_harmful, sample.source, sample.category)
 

@@ -25,8 +25,8 @@ def show(report: Report, console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     console.print(_detectors(report))
     console.print(_alarms(report, report.sample, "on the generations that thresholds were chosen on"))
-    if report.sample.recall is not None:
-        console.print(_recall(report.sample if report.held is None else report.held))
+    if (found := with_harmful(report)) is not None:
+        console.print(_recall(found))
     if report.held is not None:
         console.print(_promises(report))
     for finding in report.findings:
@@ -39,6 +39,12 @@ def show(report: Report, console: Console) -> None:
     if report.verdict is not None:
         style = _STYLES[report.verdict]
         console.print(f"[bold {style}]{report.verdict.name}[/bold {style}]", highlight=False)
+
+
+def with_harmful(report: Report) -> Performance | None:
+    """The part that recall is told of: what was kept back, if there are harmful ones in it; None where there are none."""
+    parts = (report.held, report.sample)
+    return next((found for found in parts if found is not None and found.recall is not None), None)
 
 
 def promise_text(found: Promise, target: float) -> str:

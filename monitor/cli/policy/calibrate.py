@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-_TARGET = 0.01
-
 
 def calibrate(  # noqa: PLR0917 - one parameter per command-line option
     policy: Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file.", show_default=False)],
@@ -107,7 +105,8 @@ def calibrate(  # noqa: PLR0917 - one parameter per command-line option
 
     Exit code 0: done, or PASS. 2: bad input. 10: STALE. 11: DEGRADED. 12: INCONCLUSIVE, too few samples.
     """
-    from monitor.cli.calibration.command import Request, run
+    from monitor.cli.calibration.command import run
+    from monitor.cli.calibration.request import Request
 
     run(
         Request(

@@ -1,0 +1,240 @@
+"""`policy calibrate --records`: from a sidecar's store to the policy file, and back to a verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.command import Command
+
+from monitor.audit import AuditStore, Transcript, build_record, in_sample
+from monitor.cli.calibration.subject import read_subject
+from monitor.policy import Phase, parse_policy
+from monitor.sae import DenseProbe, HookPoint, save_dense_probe
+from monitor.sidecar.provenance import provenance_of
+from monitor.v1.coverage_pb2 import Coverage
+from monitor.v1.engine_pb2 import EngineInfo
+from monitor.v1.generations_pb2 import CoverageGap, GenerationRecord, GenerationSummary, Provenance
+
+POLICY = """\
+apiVersion: monitor/v1
+kind: Policy
+metadata: {name: toy, revision: 1}
+spec:
+  mode: off
+  fittedOn: {dtype: bfloat16, vllm: "0.32"}
+  detectors:
+    - id: d
+      source: {denseProbe: {file: weights/d.safetensors}}
+      aggregate: {kind: max, minTokens: 2}
+      threshold: {fire: 99, warn: 98}  # not yet
+  rules:
+    - {id: R1, when: d.fire, severity: high}
+"""
+ENGINE = EngineInfo(
+    name="vllm",
+    version="0.32.0",
+    model="models/Tiny",
+    dtype="float32",
+    quantization="none",
+    kv_cache_dtype="auto",
+    num_layers=4,
+    hidden_size=8,
+)
+Edit = Callable[[GenerationRecord], None]
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    save_dense_probe(DenseProbe(HookPoint(1), np.ones(8, np.float32), 0.0), tmp_path / "weights" / "d.safetensors")
+    file = tmp_path / "toy.yaml"
+    file.write_text(POLICY)
+    return file
+
+
+def record(number: int, peak: float, provenance: list[Provenance], edit: Edit = lambda _: None) -> GenerationRecord:
+    scores = np.array([[9.0], [peak - 1], [peak], [np.nan]], np.float32)
+    scores[0] = peak - 2
+    transcript = Transcript(
+        token_ids_p=np.arange(4, dtype=np.int32),
+        phases_p=np.array([Phase.PROMPT] * 3 + [Phase.RESPONSE], np.uint8),
+        observed_p=np.array([True, True, True, False]),
+        scores_pd=scores,
+        token_scores_pd=scores,
+        texts=None,
+    )
+    summary = GenerationSummary(
+        generation_id=f"generation-{number}",
+        request_id=f"r{number}",
+        model="Tiny",
+        start_unix_nanos=1000 + number,
+        end_unix_nanos=2000 + number,
+        prompt_tokens=3,
+        output_tokens=1,
+        coverage=Coverage(positions=3, observed=3),
+    )
+    made = build_record(
+        summary,
+        transcript,
+        score_columns=["toy/d"],
+        alerts=[],
+        engine=ENGINE,
+        provenance=provenance,
+        gaps=[],
+        notes=[],
+        sidecar_version="test",
+    )
+    edit(made)
+    return made
+
+
+def provenance_for(policy_file: Path) -> list[Provenance]:
+    subject = read_subject(policy_file, ())
+    return list(provenance_of(subject.compiled, subject.sources))
+
+
+def write_store(policy_file: Path, records: list[GenerationRecord]) -> Path:
+    path = policy_file.parent / "audit.sqlite"
+    store = AuditStore(path)
+    for one in records:
+        store.put(one)
+    store.close()
+    return path
+
+
+def test_from_records_to_thresholds_and_a_verdict(policy_file: Path, featurewatch: Command) -> None:
+    provenance = provenance_for(policy_file)
+    peaks = np.random.default_rng(0).normal(size=300)
+    store = write_store(policy_file, [record(number, peak, provenance) for number, peak in enumerate(peaks)])
+    calibrate = ("policy", "calibrate", str(policy_file), "--records", str(store))
+    before = policy_file.read_text()
+    code, out, _ = featurewatch(*calibrate)
+    assert code == 0
+    assert policy_file.read_text() == before
+    assert "not written: add --write" in out
+    assert "flagged generations weigh more than in traffic" in out
+    assert featurewatch(*calibrate, "--write")[0] == 0
+    written = parse_policy(policy_file.read_text())
+    (detector,) = written.document.spec.detectors
+    highest = float(np.float32(peaks.max()))
+    assert highest < detector.threshold.fire < highest * 1.001
+    assert detector.calibration is not None
+    assert (detector.calibration.n, detector.calibration.hits, detector.calibration.target_fpr) == (300, 0, 0.01)
+    assert detector.calibration.benign.startswith("audit.sqlite@sha256:")
+    assert written.revision == 2
+    assert written.document.spec.fitted_on.model_dump(by_alias=True, exclude_none=True) == {
+        "model": "Tiny",
+        "dtype": "float32",
+        "quantization": "none",
+        "kvCacheDtype": "auto",
+        "vllm": "0.32.0",
+        "hook": "resid_post.1",
+    }
+    assert "# not yet" in policy_file.read_text()
+    code, out, _ = featurewatch(*calibrate, "--check", "--json")
+    assert (code, json.loads(out)["verdict"]) == (0, "pass")
+
+
+def test_a_check_tells_what_it_was_fitted_on(policy_file: Path, featurewatch: Command) -> None:
+    provenance = provenance_for(policy_file)
+    store = write_store(policy_file, [record(number, 0.0, provenance) for number in range(300)])
+    code, out, _ = featurewatch(
+        "policy", "calibrate", str(policy_file), "--records", str(store), "--check", "--target-fpr", "0.01"
+    )
+    assert code == 10
+    assert "dtype: fitted on bfloat16, serving float32" in out
+
+
+def test_too_few_records_say_how_many_more(policy_file: Path, featurewatch: Command) -> None:
+    provenance = provenance_for(policy_file)
+    store = write_store(policy_file, [record(number, 0.0, provenance) for number in range(100)])
+    code, _, told = featurewatch("policy", "calibrate", str(policy_file), "--records", str(store))
+    assert code == 12
+    assert "INCONCLUSIVE 100 benign generations" in told
+    assert "Give 199 more, or a higher --target-fpr" in told
+
+
+def test_only_the_sample_is_taken(policy_file: Path, featurewatch: Command) -> None:
+    provenance = provenance_for(policy_file)
+    store = write_store(policy_file, [record(number, 0.0, provenance) for number in range(400)])
+    wanted = sum(in_sample(f"generation-{number}", 0.5) for number in range(400))
+    code, out, _ = featurewatch(
+        "policy", "calibrate", str(policy_file), "--records", str(store), "--keep-share", "0.5", "--target-fpr",
+        "0.05", "--json",
+    )  # fmt: skip
+    assert code == 0
+    report = json.loads(out)
+    assert report["sample"]["false_alarms"]["n"] == wanted
+    assert 150 < wanted < 250
+    assert report["data"]["left_out"] == {"not of the sample": 400 - wanted}
+
+
+def _another_engine(made: GenerationRecord) -> None:
+    made.engine.dtype = "bfloat16"
+
+
+def _with_gap(made: GenerationRecord) -> None:
+    made.summary.coverage.observed = 1
+    made.gaps.append(CoverageGap(first_position=0, count=2, reason="unseen: prefix cache"))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_with_gap, "1 with unseen tokens"),
+        (lambda made: made.notes.append("it began before this sidecar process"), "1 with irregularities"),
+        (lambda made: made.score_columns.__setitem__(0, "toy/other"), "1 not judged by this policy"),
+        (lambda made: made.provenance.pop(), "1 judged with another SAE or probe"),
+        (lambda made: setattr(made.summary, "end_unix_nanos", 0), "1 not ended"),
+    ],
+)
+def test_what_is_not_whole_is_left_out(policy_file: Path, featurewatch: Command, edit: Edit, message: str) -> None:
+    store = write_store(policy_file, [record(0, 0.0, provenance_for(policy_file), edit)])
+    code, _, told = featurewatch("policy", "calibrate", str(policy_file), "--records", str(store))
+    assert code == 2
+    assert message in told
+
+
+def test_records_of_two_engines_are_not_mixed(policy_file: Path, featurewatch: Command) -> None:
+    provenance = provenance_for(policy_file)
+    records = [record(0, 0.0, provenance), record(1, 0.0, provenance, _another_engine)]
+    code, _, told = featurewatch(
+        "policy", "calibrate", str(policy_file), "--records", str(write_store(policy_file, records))
+    )
+    assert code == 2
+    assert "records of 2 engine configurations" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "nothing to calibrate on"),
+        ("--benign x.jsonl", "texts without --model"),
+        ("--records a.sqlite --benign x.jsonl", "--records with texts or a model"),
+        ("--benign x.jsonl --model m --keep-share 0.1", "--keep-share 0.1"),
+        ("--records a.sqlite --keep-share 0", "--keep-share 0"),
+        ("--benign x.jsonl --model m --engine torch", "--engine torch: it is vllm or hf"),
+        ("--benign x.jsonl --model m --target rule", "--target rule: it is policy or detector"),
+        ("--records a.sqlite --check --write", "--write with --check"),
+        ("--records a.sqlite --check --holdout-share 0.5", "--holdout-share with --check"),
+        ("--records a.sqlite --baseline b.json", "--baseline: a check compares with it"),
+        ("--records a.sqlite --check", "none of the detectors that its rules name states a calibration"),
+        ("--records a.sqlite", "there is no such file"),
+        ("--records a.sqlite --target-fpr 1.5", "target-fpr 1.5"),
+    ],
+)
+def test_options_that_do_not_go_together(policy_file: Path, featurewatch: Command, options: str, message: str) -> None:
+    code, _, told = featurewatch("policy", "calibrate", str(policy_file), *options.split())
+    assert code == 2
+    assert message in told
+
+
+def test_a_policy_in_error_is_refused_with_its_problems(policy_file: Path, featurewatch: Command) -> None:
+    policy_file.write_text(POLICY.replace("d.fire", "e.fire").replace("revision: 1", "revision: x"))
+    code, _, told = featurewatch("policy", "calibrate", str(policy_file), "--records", "a.sqlite")
+    assert code == 2
+    assert "toy.yaml:3 metadata.revision" in told
+    assert "the policy has no such detector" in told
