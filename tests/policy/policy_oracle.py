@@ -105,7 +105,7 @@ def _shows(problem: Problem, written: str) -> bool:
     value = problem.value
     if value in ("", ".nan", ".inf", "-.inf", "true", "false", problem.field.rpartition(".")[2]):
         return True
-    if value.startswith("tag:") or shorten(repr(written)[1:-1], 60) in value:
+    if value.startswith("tag:") or shorten(repr(written)[1:-1], 60).rstrip("…") in value:
         return True
     if _NUMBER.fullmatch(written) and _NUMBER.fullmatch(value.rstrip("…")):
         return value.endswith("…") or float(value) == float(written)

@@ -7,11 +7,14 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from monitor.policy.schema import rules
+from monitor.policy.schema.editor_rules import fields_by_choice
 from monitor.policy.schema.fields import Block, Count, Day, FilePath, Identifier, Number, Share, Text, TokenClassName
 
 
 class Latent(Block):
     """By its index, or by its label in the SAE's catalog."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["index"]}, {"required": ["label"]}]})
 
     index: Annotated[int, Field(strict=True, ge=0)] | None = Field(None, description="Number of the latent in the SAE.")
     weight: Number = Field(1.0, description="What the activation is multiplied by.")
@@ -31,6 +34,12 @@ class Latent(Block):
 class SaeLatents(Block):
     """A score from single latents: of weight times activation the sum or the maximum, or 1 where enough of them are
     over their bounds and 0 elsewhere."""
+
+    model_config = ConfigDict(
+        json_schema_extra=fields_by_choice(
+            "combine", {"weighted_sum": (), "max": (), "any": (), "all": (), "k_of_n": ("k",)}
+        )
+    )
 
     sae: Text = Field(description="Id of the SAE: its path below the zoo folder.")
     latents: tuple[Latent, ...] = Field(min_length=1, max_length=4096, description="Each once.")
@@ -70,6 +79,8 @@ class Source(Block):
 
 class Aggregate(Block):
     """From the scores of the tokens so far to one number."""
+
+    model_config = ConfigDict(json_schema_extra=fields_by_choice("kind", rules.FIELDS_OF_KIND))
 
     kind: Literal["ema", "rolling_mean", "max", "count_over", "cusum", "mean"] = Field(
         description="ema needs halfLife; rolling_mean window; count_over window and over; cusum drift."

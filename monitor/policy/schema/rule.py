@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from monitor.policy.schema import rules
+from monitor.policy.schema.editor_rules import fields_by_choice
 from monitor.policy.schema.fields import Block, Day, Duration, Identifier, RuleId, SeverityName, Text, seconds
 from monitor.policy.schema.metadata import Patterns
 
 
 class ExceptionMatch(Block):
     """Requests that an exception is for; all stated fields must fit."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     tenants: Patterns | None = Field(None, description="Shell patterns of tenants.")
     models: Patterns | None = Field(None, description="Shell patterns of model names, case ignored.")
@@ -36,6 +39,8 @@ class RuleException(Block):
 
 class Rule(Block):
     """Fires when its condition has held for long enough, once until the condition was false again."""
+
+    model_config = ConfigDict(json_schema_extra={"dependentRequired": {"onTimeout": ["deadlineMs"]}})
 
     id: RuleId = Field(description="Name in alerts and metrics.")
     when: Annotated[Text, AfterValidator(rules.condition)] = Field(
@@ -81,6 +86,12 @@ class Rule(Block):
 class Correlation(Block):
     """A rule over firings of several requests; after Sigma's correlation rules event_count, value_count and
     temporal_ordered."""
+
+    model_config = ConfigDict(
+        json_schema_extra=fields_by_choice(
+            "kind", {"count": ("atLeast",), "distinct": ("atLeast", "of"), "ordered": ()}
+        )
+    )
 
     id: RuleId = Field(description="Name in alerts and metrics, like that of a rule.")
     kind: Literal["count", "distinct", "ordered"] = Field(

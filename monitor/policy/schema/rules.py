@@ -42,7 +42,7 @@ def each_once(name: str, items: Sequence[Any]) -> None:
 
 
 #: Which fields each kind of aggregate needs; it takes no others.
-_OF_KIND: dict[str, tuple[str, ...]] = {
+FIELDS_OF_KIND: dict[str, tuple[str, ...]] = {
     "ema": ("halfLife",),
     "rolling_mean": ("window",),
     "max": (),
@@ -61,11 +61,11 @@ _MEANING = {
 def fields_of_kind(kind: str, given: Mapping[str, float | None], *, then: str | None) -> None:
     """Each aggregate has fields of its own, and only those."""
     for name, value in given.items():
-        needed = name in _OF_KIND[kind]
+        needed = name in FIELDS_OF_KIND[kind]
         if needed and value is None:
             refuse(f"{kind} needs {name}", f"add {name}, {_MEANING[name]}", "kind")
         if not needed and value is not None:
-            owners = [owner for owner, names in _OF_KIND.items() if name in names]
+            owners = [owner for owner, names in FIELDS_OF_KIND.items() if name in names]
             rule = f"{name} belongs to {' and '.join(owners)}, not to {kind}"
             refuse(rule, f"remove {name} or choose kind {owners[0]}", name)
     if kind == "max" and then is not None:
