@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.policy.alert_facts import AlertFacts
-from monitor.policy.correlate import MOST_NAMED, Correlator
+from monitor.policy.correlate import MOST_FIRINGS, MOST_GROUPS, MOST_NAMED, Correlator
 from monitor.policy.schema.rule import Correlation
 from monitor.policy.vocabulary import Severity
 
@@ -109,19 +111,19 @@ def run(rule: Correlation, events: Sequence[Event]) -> list[tuple[str, ...]]:
     return [correlator.observe(alert, moment) for alert, moment in events]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(correlations, sequences())
 def test_it_fires_where_the_naive_reference_does(rule: Correlation, events: list[Event]) -> None:
     assert [bool(ids) for ids in run(rule, events)] == naive(rule, events)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(correlations, sequences())
 def test_a_replay_gives_the_same_alerts(rule: Correlation, events: list[Event]) -> None:
     assert run(rule, events) == run(rule, events)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(correlations, sequences(ordered_times=True))
 def test_the_named_alerts_are_those_of_the_condition(rule: Correlation, events: list[Event]) -> None:
     by_id = {alert.alert_id: (alert, moment) for alert, moment in events}
@@ -219,3 +221,20 @@ def test_ordered_restarts_from_the_latest_beginning() -> None:
     events = [("A", 0), ("B", 1), ("A", 8), ("B", 9), ("C", 15)]
     moments = [(facts(number, rule), moment * SECOND) for number, (rule, moment) in enumerate(events)]
     assert run(correlation("ordered"), moments)[-1] == ("alert-2", "alert-3", "alert-4")
+
+
+def test_a_full_correlation_takes_what_the_docs_say() -> None:
+    """A 32nd of the largest kind: ids of as many alerts and generations as are kept."""
+    groups, firings = MOST_GROUPS // 32, MOST_FIRINGS // 32
+    rule = correlation("distinct", atLeast=32, of="generation", within="1d")
+    correlator = Correlator(rule, most_groups=groups, most_firings=firings)
+    tracemalloc.start()
+    try:
+        for number in range(firings):
+            alert = facts(number, tenant=f"tenant-{number % groups}", generation=f"{number:036}")
+            correlator.observe(replace(alert, alert_id=f"{number:036}"), number)
+        nbytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(correlator), correlator._firings) == (groups, firings)
+    assert nbytes < (48 << 20) // 32
