@@ -113,6 +113,7 @@ BAD_ANSWERS = [
     ("within: 10m", "within: 0m", f"{CORRELATION}.within", '"0m"', "and s, m, h or d"),
     ("atLeast: 5", "atLeast: 5, of: rule", f"{CORRELATION}.of", '"rule"', "of belongs to distinct, not to count"),
     ("id: MANY", "id: ANSWER-2", f"{CORRELATION}.id", "ANSWER-2", "already used in line 26"),
+    ("id: VARIED", "id: MANY", "spec.correlations[1].id", "MANY", "already used in line 28"),
     ("id: MANY", "id: on-unseen", f"{CORRELATION}.id", '"on-unseen"', "spec.onUnseen"),
     ("      of: generation\n", "", "spec.correlations[1].kind", '"distinct"', "distinct needs of"),
     ("of: generation", "of: model", "spec.correlations[1].of", '"model"', "all have the same model"),
