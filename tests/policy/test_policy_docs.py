@@ -15,7 +15,10 @@ from monitor.policy.json_schema import json_schema
 
 NOT_IMPLEMENTED = "## Not implemented in this version"
 DOCS = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
-EXAMPLES = [block for block in re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL) if "apiVersion" in block]
+BLOCKS = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+EXAMPLES = [block for block in BLOCKS if "apiVersion" in block]
+#: Blocks of `spec`.
+PARTS = [block for block in BLOCKS if block.startswith("  ")]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -23,8 +26,16 @@ def test_examples_are_good_policies(example: str) -> None:
     assert parse_policy(example).document.spec.rules
 
 
-def test_there_is_an_example() -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_examples_of_parts_fit_into_the_smallest_policy(part: str) -> None:
+    smallest = EXAMPLES[0]
+    whole = (smallest.partition("  rules:\n")[0] if part.startswith("  rules:") else smallest) + part
+    assert parse_policy(whole).document.spec.rules
+
+
+def test_there_are_examples() -> None:
     assert EXAMPLES
+    assert len(PARTS) >= 3
 
 
 def test_every_field_and_every_choice_is_documented() -> None:
