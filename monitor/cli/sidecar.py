@@ -20,6 +20,9 @@ from monitor.errors import FeaturewatchError
 from monitor.policy import PolicyError
 from monitor.rpc import ServerTls, Target, name_of
 from monitor.sidecar.config import RedisConfig, SidecarConfig
+from monitor.sidecar.modes import parse_modes
+from monitor.sidecar.policy_audit import Cause
+from monitor.sidecar.policy_watch import WATCH_SECONDS
 from monitor.sidecar.server import Sidecar
 from monitor.v1.alerts_pb2 import Mode
 
@@ -41,6 +44,17 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
             show_default=False,
         ),
     ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MODE",
+            help="Put a policy into another mode than its file says; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    no_watch: Annotated[
+        bool, typer.Option("--no-watch", help="Read policies again only when asked: by call or SIGHUP.")
+    ] = False,
     zoo: Annotated[
         list[Path] | None,
         typer.Option(
@@ -161,6 +175,8 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         insecure_tcp=insecure_tcp,
         history_mib=history_mib,
         prefix_state_mib=prefix_state_mib,
+        modes=parse_modes(mode or ()),
+        watch_seconds=None if no_watch else WATCH_SECONDS,
         drain_seconds=drain_seconds,
         keep_share=keep_share,
     )
@@ -199,6 +215,14 @@ async def _serve(server: Sidecar) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     await server.start()
+    reloading: set[asyncio.Task[object]] = set()
+
+    def reload() -> None:
+        task: asyncio.Task[object] = loop.create_task(server.rollout.reload(Cause("SIGHUP")))
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     console.print(_startup(server))
     await stopping.wait()
     console.print("Stopping: no new calls, open ones are drained.")
@@ -216,7 +240,7 @@ def _startup(server: Sidecar) -> Table:
     if server.metrics is not None:
         table.add_row("  metrics", escape(f"http://{server.metrics.target}/metrics"))
     for policy in server.book.policies:
-        mode = name_of(Mode, int(policy.mode))
+        mode = name_of(Mode, int(server.modes.of(policy).mode))
         rules = ", ".join(rule.id for rule in policy.document.spec.rules)
         table.add_row("  policy", escape(f"{policy.name} revision {policy.revision}, mode {mode}, rules {rules}"))
     for name, sha256 in server.book.sae_hashes.items():

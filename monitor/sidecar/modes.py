@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -48,8 +48,19 @@ class Modes:
         return replace(self, runtime={name: mode for name, mode in self.runtime.items() if name in names})
 
 
-def parse_mode(option: str) -> tuple[str, Mode]:
-    """``NAME=MODE`` of the command line; raises FeaturewatchError."""
+def parse_modes(options: Iterable[str]) -> dict[str, Mode]:
+    """Modes by policy, from options of the command line; raises FeaturewatchError."""
+    modes: dict[str, Mode] = {}
+    for option in options:
+        name, mode = _parse_mode(option)
+        if modes.setdefault(name, mode) is not mode:
+            raise FeaturewatchError(
+                f"--mode {option}", f"another one says {modes[name].name.lower()}", "drop one of them"
+            )
+    return modes
+
+
+def _parse_mode(option: str) -> tuple[str, Mode]:
     name, separator, word = option.partition("=")
     known = {mode.name.lower(): mode for mode in Mode}
     if not separator or not name or word not in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -74,6 +74,9 @@ class PolicyAudit:
     def write(self, events: Sequence[PolicyEvent]) -> None:
         """Hands events to the store's thread; never waits."""
         for event in events:
+            if event.kind == PolicyEvent.Kind.KIND_REFUSED:
+                # Whoever refuses tells each problem by itself.
+                continue
             level = logging.WARNING if event.kind == PolicyEvent.Kind.KIND_STALE else logging.INFO
             _log.log(level, "%s", _line(event))
         if events:
@@ -86,10 +89,14 @@ class PolicyAudit:
         return self._store.policy_events(policy=policy, since_unix_nanos=since_unix_nanos, limit=limit)
 
 
+def _from_to(values: Iterable[str]) -> str:
+    return " to ".join(dict.fromkeys(values))
+
+
 def _line(event: PolicyEvent) -> str:
     what = name_of(PolicyEvent.Kind, event.kind).replace("_", " ")
-    revisions = " to ".join(str(revision) for revision in (event.old_revision, event.new_revision) if revision)
-    modes = " to ".join(name_of(Mode, mode) for mode in (event.old_mode, event.new_mode) if mode)
+    revisions = _from_to(str(revision) for revision in (event.old_revision, event.new_revision) if revision)
+    modes = _from_to(name_of(Mode, mode) for mode in (event.old_mode, event.new_mode) if mode)
     parts = [f"revision {revisions}" if revisions else "", f"mode {modes}" if modes else "", event.detail]
     told = ", ".join(part for part in parts if part)
     why = f" ({event.reason})" if event.reason else ""

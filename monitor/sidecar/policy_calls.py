@@ -65,8 +65,10 @@ def _require(field: str, text: str, *, needed: bool) -> None:
 
 def _peer(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     """The address, and of a client with a certificate its common name."""
+    peer = context.peer() or ""
     # Clients on a Unix socket have no name of their own.
-    peer = context.peer() or "an unnamed client"
+    if peer in ("", "unix:"):
+        peer = "a client on the Unix socket"
     names = context.auth_context().get("x509_common_name", ())
     shown = ", ".join(name.decode(errors="replace") for name in names)
     return f"{peer} (certificate of {shown})" if shown else peer
