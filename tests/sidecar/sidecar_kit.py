@@ -171,6 +171,7 @@ def new_judge(
     states: PrefixStates | None = None,
     engine: EngineInfo = ENGINE,
     history: HistoryPool | None = None,
+    keep_share: float = 0.0,
 ) -> TapJudge:
     return TapJudge(
         tap_id="tap",
@@ -182,6 +183,7 @@ def new_judge(
         ledger=PolicyLedger(),
         history=history or HistoryPool(1 << 20, len(plan.policies.detectors)),
         clock=lambda: 1,
+        keep_share=keep_share,
     )
 
 
