@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "monitor/audit": {"monitor.audit", "monitor.rpc", "monitor.v1"},
     "monitor/policy": {"monitor.policy"},
     "monitor/policy_tests": {"monitor.policy_tests", "monitor.policy"},
+    "monitor/replay": {"monitor.replay", "monitor.policy", "monitor.v1"},
     "monitor/sae": {"monitor.sae"},
     "monitor/rpc": {"monitor.rpc", "monitor.v1"},
     "training": {"training", "monitor.sae", "monitor.policy"},

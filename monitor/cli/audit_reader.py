@@ -43,6 +43,10 @@ class Reader(Protocol):
 
     def record(self, id_: str) -> GenerationRecord: ...
 
+    def since(self, unix_nanos: int) -> Iterator[GenerationRecord]:
+        """Stored records of generations that began then or later, the newest first."""
+        ...
+
     def capture(self, id_: str, hook_points: Sequence[str]) -> GenerationRecord: ...
 
 
@@ -129,6 +133,17 @@ class StoreReader:
         assert record is not None  # nothing deletes from a store
         return record
 
+    def since(self, unix_nanos: int) -> Iterator[GenerationRecord]:
+        before: PageKey | None = None
+        while page := self._store.page(_LARGEST_PAGE, before):
+            for summary in page:
+                if summary.start_unix_nanos < unix_nanos:
+                    return
+                record = self._store.get(summary.generation_id)
+                assert record is not None  # nothing deletes from a store
+                yield record
+            before = PageKey.of(page[-1])
+
     def capture(self, id_: str, hook_points: Sequence[str]) -> GenerationRecord:
         raise FeaturewatchError(
             f"capture of generation {id_!r}",
@@ -163,6 +178,22 @@ class SidecarReader:
             return self._stub.GetGeneration(GetGenerationRequest(id=id_), timeout=_SECONDS).generation
         except grpc.RpcError as error:
             raise _told(error, self._target) from error
+
+    def since(self, unix_nanos: int) -> Iterator[GenerationRecord]:
+        token, more = "", True
+        while more:
+            try:
+                response = self._stub.ListGenerations(
+                    ListGenerationsRequest(page_size=_LARGEST_PAGE, page_token=token), timeout=_SECONDS
+                )
+            except grpc.RpcError as error:
+                raise _told(error, self._target) from error
+            for summary in response.generations:
+                if summary.start_unix_nanos < unix_nanos:
+                    return
+                yield self.record(summary.generation_id)
+            token = response.next_page_token
+            more = bool(token)
 
     def capture(self, id_: str, hook_points: Sequence[str]) -> GenerationRecord:
         """Has a generation captured and returns its record, once it has the evidence."""

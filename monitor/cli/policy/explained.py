@@ -1,0 +1,209 @@
+"""An explanation as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.text import Text
+
+from monitor.cli.printable import printable_line
+from monitor.policy import CompiledDetector, DetectorState, Mode, Phase
+from monitor.replay import Explanation, Recorded, RuleView, Span
+
+_STATES = {0: "unknown", **{int(state): state.name.lower() for state in DetectorState}}
+_STYLES = {"warn": "yellow", "fire": "bold red", "unknown": "dim"}
+_TRUTH = {True: "✓", False: "✗", None: "?"}
+_TEXT = 60
+
+
+def head_lines(explained: Explanation, recorded: Recorded) -> Iterator[Text]:
+    """Which policy on which generation, its detectors and rules, and what cannot be known."""
+    policy, summary = explained.policy, recorded.record.summary
+    how = "as it judged" if explained.recorded else "as it would have judged"
+    name = printable_line(f"{summary.generation_id[:8]} ({summary.external_id or summary.request_id})")
+    yield Text(f"policy {policy.name} revision {policy.revision}, {how} generation {name}", style="bold")
+    if explained.mode is Mode.OFF:
+        yield Text(f"  it does not judge this generation: {printable_line(explained.reason)}", style="yellow")
+    else:
+        why = f": {printable_line(explained.reason)}" if explained.reason else ""
+        yield Text(f"  mode {explained.mode.name.lower()}{why}", style="yellow" if why else "")
+    for one in explained.detectors:
+        yield Text(f"  detector {one.id}: {_aggregate(one)}; warn {one.warn:g}, fire {one.fire:g}, clear {one.clear:g}")
+    for view in explained.rules:
+        yield Text(f"  rule {view.rule.id}: {printable_line(view.rule.when)}, for {view.rule.hold}")
+    for line in unknown_lines(explained, recorded):
+        yield Text(f"  not known: {printable_line(line)}", style="yellow")
+
+
+def unknown_lines(explained: Explanation, recorded: Recorded) -> list[str]:
+    """What the record does not say."""
+    lines = list(explained.unknown)
+    if recorded.record.content == "none":
+        lines.append("token texts: a policy with record.content none fired, or nothing did")
+    coverage = recorded.record.summary.coverage
+    for count, what in ((coverage.dropped, "dropped"), (coverage.unseen, "unseen")):
+        if count:
+            lines.append(f"{count} {what} positions: no detector saw them")
+    return lines
+
+
+def span_lines(explained: Explanation, recorded: Recorded) -> Iterator[Text]:
+    """Each span with what is new in it; a detector or rule that goes on as before is left out."""
+    before: Span | None = None
+    for span in explained.spans:
+        yield _where(recorded, span)
+        judged = ~np.isnan(explained.token_scores_pd[span.first : span.last + 1])
+        if not judged.any():
+            yield Text(f"      not judged{_gap(recorded, span)}", style="dim")
+        for d, detector in enumerate(explained.detectors):
+            if judged[:, d].any():
+                yield _detector_line(explained, span, before, d, detector)
+        for view in explained.rules:
+            if line := _rule_line(view, span, before):
+                yield line
+                yield from _firing_lines(recorded, explained, view, span)
+        before = span
+
+
+def as_json(explained: Explanation, recorded: Recorded) -> dict[str, Any]:
+    """Everything, token by token; `null` where nothing was judged or nothing is known."""
+    tokens = recorded.record.tokens
+    return {
+        "generation": recorded.id,
+        "policy": explained.policy.name,
+        "revision": explained.policy.revision,
+        "sha256": explained.policy.sha256,
+        "recorded": explained.recorded,
+        "mode": explained.mode.name.lower(),
+        "reason": explained.reason,
+        "unknown": unknown_lines(explained, recorded),
+        "tokens": [
+            {
+                "position": token.position,
+                "phase": _phase(token.phase),
+                "text": token.text,
+                "observed": token.observed,
+                "detectors": {
+                    one.id: {
+                        "tokenScore": _number(explained.token_scores_pd[p, d]),
+                        "score": _number(explained.scores_pd[p, d]),
+                        "state": _STATES[int(explained.states_pd[p, d])],
+                    }
+                    for d, one in enumerate(explained.detectors)
+                },
+                "rules": {
+                    view.rule.id: {
+                        "value": view.value_p[p],
+                        "terms": [list(pair) for pair in zip(view.terms, view.terms_p[p], strict=True)],
+                        "held": view.held_p[p],
+                        "fires": p in view.fired,
+                        "exception": view.fired.get(p, ""),
+                    }
+                    for view in explained.rules
+                },
+            }
+            for p, token in enumerate(tokens)
+        ],
+    }
+
+
+def _where(recorded: Recorded, span: Span) -> Text:
+    tokens = recorded.record.tokens[span.first : span.last + 1]
+    text = printable_line("".join(token.text for token in tokens))
+    shown = f" “{text if len(text) <= _TEXT else text[: _TEXT // 2] + ' … ' + text[-_TEXT // 2 :]}”" if text else ""
+    place = str(span.first) if span.first == span.last else f"{span.first}–{span.last}"
+    return Text(f"{place:>9} {_phase(tokens[0].phase)}{shown}")
+
+
+def _gap(recorded: Recorded, span: Span) -> str:
+    if bool(recorded.observed_p[span.first]):
+        return ""
+    reasons = [
+        gap.reason
+        for gap in recorded.record.gaps
+        if gap.first_position <= span.last and gap.first_position + gap.count > span.first
+    ]
+    return f": {printable_line(', '.join(reasons))}" if reasons else ": the model never processed it"
+
+
+def _detector_line(explained: Explanation, span: Span, before: Span | None, d: int, detector: CompiledDetector) -> Text:
+    part = slice(span.first, span.last + 1)
+    token_scores = explained.token_scores_pd[part, d]
+    judged = ~np.isnan(token_scores)
+    state = _STATES[int(explained.states_pd[span.last, d])]
+    was = "clear" if before is None else _STATES[int(explained.states_pd[before.last, d])]
+    line = Text(f"      {detector.id:<16} token {_range(token_scores[judged])}")
+    line.append(f"  → {_range(explained.scores_pd[part, d][judged], ordered=True)}  ")
+    line.append(state if state == was else f"{was} → {state}", style=_STYLES.get(state, ""))
+    return line
+
+
+def _rule_line(view: RuleView, span: Span, before: Span | None) -> Text | None:
+    fires = span.first in view.fired
+    at = span.last
+    same = before is not None and view.terms_p[at] == view.terms_p[before.last]
+    if same and not fires:
+        return None
+    if before is None and not view.value_p[at]:
+        return None
+    terms = ", ".join(
+        dict.fromkeys(f"{term} {_TRUTH[value]}" for term, value in zip(view.terms, view.terms_p[at], strict=True))
+    )
+    line = Text(f"      {view.rule.id:<16} {terms}")
+    if view.value_p[at]:
+        held = view.held_p[at]
+        line.append(f"; holds for {'?' if held is None else held} of {view.rule.hold}")
+    if fires:
+        actions = f"{view.rule.severity}, {' and '.join(view.rule.actions)}"
+        exception = view.fired[span.first]
+        line.append(f"  FIRES ({f'excepted by {exception}' if exception else actions})", style="bold red")
+    return line
+
+
+def _firing_lines(recorded: Recorded, explained: Explanation, view: RuleView, span: Span) -> Iterator[Text]:
+    """What contributed, where the record says it."""
+    if span.first not in view.fired or not explained.recorded:
+        return
+    for alert in recorded.record.alerts:
+        if (alert.policy, alert.rule, alert.position) != (explained.policy.name, view.rule.id, span.first):
+            continue
+        for reading in alert.readings:
+            for one in reading.contributions[:3]:
+                label = f" “{one.label}”" if one.label else ""
+                told = f"{reading.detector}: {one.direction}{label} activation {one.activation:.3g}"
+                yield Text(f"        {printable_line(told)}, adds {one.contribution:.3g}", style="dim")
+    for evidence in recorded.record.evidence:
+        for token in evidence.tokens:
+            if token.position == span.first:
+                pairs = list(zip(token.latents, token.activations, strict=True))[:3]
+                shown = ", ".join(f"{latent} ({activation:.3g})" for latent, activation in pairs)
+                yield Text(f"        {printable_line(evidence.sae)}: strongest latents {shown}", style="dim")
+
+
+def _aggregate(detector: CompiledDetector) -> str:
+    details = {
+        "ema": f"half-life {detector.half_life:g}",
+        "rolling_mean": f"of {detector.window}",
+        "count_over": f"over {detector.over:g} of {detector.window}",
+        "cusum": f"drift {detector.drift:g}",
+    }.get(detector.aggregate, "")
+    then = ", then max" if detector.then_max else ""
+    least = f", from {detector.min_tokens} tokens" if detector.min_tokens > 1 else ""
+    return f"{detector.aggregate} {details}".rstrip() + then + least
+
+
+def _range(values: npt.NDArray[np.float64], *, ordered: bool = False) -> str:
+    """Lowest to highest, or first to last; one number where they are the same."""
+    ends = (values[0], values[-1]) if ordered else (values.min(), values.max())
+    return " … ".join(dict.fromkeys(f"{value:.3g}" for value in ends))
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _phase(code: int) -> str:
+    return Phase(code).name.lower() if code else "unknown"
