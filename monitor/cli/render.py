@@ -151,6 +151,8 @@ def _heading(record: GenerationRecord) -> Text:
         state = "still running or cut off"
     text.append(f"generation {printable_line(summary.generation_id)}\n")
     text.append(f"request    {printable_line(summary.external_id)} (engine id {printable_line(summary.request_id)})\n")
+    if summary.tenant:
+        text.append(f"tenant     {printable_line(summary.tenant)}\n")
     adapter = f", adapter {printable_line(summary.adapter)}" if summary.adapter else ""
     text.append(f"model      {printable_line(summary.model)}{adapter}\n")
     text.append(f"began      {clock_time(summary.start_unix_nanos)}, {state}, ")

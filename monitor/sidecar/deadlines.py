@@ -76,7 +76,7 @@ class Deadlines:
             for run in runs.runs if deadline.alerts else ():
                 judged = np.flatnonzero(judged_n[run.start : run.start + run.count])
                 if judged.size and rule.policy not in run.request.told_late:
-                    run.request.told_late.add(rule.policy)
+                    run.request.told_late |= {rule.policy}
                     position = run.first + int(judged[0])
                     try:
                         alert = self._alerts.late(run.request, position, rule.policy, forward_end_unix_nanos)

@@ -17,11 +17,14 @@ def prepare_record(request: LiveRequest, judge: TapJudge) -> Callable[[], Genera
     """Copies what the record needs now and returns the function that builds it, to be called in any thread.
 
     Content is kept unless a policy that fired forbids it, then also in the alerts of the others; a request that
-    nothing flagged has none.
+    nothing flagged has none. It names the policies that judge the request, and has columns of scores of these only.
     """
-    plan, detectors = request.plan, request.plan.policies.detectors
+    judging, detectors = request.judging.policies, request.plan.policies.detectors
+    columns = [d for d, detector in enumerate(detectors) if detector.policy in judging]
+    provenance = [one for one in request.plan.provenance if one.kind != "policy" or one.name in judging]
     summary = request.summary()
     arrays = request.transcript_arrays()
+    arrays = replace(arrays, scores_pd=arrays.scores_pd[:, columns], token_scores_pd=arrays.token_scores_pd[:, columns])
     notes = [*request.notes, *request.log.losses()]
     gaps = [gap.message() for gap in request.coverage.gaps]
     keep_content = bool(request.alerts) and request.content == "full"
@@ -34,10 +37,10 @@ def prepare_record(request: LiveRequest, judge: TapJudge) -> Callable[[], Genera
         return build_record(
             summary,
             transcript,
-            score_columns=[detector.name for detector in detectors],
+            score_columns=[detectors[d].name for d in columns],
             alerts=alerts,
             engine=judge.engine_info,
-            provenance=plan.provenance,
+            provenance=provenance,
             gaps=gaps,
             notes=notes,
             sidecar_version=__version__,

@@ -81,7 +81,7 @@ class LiveRequest:
     content: str = "full"
     prefix: RequestPrefix | None = None
     told_unseen: bool = False
-    told_late: set[str] = field(default_factory=set)
+    told_late: frozenset[str] = frozenset()
     followed: bool = False
     kept: bool = False
     final_peaks: Peaks | None = None

@@ -15,11 +15,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from prefix_kit import Piece, Request, frame, judge_of, plan_of
 from prefix_scenarios import ACME_POLICY, policy_texts, requests, schedule
+from rich.console import Console
 
+from monitor.cli.render import render_generation
 from monitor.policy import judges, parse_policy
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix.states import PrefixStates
+from monitor.sidecar.records import prepare_record
 from monitor.sidecar.request import LiveRequest
 from monitor.v1.alerts_pb2 import Alert
 
@@ -152,3 +155,18 @@ def test_a_request_that_no_policy_judges_is_covered_and_nothing_else() -> None:
     assert (request.alerts, list(request.summary().peaks), request.summary().tenant) == ([], [], "")
     assert request.summary().coverage.observed == 4
     assert ledger.rows_judged["p"] == 0
+
+
+def test_the_record_of_a_request_that_no_policy_judges_has_tokens_and_no_scores() -> None:
+    """A client captured it."""
+    plan = plan_of([json.dumps(ACME_POLICY)])
+    judge = judge_of(plan, PrefixStates(0), 0)
+    verdicts = judge.apply(frame(plan, 1, [Piece(Request(1, [6, 7, 8], [9]), 0, 3)]))
+    assert verdicts.alerts == []
+    record = prepare_record(judge.live[0], judge)()
+    assert (list(record.score_columns), len(record.tokens)) == ([], 3)
+    assert [list(token.scores) for token in record.tokens] == [[]] * 3
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(render_generation(record))
+    assert "all 3 positions judged" in shown.get()

@@ -81,11 +81,18 @@ async def test_a_policy_judges_its_tenants_only(world: World) -> None:
         alert = await next_alert(alerts)
         status = await status_of_loud(channel)
         other, own = await record_of(channel, "req-1"), await record_of(channel, "req-3")
+        await tap.send(tap.frame([Rows(4, 0, (0, 1, 2), late=(0, 9, 9))], begins=[begin(4)], ends=[end(4, 3)]))
+        kept = await record_of(channel, "req-4")
     assert (alert.external_id, alert.tenant) == ("req-3", "acme-eu")
     # Positions 1 to 4 of one request: 0 is skipped.
     assert (status.alerts, status.rows_judged) == (1, 4)
     assert (list(other.summary.fired), [peak.policy for peak in other.summary.peaks]) == ([], ["quiet"])
     assert other.summary.coverage.observed == 5
+    # Whoever reads scores again, to calibrate or to replay, must not take it for a request without any.
+    assert list(kept.score_columns) == ["quiet/late"]
+    assert [one.name for one in kept.provenance if one.kind == "policy"] == ["quiet"]
+    assert {one.kind for one in kept.provenance} == {"policy", "sae", "probe"}
+    assert list(own.score_columns) == ["loud/dense", "loud/latents", "quiet/late"]
     assert {peak.policy for peak in own.summary.peaks} == {"loud", "quiet"}
 
 
