@@ -74,7 +74,9 @@ class PolicyEngine:
         self._places = self._layout.places
         self._detectors = (
             detectors.starts,
-            (detectors.columns, detectors.weights, detectors.bounds),
+            detectors.columns,
+            detectors.weights,
+            detectors.bounds,
             detectors.ints_d7,
             detectors.floats_d8,
             detectors.judges_cpw,

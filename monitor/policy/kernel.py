@@ -46,20 +46,19 @@ _LINE = 8
 
 
 @part
-def token_score(acts_k, directions, first, last, combine, least, bias):  # type: ignore[no-untyped-def]
+def token_score(acts_k, columns, weights, bounds, first, last, combine, least, bias):  # type: ignore[no-untyped-def]
     """Weighted sum, maximum, or 1 where enough terms are over their bounds and else 0. NaN where a term is not finite.
 
     Rounded to float32, which is what records hold: judged again from a record, a token has the same score. Adding zero
     makes the -0 that rounding may leave the 0 that it would be then.
     """
-    columns, weights, bounds = directions
     total = -math.inf if combine == _HIGHEST else 0.0
     for k in range(first, last):
         term = weights[k] * acts_k[columns[k]]
+        if not math.isfinite(term):
+            return math.nan
         if combine == _SUM:
             total += term
-        elif not math.isfinite(term):
-            return math.nan
         elif combine == _HIGHEST:
             total = max(total, term)
         elif term > bounds[k]:
@@ -138,11 +137,10 @@ def aggregate(row, at, first_ring, ints_d7, floats_d8, d, score):  # type: ignor
 @part
 def next_state(state, score, floats_d8, d):  # type: ignore[no-untyped-def]
     """Hysteresis: fire holds down to `clear`, warn holds down to the lower of `warn` and `clear`."""
-    if score >= floats_d8[d, _FIRE_AT] or (state == _FIRE and score >= floats_d8[d, _CLEAR_AT]):
-        return _FIRE
-    if score >= floats_d8[d, _WARN_AT] or (state != _CLEAR and score >= floats_d8[d, _RELEASE_AT]):
-        return _WARN
-    return _CLEAR
+    warn = floats_d8[d, _WARN_AT] if state == _CLEAR else floats_d8[d, _RELEASE_AT]
+    fire = floats_d8[d, _CLEAR_AT] if state == _FIRE else floats_d8[d, _FIRE_AT]
+    # No bound for fire is below that for warn.
+    return float(_CLEAR) + (score >= warn) + (score >= fire)
 
 
 @part
@@ -202,16 +200,18 @@ def advance_rules(n, rules, places, row, changed, judged_d, fired_f2, fired):  #
 def advance_detector(row, at, first_ring, ints_d7, floats_d8, d, score, position):  # type: ignore[no-untyped-def]
     """Takes one token's score; returns whether the detector's state changed."""
     total = aggregate(row, at, first_ring, ints_d7, floats_d8, d, score)
-    before = row[at + _STATE]
-    after = before
-    if row[at + _COUNT] >= ints_d7[d, _MIN_TOKENS]:
-        after = float(next_state(before, total, floats_d8, d))
-        row[at + _STATE] = after
     # True for the first total too: the peak is NaN before it.
     if not total <= row[at + _PEAK]:
         row[at + _PEAK], row[at + _PEAK_POSITION] = total, position
+    if row[at + _COUNT] < ints_d7[d, _MIN_TOKENS]:
+        return False
+    before = row[at + _STATE]
+    after = next_state(before, total, floats_d8, d)
+    if after == before:
+        return False
+    row[at + _STATE] = after
     row[at + _PEAK_STATE] = max(row[at + _PEAK_STATE], after)
-    return after != before
+    return True
 
 
 @part
@@ -251,7 +251,7 @@ def advance_rows(  # type: ignore[no-untyped-def]
     After row n the state of its slot goes to ``snapshots_mf[save_n[n]]``, unless that is -1; an empty `save_n` saves
     nothing.
     """
-    starts, directions, ints_d7, floats_d8, judges_cpw = detectors
+    starts, columns, weights, bounds, ints_d7, floats_d8, judges_cpw = detectors
     _, _, first_detector, first_ring = places
     saves = save_n.shape[0] > 0
     last_n = slots_n.shape[0] - 1
@@ -271,7 +271,7 @@ def advance_rows(  # type: ignore[no-untyped-def]
             if ((int(row[1 + word]) & judges_cpw[known[0], known[1], word]) >> (d & (_WORD - 1))) & 1:
                 first, last = starts[d], starts[d + 1]
                 combine, least, bias = ints_d7[d, _COMBINE], ints_d7[d, _LEAST], floats_d8[d, _BIAS]
-                score = token_score(acts_k, directions, first, last, combine, least, bias)
+                score = token_score(acts_k, columns, weights, bounds, first, last, combine, least, bias)
             judged = math.isfinite(score)
             judged_d[d] = judged
             if judged:

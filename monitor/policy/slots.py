@@ -78,7 +78,7 @@ class SlotLayout:
         row[0] = waiting_r.sum()
         memory_d8 = row[first_detector:first_ring].reshape(-1, PER_DETECTOR)
         memory_d8[:, SCORE] = memory_d8[:, PEAK] = np.nan
-        memory_d8[:, STATE] = _CLEAR
+        memory_d8[:, STATE] = memory_d8[:, PEAK_STATE] = _CLEAR
         return row
 
     def read(self, snapshot: bytes, row: Floats) -> Floats:
@@ -96,6 +96,7 @@ class SlotLayout:
         _, _, first_detector, first_ring = self.places
         memory_d8 = row[first_detector:first_ring].reshape(-1, PER_DETECTOR)
         scores_d, positions_d, states_d = memory_d8[:, PEAK : PEAK_STATE + 1].T
+        states_d = np.where(np.isnan(scores_d), 0, states_d)
         return Peaks(scores_d.copy(), positions_d.astype(np.int64), states_d.astype(np.int8))
 
 
