@@ -28,8 +28,8 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def part(function: Callable[..., Any]) -> Any:
     """Compiles `function` into each kernel that calls it: a call would pass every array as seven numbers. Division by
-    zero gives an infinity, as in numpy. In inner loops give it arrays, no tuples of them: what it unpacks may be counted
-    as references, at many times the cost of the rest."""
+    zero gives an infinity, as in numpy. In inner loops give it arrays, no tuples of them: what it unpacks may be
+    counted as references, at many times the cost of the rest."""
     return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
 
 
