@@ -46,6 +46,16 @@ class ResponsePhases:
         """Whether the tokenizer has think markers; without them all of a response is `Phase.RESPONSE`."""
         return bool((self.kinds.kinds_v & THINK_OPEN).any())
 
+    @cached_property
+    def moving(self) -> bytes:
+        """For each token id 1 where `of_response` may end in another state than it began in, or 0; ids beyond are 0.
+
+        Who has one token at a time finds out sooner so than by a call of the kernel.
+        """
+        kinds_v = self.kinds.kinds_v
+        turns_v = np.isin(kinds_v & KIND_BITS, (OPENER, CLOSER, ROLE, SYSTEM_ROLE))
+        return (turns_v | ((kinds_v & (THINK_OPEN | THINK_CLOSE)) > 0)).astype(np.uint8).tobytes()
+
     def after_prompt(self, token_ids_n: npt.NDArray[np.integer[Any]]) -> int:
         """The state in which the response starts, given the whole prompt or the last part of it: 1 if the last of its
         special tokens, turn markers and think markers opens a block, else 0."""

@@ -49,6 +49,9 @@ class PhaseBook:
             return self.of(first, len(token_ids_n)) if cut else int(Phase.RESPONSE)
         if first > self.next_position and self.guessed_from is None:
             self.guessed_from = first
+        if end == first + 1 and not _moves(phases, int(token_ids_n[0])):
+            self.next_position = end
+            return int(self._go_on(first))
         response_n, self.state = phases.of_response(token_ids_n[cut:], self.state)
         self._note(first + cut, response_n)
         self.next_position = end
@@ -70,12 +73,18 @@ class PhaseBook:
             return Phase.PROMPT
         return Phase.REASONING if bisect_right(self._turns, position) % 2 else Phase.RESPONSE
 
+    def _go_on(self, position: int) -> Phase:
+        """A token that opens and closes nothing."""
+        phase = Phase.REASONING if self.state else Phase.RESPONSE
+        if (phase is Phase.REASONING) != (len(self._turns) % 2 == 1):
+            self._turns.append(position)
+        return phase
+
     def _note(self, first: int, response_n: npt.NDArray[np.uint8]) -> None:
-        reasoning = len(self._turns) % 2 == 1
-        before = Phase.REASONING if reasoning else Phase.RESPONSE
-        if len(response_n) == 1:
-            if response_n[0] != before:
-                self._turns.append(first)
-            return
+        before = Phase.REASONING if len(self._turns) % 2 == 1 else Phase.RESPONSE
         changes = np.flatnonzero(np.diff(response_n, prepend=np.uint8(before)))
         self._turns.extend((first + changes).tolist())
+
+
+def _moves(phases: ResponsePhases, token: int) -> bool:
+    return 0 <= token < len(phases.moving) and phases.moving[token] == 1
