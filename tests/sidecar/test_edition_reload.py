@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefix_kit import HOOK, Request, judge_of, plan_of
@@ -22,23 +22,33 @@ from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.watch import Watch
-from monitor.v1.tap_pb2 import HookActivations, RequestBegin, RequestEnd, StepFrame
+from monitor.tap.encode import HostPayload
+from monitor.tap.outbox import Outbox
+from monitor.tap.record import Begin, End, HostRows, Segment, Step
+from monitor.tap.wire import step_frame
+from monitor.v1.tap_pb2 import HookActivations, StepFrame
 
 
-def rows_frame(seq: int, watch: Watch, parts: list[tuple[Request, int, int]], **more: Any) -> StepFrame:
-    """Positions [first, last) of requests, with the columns that a tap encodes under `watch`."""
+def _acts(watch: Watch, parts: list[tuple[Request, int, int]]) -> npt.NDArray[np.float32]:
+    """Positions [first, last) of requests in the columns that a tap encodes under `watch`."""
     columns: Any = SimpleNamespace(policies=SimpleNamespace(directions=[_Index(key.latent) for key in watch.keys]))
-    values = np.concatenate([request.acts(first, last, columns) for request, first, last in parts])
-    tokens = [token for request, first, last in parts for token in request.tokens[first:last]]
+    return np.concatenate([request.acts(first, last, columns) for request, first, last in parts])
+
+
+def whole_frame(watch: Watch, request: Request) -> StepFrame:
+    """A request from its begin to its end in one frame."""
+    count = len(request.tokens)
+    values = floats_to_bytes(_acts(watch, [(request, 0, count)]))
     return StepFrame(
-        seq=seq,
+        seq=1,
         plan_version=watch.version,
-        handles=[request.handle for request, _, _ in parts],
-        first_positions=[first for _, first, _ in parts],
-        row_counts=[last - first for _, first, last in parts],
-        token_ids=ints_to_bytes(np.array(tokens, np.int32)),
-        activations=[HookActivations(hook_point=HOOK, values=floats_to_bytes(values))] if watch.keys else [],
-        **more,
+        begins=[request.begin()],
+        handles=[request.handle],
+        first_positions=[0],
+        row_counts=[count],
+        token_ids=ints_to_bytes(np.array(request.tokens, np.int32)),
+        activations=[HookActivations(hook_point=HOOK, values=values)] if watch.keys else [],
+        ends=[request.end()],
     )
 
 
@@ -49,30 +59,38 @@ class _Index:
 
 @dataclass
 class FakeEngine:
-    """A tap that goes over to a new plan at some step, and whose frames arrive some steps later."""
+    """A tap with a real outbox. It hears of a new plan, goes over to it at a later step, and its frames arrive later
+    still, some of them again after a reconnect."""
 
     judge: TapJudge
     rng: Random
-    adopted: Watch = field(init=False)
-    queue: deque[tuple[str, Any]] = field(default_factory=deque)
+    outbox: Outbox = field(default_factory=lambda: Outbox(max_frames=1 << 14, max_bytes=1 << 30))
     running: dict[int, tuple[Request, int]] = field(default_factory=dict)
     ended: list[LiveRequest] = field(default_factory=list)
     handle: int = 0
-    seq: int = 0
 
     def __post_init__(self) -> None:
-        self.adopted = self.judge.editions.watch
+        self.outbox.connect("session", 0, 0)
+        self.hear()
+        self.adopt()
+
+    def hear(self) -> None:
+        """The latest plan that the sidecar sent arrives."""
+        self.heard = self.judge.editions.watch
+        self.outbox.plan(_digest(self.heard), self.heard.version)
 
     def adopt(self) -> None:
-        self.adopted = self.judge.editions.watch
+        self.adopted = self.heard
 
     def begin(self, *, odd: bool = False) -> Request:
         self.handle += 1
         prompt, response = (self.rng.choices(range(10), k=self.rng.randint(1, most)) for most in (6, 8))
         request = Request(self.handle, prompt, response, odd=odd)
         self.running[self.handle] = (request, 0)
+        said = request.begin()
+        begin = Begin(said.handle, said.request_id, "", said.prompt_token_ids, 0, "")
         # As a real tap's: what begins is told before the step's rows, and of no plan.
-        self.queue.append(("begin", request.begin()))
+        self.outbox.offer(Step(1, begins=[begin]))
         return request
 
     def step(self) -> None:
@@ -83,33 +101,43 @@ class FakeEngine:
                 parts.append((request, done, until))
                 self.running[handle] = (request, until)
                 if until == len(request.tokens):
-                    ends.append(request.end())
+                    ends.append(End(handle, until, b"", 0))
                     del self.running[handle]
         if parts:
-            self.queue.append(("rows", (self.adopted, parts)))
-        self.queue.extend(("end", end) for end in ends)
+            watch = self.adopted
+            segments = [Segment(request.handle, first, last - first) for request, first, last in parts]
+            tokens = [token for request, first, last in parts for token in request.tokens[first:last]]
+            activations = [(HOOK, _acts(watch, parts))] if watch.keys else []
+            payload = HostPayload(HostRows(np.array(tokens, np.int32), activations))
+            step = Step(1, segments=segments, payload=payload, plan_digest=_digest(watch), plan_version=watch.version)
+            self.outbox.offer(step)
+        if ends:
+            self.outbox.offer(Step(1, ends=ends))
 
-    def deliver(self, most: int | None = None) -> None:
-        for _ in range(len(self.queue) if most is None else min(most, len(self.queue))):
-            kind, content = self.queue.popleft()
-            self.seq += 1
-            if kind == "rows":
-                frame = rows_frame(self.seq, *content)
-            elif kind == "begin":
-                assert isinstance(content, RequestBegin)
-                frame = StepFrame(seq=self.seq, begins=[content])
-            else:
-                assert isinstance(content, RequestEnd)
-                frame = StepFrame(seq=self.seq, ends=[content])
-            self.ended += self.judge.apply(frame).ended
+    def deliver(self, most: int = 1 << 14) -> None:
+        for _ in range(most):
+            frame = self.outbox.take()
+            if frame is None:
+                return
+            rows = None if frame.payload is None else frame.payload.read()
+            self.ended += self.judge.apply(step_frame(frame, rows).step).ended
+            if self.rng.random() < 0.5:
+                self.outbox.acknowledge(self.judge.last_seq)
+
+    def reconnect(self) -> None:
+        """Frames that were not acknowledged are sent again as far as the sidecar has not taken them."""
+        self.outbox.connect("session", self.rng.randint(0, self.judge.last_seq), 0)
+        self.hear()
 
 
-def alone(plan: TapPlan, request: Request, *, block_size: int = 0) -> LiveRequest:
+def _digest(watch: Watch) -> str:
+    return repr(watch.keys)
+
+
+def alone(plan: TapPlan, request: Request) -> LiveRequest:
     """The same request where nothing but its edition ever was."""
-    judge = judge_of(plan, PrefixStates(0), block_size)
-    watch = judge.editions.watch
-    frame = rows_frame(1, watch, [(request, 0, len(request.tokens))], begins=[request.begin()], ends=[request.end()])
-    (ended,) = judge.apply(frame).ended
+    judge = judge_of(plan, PrefixStates(0), 0)
+    (ended,) = judge.apply(whole_frame(judge.editions.watch, request)).ended
     return ended
 
 
@@ -126,7 +154,7 @@ def test_random_reloads_between_frames_leave_every_request_judged_as_by_its_edit
     engine = FakeEngine(judge, rng)
     requests: dict[int, Request] = {}
     for _ in range(rng.randint(5, 40)):
-        action = rng.choice(["begin", "step", "step", "step", "deliver", "deliver", "adopt", "reload"])
+        action = rng.choice(["begin", *["step"] * 3, *["deliver"] * 2, "hear", "adopt", "reload", "reconnect"])
         if action == "begin":
             request = engine.begin(odd=rng.random() < 0.2)
             requests[request.handle] = request
@@ -134,8 +162,8 @@ def test_random_reloads_between_frames_leave_every_request_judged_as_by_its_edit
             engine.step()
         elif action == "deliver":
             engine.deliver(rng.randint(1, 6))
-        elif action == "adopt":
-            engine.adopt()
+        elif action != "reload":
+            getattr(engine, action)()
         else:
             # One that was there before comes back, too; that is another edition.
             judge.adopt(judge.prepare(rng.choice(plans)))
@@ -144,7 +172,7 @@ def test_random_reloads_between_frames_leave_every_request_judged_as_by_its_edit
     engine.deliver()
 
     assert {ended.identity.handle for ended in engine.ended} == set(requests)
-    assert judge.problems.by_kind.keys() <= {"activations not finite"}
+    assert judge.problems.by_kind.keys() <= {"activations not finite", "frame sent again"}
     for ended in engine.ended:
         request = requests[ended.identity.handle]
         expected = alone(ended.plan, request)
@@ -158,6 +186,7 @@ def test_random_reloads_between_frames_leave_every_request_judged_as_by_its_edit
 
     # In the end the tap watches for the newest edition alone, and what begins is judged by it.
     for _ in range(2):
+        engine.hear()
         engine.adopt()
         last = engine.begin()
         while engine.running:
@@ -202,6 +231,7 @@ def test_a_request_finishes_on_the_edition_it_began_with_and_the_next_has_the_ne
     engine.deliver()
     by_handle = {request.identity.handle: request for request in (*judge.live, *engine.ended)}
     assert by_handle[early.handle].plan is before
+    engine.hear()
     engine.adopt()
     late = engine.begin()
     while engine.running:
@@ -250,6 +280,7 @@ def test_a_policy_that_is_gone_ends_with_its_last_request_and_its_tap_goes_on_wi
     engine.deliver()
     assert {alert.policy for alert in engine.ended[0].alerts} == {"p"}
     for _ in range(2):
+        engine.hear()
         engine.adopt()
         engine.begin()
         while engine.running:
@@ -278,9 +309,7 @@ def test_a_frame_of_a_plan_that_was_never_sent_is_refused_and_counted() -> None:
     judge = judge_of(plan_of([policy_text()]), PrefixStates(0), 0)
     request = Request(1, [1, 2], [3])
     watch = Watch(77, judge.editions.watch.keys)
-    (ended,) = judge.apply(
-        rows_frame(1, watch, [(request, 0, 3)], begins=[request.begin()], ends=[request.end()])
-    ).ended
+    (ended,) = judge.apply(whole_frame(watch, request)).ended
     assert (ended.coverage.observed, ended.coverage.dropped) == (0, 3)
     assert judge.problems.by_kind == {"rows refused": 1}
 
@@ -290,6 +319,5 @@ def test_a_mode_holds_at_once_for_requests_that_run_and_off_makes_no_alert() -> 
     request = Request(1, [1, 2], [3, 4])
     watch = judge.editions.watch
     judge.retune(Modes(runtime={"p": Mode.OFF, "q": Mode.SHADOW}))
-    judge.apply(rows_frame(1, watch, [(request, 0, 2)], begins=[request.begin()]))
-    (live,) = judge.live
+    (live,) = judge.apply(whole_frame(watch, request)).ended
     assert [(alert.policy, int(alert.mode)) for alert in live.alerts] == [("q", int(Mode.SHADOW))]
