@@ -66,7 +66,7 @@ class Notifier:
         self._most_groups = most_groups
         # The group with the newest alert is the last.
         self._groups: OrderedDict[_Key, _Group] = OrderedDict()
-        # One entry of each group with new alerts: when they are due, a number that breaks ties, the group.
+        # One entry of each group with new alerts: from when on they may be sent, a number that breaks ties, the group.
         self._due: list[tuple[int, int, _Key]] = []
         self._pushed = 0
         self._now = 0
@@ -89,7 +89,7 @@ class Notifier:
         self._groups.move_to_end(key)
         if not group.new_alerts:
             self._pushed += 1
-            heappush(self._due, (max(group.not_before, self._now), self._pushed, key))
+            heappush(self._due, (group.not_before, self._pushed, key))
         group.add(alert, self._now)
 
     def due(self, now_nanos: int) -> tuple[list[Gathered], int | None]:

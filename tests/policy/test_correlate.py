@@ -38,29 +38,26 @@ def facts(number: int, rule: str = "A", tenant: str = "acme", **more: str) -> Al
 
 Event = tuple[AlertFacts, int]
 
-times = st.integers(0, 60 * SECOND) | st.integers(0, 12).map(lambda seconds: seconds * 5 * SECOND)
+#: From one firing to the next: bounds of the time span are met exactly and missed by a nanosecond; clocks step back.
+steps = st.sampled_from([0, 1, SECOND, 3 * SECOND, 5 * SECOND, 7 * SECOND, 10 * SECOND, 11 * SECOND, -4 * SECOND])
 
 
 @st.composite
 def sequences(draw: st.DrawFn, *, ordered_times: bool = False) -> list[Event]:
     """Firings of a few rules, tenants and generations; rule D belongs to no correlation."""
-    size = draw(st.integers(0, 40))
-    moments = [draw(times) for _ in range(size)]
-    if ordered_times:
-        moments.sort()
-    return [
-        (
-            facts(
-                number,
-                draw(st.sampled_from((*RULES, "D"))),
-                draw(st.sampled_from(["acme", "umbrella", ""])),
-                generation=draw(st.sampled_from(["g1", "g2", "g3", "g4"])),
-                model=draw(st.sampled_from(["tiny", "large"])),
-            ),
-            moment,
+    events, moment = list[Event](), 100 * SECOND
+    for number in range(draw(st.integers(0, 30))):
+        step = draw(steps)
+        moment += abs(step) if ordered_times else step
+        alert = facts(
+            number,
+            draw(st.sampled_from((*RULES, *RULES, "D"))),
+            draw(st.sampled_from(["acme", "acme", "acme", "umbrella", ""])),
+            generation=draw(st.sampled_from(["g1", "g2", "g3", "g4"])),
+            model=draw(st.sampled_from(["tiny", "tiny", "large"])),
         )
-        for number, moment in enumerate(moments)
-    ]
+        events.append((alert, moment))
+    return events
 
 
 correlations = st.one_of(
@@ -238,3 +235,16 @@ def test_a_full_correlation_takes_what_the_docs_say() -> None:
         tracemalloc.stop()
     assert (len(correlator), correlator._firings) == (groups, firings)
     assert nbytes < (48 << 20) // 32
+
+
+def test_a_value_that_comes_again_does_not_keep_older_ones_alive() -> None:
+    events = [("g1", 0), ("g2", 1), ("g1", 9), ("g3", 12), ("g2", 13)]
+    moments = [(facts(n, generation=generation), moment * SECOND) for n, (generation, moment) in enumerate(events)]
+    fired = [bool(ids) for ids in run(correlation("distinct", atLeast=3, of="generation"), moments)]
+    assert fired == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(("late", "fires"), [(0, True), (1, False)])
+def test_an_order_must_be_complete_within_the_time_span(late: int, fires: bool) -> None:
+    events = [(facts(0, "A"), 0), (facts(1, "B"), 4 * SECOND), (facts(2, "C"), 10 * SECOND + late)]
+    assert bool(run(correlation("ordered"), events)[-1]) is fires
