@@ -10,39 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import product
 
-from monitor.policy.vocabulary import AND, NOT, DetectorState
-from monitor.policy.when import Condition, State
+from monitor.policy.truth import evaluate, is_in, literals
+from monitor.policy.vocabulary import DetectorState
+from monitor.policy.when import Condition
 
 #: Detectors of a condition up to which all their states are tried; with more, every state counts as able to decide.
 _MOST_TRIED = 7
 States = dict[str, DetectorState]
 
 
-def is_in(literal: State, states: States) -> bool:
-    """Whether a detector is in the state; warn is also true in fire."""
-    state = states[literal.detector]
-    return state is DetectorState.CLEAR if literal.state is DetectorState.CLEAR else state >= literal.state
-
-
 def value_of(condition: Condition, states: States, *, flipped: int = -1) -> bool:
     """The condition's value, with the value of its `flipped`-th state turned over."""
-    stack: list[bool] = []
-    number = 0
-    for item in condition.postfix:
-        if isinstance(item, State):
-            stack.append(is_in(item, states) != (number == flipped))
-            number += 1
-        elif item == NOT:
-            stack.append(not stack.pop())
-        else:
-            right, left = stack.pop(), stack.pop()
-            stack.append((left and right) if item == AND else (left or right))
-    return stack.pop()
-
-
-def literals(condition: Condition) -> list[State]:
-    """The states that it names, in order; one that it names twice comes twice."""
-    return [item for item in condition.postfix if isinstance(item, State)]
+    return bool(evaluate(condition, lambda number, one: is_in(one, states[one.detector]) != (number == flipped)))
 
 
 def decided(condition: Condition, seen: Iterable[States]) -> set[tuple[int, bool]]:
@@ -53,7 +32,7 @@ def decided(condition: Condition, seen: Iterable[States]) -> set[tuple[int, bool
         value = value_of(condition, states)
         for number, literal in enumerate(named):
             if value_of(condition, states, flipped=number) != value:
-                found.add((number, is_in(literal, states)))
+                found.add((number, is_in(literal, states[literal.detector])))
     return found
 
 

@@ -18,10 +18,11 @@ from monitor.policy.engine import Judgement
 from monitor.policy.policy import Policy
 from monitor.policy.schema.detector import Detector
 from monitor.policy.schema.rule import Rule
+from monitor.policy.truth import literals
 from monitor.policy.vocabulary import DetectorState
 from monitor.policy.when import Condition, parse_condition
 from monitor.policy.yaml_fields import line_of
-from monitor.policy_tests.branches import States, can_decide, decided, literals, value_of
+from monitor.policy_tests.branches import States, can_decide, decided, value_of
 from monitor.policy_tests.observe import Observation
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from monitor.errors import FeaturewatchError
-from monitor.policy import CompiledDetector, Mode, Policy
+from monitor.policy import CompiledDetector, DetectorState, Mode, Policy
 from monitor.policy.schema.rule import Rule
+from monitor.policy.truth import Truth, evaluate, is_in, literals
 from monitor.policy.when import State, parse_condition
-from monitor.replay.known_states import known_states
+from monitor.replay.known_states import UNKNOWN, known_states
 from monitor.replay.recorded import Recorded
 from monitor.replay.rejudge import rejudge, standing
 from monitor.replay.report import recorded_firings
 from monitor.replay.same_source import Ingredients
-from monitor.replay.truth import Truth, truth, truth_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -133,6 +134,12 @@ def explain(recorded: Recorded, policy: Policy, made_of: Mapping[str, Ingredient
     )
 
 
+def truth_of(literal: State, states: Mapping[str, int]) -> Truth:
+    """Of one state that a condition names; `states` are codes of `DetectorState`, or UNKNOWN, by detector."""
+    state = states[literal.detector]
+    return None if state == UNKNOWN else is_in(literal, DetectorState(state))
+
+
 def _chosen(policy: Policy, rule: str) -> Sequence[Rule]:
     rules = policy.document.spec.rules
     chosen = [one for one in rules if not rule or one.id == rule]
@@ -175,29 +182,34 @@ def _view(
     fired: Sequence[tuple[str, int, str]],
 ) -> RuleView:
     condition = parse_condition(rule.when)
-    literals = [item for item in condition.postfix if isinstance(item, State)]
+    named = literals(condition)
     columns = [order[name] for name in condition.detectors]
     terms_p, value_p, held_p = list[tuple[Truth, ...]](), list[Truth](), list[int | None]()
     held: int | None = 0
     judged_p = np.asarray(judged_pd[:, columns].any(axis=1))
     for row, judged in zip(states_pd[:, columns].tolist(), judged_p.tolist(), strict=True):
         states = dict(zip(condition.detectors, row, strict=True))
-        value = truth(condition, states)
+        terms = tuple(truth_of(literal, states) for literal in named)
+        value = evaluate(condition, partial(_term, terms))
         if not value:
             held = None if value is None else 0
         elif held is not None:
             held += judged
-        terms_p.append(tuple(truth_of(literal, states) for literal in literals))
+        terms_p.append(terms)
         value_p.append(value)
         held_p.append(held)
     return RuleView(
         rule=rule,
-        terms=tuple(f"{literal.detector}.{literal.state.name.lower()}" for literal in literals),
+        terms=tuple(f"{literal.detector}.{literal.state.name.lower()}" for literal in named),
         terms_p=terms_p,
         value_p=value_p,
         held_p=held_p,
         fired={position: exception for name, position, exception in fired if name == rule.id},
     )
+
+
+def _term(terms: tuple[Truth, ...], number: int, _: State) -> Truth:
+    return terms[number]
 
 
 def _spans(

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from suite_samples import POLICY, policy, run
 
 from monitor.policy import DetectorState
+from monitor.policy.truth import literals
 from monitor.policy.when import parse_condition
 from monitor.policy_tests import coverage_of
-from monitor.policy_tests.branches import can_decide, decided, literals, value_of
+from monitor.policy_tests.branches import can_decide, decided, value_of
 
 
 def untested(*tests: str, of: str = POLICY) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_samples import CIRCUMSTANCES, MADE_OF, POLICY, policy, read, record
 
@@ -17,6 +17,8 @@ from monitor.replay.shelf import Shelf
 SCORES = st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=40)
 
 
+# Making an engine may compile its kernel.
+@settings(deadline=None)
 @given(st.data())
 def test_the_policy_that_was_live_fires_as_recorded(data: st.DataObject) -> None:
     smooth = data.draw(SCORES)

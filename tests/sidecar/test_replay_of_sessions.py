@@ -154,3 +154,15 @@ async def test_what_cannot_be_explained_is_refused(world: World) -> None:
     ):
         error = run(*arguments, *store).exception
         assert rule in str(error)
+
+
+async def test_a_file_is_compared_with_what_the_sidecar_has_loaded(world: World) -> None:
+    changed = world.folder / "changed.yaml"
+    changed.write_text(LOUD.replace("fire: 2,", "fire: 3,"))
+    async with running_sidecar(world.config()):
+        address = ("--sidecar", f"unix:{world.socket}")
+        same = await asyncio.to_thread(run, "diff", world.policies / "loud.yaml", "live", *address)
+        other = await asyncio.to_thread(run, "diff", "live", changed, *address)
+    assert (same.exit_code, same.stdout.splitlines()[-1]) == (0, "They mean the same.")
+    assert other.exit_code == 1
+    assert "less  detectors[dense].threshold.fire: 2.0 → 3.0  LOUD-001 can fire on fewer generations" in other.stdout

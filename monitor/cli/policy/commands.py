@@ -6,6 +6,7 @@ import typer
 
 from monitor.cli.policy.calibrate import calibrate
 from monitor.cli.policy.check import check
+from monitor.cli.policy.diff import diff
 from monitor.cli.policy.explain import explain
 from monitor.cli.policy.history import history
 from monitor.cli.policy.mode import mode
@@ -25,6 +26,7 @@ def _policy() -> None:
 
 app.command("calibrate")(calibrate)
 app.command("check")(check)
+app.command("diff")(diff)
 app.command("explain")(explain)
 app.command("history")(history)
 app.command("mode")(mode)
