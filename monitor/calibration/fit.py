@@ -32,25 +32,27 @@ class Fit:
         policy: the policy with these.
         judged: what it says of the benign generations.
         allowed: benign generations that the target lets be flagged.
-        exact: the promise holds with exactly the stated confidence, because a single detector's order decides; else the
-            thresholds of several detectors were sought on the same generations, which costs a little.
+        thresholds: that were moved together, because the rules name them; 1 where each detector was set by itself.
+        floor: benign generations that the target takes at least, with so many thresholds.
     """
 
     levels: dict[str, Levels]
     policy: Policy
     judged: Judged
     allowed: int
-    exact: bool
+    thresholds: int
+    floor: int
 
 
 class TooFewSamplesError(FeaturewatchError):
     """No threshold can be justified with so few benign generations; `missing` more are needed."""
 
-    def __init__(self, count: int, floor: int, settings: Settings) -> None:
+    def __init__(self, count: int, floor: int, thresholds: int, settings: Settings) -> None:
         self.missing = floor - count
+        moved = f" of rules that name {thresholds} thresholds" if thresholds > 1 else ""
         super().__init__(
             f"{count:,} benign generations",
-            f'"at most {settings.target:.4g} with confidence {settings.confidence:g}" takes at least {floor:,}, '
+            f'"at most {settings.target:.4g} with confidence {settings.confidence:g}"{moved} takes at least {floor:,}, '
             "even if none of them is flagged",
             f"give {self.missing:,} more, or a higher --target-fpr",
         )
@@ -63,45 +65,69 @@ def fit_levels(policy: Policy, benign: Sequence[Generation], settings: Settings)
         TooFewSamplesError: below the sample floor.
         FeaturewatchError: a detector judged none of the generations, or no thresholds bring the rules to the target.
     """
-    floor = sample_floor(settings.target, settings.confidence)
-    if len(benign) < floor:
-        raise TooFewSamplesError(len(benign), floor, settings)
-    stated, judged = stated_levels(policy), judge(policy, benign)
-    _require_judged(judged, len(benign))
+    whole = settings.scope is Scope.POLICY
+    thresholds = _moved(policy) if whole else 1
     count = len(benign)
-    allowed = _allowed(count, settings)
-    warn_hits = math.floor(settings.warn * count + 1e-9)
-    paths = {name: LevelPath(judged.peaks[name], levels, allowed, warn_hits) for name, levels in stated.items()}
-    at_target = {name: path.at(max(warn_hits, allowed)) for name, path in paths.items()}
+    floor = floor_for(thresholds, settings.target, settings.confidence)
+    if count < floor:
+        raise TooFewSamplesError(count, floor, thresholds, settings)
+    stated, judged = stated_levels(policy), judge(policy, benign)
+    _require_judged(judged, count)
+    by_itself, warn_hits = _allowed(count, 1, settings), _hits(settings.warn, count)
+    paths = {name: LevelPath(judged.peaks[name], levels, by_itself, warn_hits) for name, levels in stated.items()}
+    at_target = {name: path.at(max(warn_hits, by_itself)) for name, path in paths.items()}
+    allowed = _allowed(count, thresholds, settings)
     named = _named_detectors(policy)
-    if settings.scope is Scope.DETECTOR:
-        return _fit(policy, benign, at_target, allowed, exact=True)
-    loosest = count // 2
 
     def tried(step: int) -> Fit:
         levels = at_target | {name: paths[name].at(step) for name in named}
-        return _fit(policy, benign, levels, allowed, exact=len(named) == 1)
+        return fit(levels)
 
-    if (found := _loosest(tried, loosest, allowed, monotone=_is_monotone(policy))) is None:
+    def fit(levels: dict[str, Levels]) -> Fit:
+        changed = with_levels(policy, levels)
+        return Fit(levels, changed, judge(changed, benign), allowed, thresholds, floor)
+
+    if not whole:
+        return fit(at_target)
+    if (found := _loosest(tried, count // 2, allowed, monotone=_is_monotone(policy))) is None:
         strictest = int(tried(0).judged.flagged_g.sum())
         raise FeaturewatchError(
             f"policy {policy.name} on {count:,} benign generations",
-            f"{strictest} are flagged even when no detector reaches fire or warn on any; {allowed} may be",
+            f"{strictest:,} are flagged even when no detector reaches fire or warn on any; {allowed:,} may be",
             "give the rules conditions that hold only when a detector does: see `not` and `clear` in them",
         )
     return found
 
 
-def _allowed(count: int, settings: Settings) -> int:
+def floor_for(thresholds: int, target: float, confidence: float) -> int:
+    """The fewest benign generations that can justify so many thresholds; for one `sample_floor`."""
+    low = high = sample_floor(target, confidence)
+    while most_hits(high, target, confidence) < thresholds - 1:
+        low, high = high + 1, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        if most_hits(middle, target, confidence) < thresholds - 1:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _allowed(count: int, thresholds: int, settings: Settings) -> int:
+    """Benign generations that may be flagged.
+
+    Each threshold lies at the score of a generation of its own. Regions that are cut out at so many sample points, one
+    after the other, leave a share of all traffic outside that is distributed as if one threshold had been cut at all
+    of them (Tukey 1947, statistically equivalent blocks): each threshold beyond the first costs one.
+    """
     if settings.method is Method.EMPIRICAL:
-        # Not 28 for 29 % of 100, which is 28.999… to a computer.
-        return math.floor(settings.target * count + 1e-9)
-    return most_hits(count, settings.target, settings.confidence)
+        return _hits(settings.target, count)
+    return most_hits(count, settings.target, settings.confidence) - (thresholds - 1)
 
 
-def _fit(policy: Policy, benign: Sequence[Generation], levels: dict[str, Levels], allowed: int, *, exact: bool) -> Fit:
-    changed = with_levels(policy, levels)
-    return Fit(levels, changed, judge(changed, benign), allowed, exact)
+def _hits(share: float, count: int) -> int:
+    # Not 28 for 29 % of 100, which is 28.999… to a computer.
+    return math.floor(share * count + 1e-9)
 
 
 def _loosest(tried: Callable[[int], Fit], loosest: int, allowed: int, *, monotone: bool) -> Fit | None:
@@ -138,6 +164,15 @@ def _require_judged(judged: Judged, count: int) -> None:
 
 def _named_detectors(policy: Policy) -> list[str]:
     return list(dict.fromkeys(name for condition in _conditions(policy) for name in condition.detectors))
+
+
+def _moved(policy: Policy) -> int:
+    """Thresholds that the rules' states depend on."""
+    stated = stated_levels(policy)
+    states = {item for condition in _conditions(policy) for item in condition.postfix if isinstance(item, State)}
+    return len(
+        {(item.detector, item.state is DetectorState.FIRE or stated[item.detector].warn is None) for item in states}
+    )
 
 
 def _is_monotone(policy: Policy) -> bool:

@@ -62,8 +62,8 @@ class Report:
     data: names and hashes.
     settings: what was asked for.
     floor: benign generations that the target takes at least.
-    allowed: benign generations that the target lets be flagged; None when nothing was fitted (--check).
-    exact: see `Fit`; None when nothing was fitted.
+    thresholds: that were moved together, each of which costs a sample; None when nothing was fitted (--check).
+    allowed: benign generations that the target lets be flagged; None when nothing was fitted.
     stated: thresholds as the file has them.
     fitted: thresholds that were found; None when nothing was fitted.
     sample: what the policy does to the generations that thresholds were chosen on, or, when nothing was fitted, what
@@ -84,8 +84,8 @@ class Report:
     data: Data
     settings: Settings
     floor: int
+    thresholds: int | None
     allowed: int | None
-    exact: bool | None
     stated: dict[str, Levels]
     fitted: dict[str, Levels] | None
     sample: Performance

@@ -49,11 +49,6 @@ def calibrate(policy: Policy, parts: Split, settings: Settings, origin: Origin) 
         notes.append(
             "Empirical: the rate in this sample meets the target; the true rate may be as high as the bound beside it."
         )
-    if not fit.exact:
-        notes.append(
-            "The rules join several detectors, whose thresholds were sought on the same generations: the stated "
-            "confidence holds nearly, not exactly. Keep a part back to see what it comes to."
-        )
     if held is None:
         notes.append(
             "Nothing was kept back: the bound is for traffic like this sample, and says nothing of other sources."
@@ -66,9 +61,9 @@ def calibrate(policy: Policy, parts: Split, settings: Settings, origin: Origin) 
         serving=origin.serving,
         data=origin.data,
         settings=settings,
-        floor=sample_floor(settings.target, settings.confidence),
+        floor=fit.floor,
+        thresholds=fit.thresholds,
         allowed=fit.allowed,
-        exact=fit.exact,
         stated=stated_levels(policy),
         fitted=fit.levels,
         sample=sample,
@@ -109,8 +104,8 @@ def check_calibration(  # noqa: PLR0917
         data=origin.data,
         settings=settings,
         floor=floor,
+        thresholds=None,
         allowed=None,
-        exact=None,
         stated=levels,
         fitted=None,
         sample=sample,

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from calibration_samples import generations, policy
 
+from monitor.calibration import fit as fit_module
 from monitor.calibration.bounds import most_hits
-from monitor.calibration.fit import TooFewSamplesError, fit_levels
-from monitor.calibration.judged import judge
-from monitor.calibration.levels import LevelPath, Levels, just_above, with_levels
+from monitor.calibration.fit import TooFewSamplesError, fit_levels, floor_for
+from monitor.calibration.judged import Judged, judge
+from monitor.calibration.levels import LevelPath, Levels, just_above, stated_levels, with_levels
 from monitor.calibration.settings import Method, Scope, Settings
 from monitor.errors import FeaturewatchError
-from monitor.policy import Mode
+from monitor.policy import Mode, Policy
 
 N = 400
 SETTINGS = Settings(target=0.02)
@@ -30,7 +31,7 @@ def test_the_threshold_is_the_smallest_that_keeps_the_target() -> None:
     scores = benign()
     fit = fit_levels(policy("a.fire"), generations(scores), SETTINGS)
     fire = fit.levels["a"].fire
-    assert fit.exact
+    assert fit.thresholds == 1
     assert fit.allowed == ALLOWED == 3
     assert fit.judged.flagged_g.sum() == 3
     fourth = np.sort(scores["a"])[-4]
@@ -42,19 +43,57 @@ def test_the_threshold_is_the_smallest_that_keeps_the_target() -> None:
 )
 def test_the_whole_policy_keeps_the_target_and_one_step_looser_does_not(when: str) -> None:
     fit = fit_levels(policy(when), generations(benign()), SETTINGS)
-    assert 0 < fit.judged.flagged_g.sum() <= ALLOWED
-    assert fit.exact == (len({word[0] for word in when.split() if "." in word}) == 1)
+    assert 0 < fit.judged.flagged_g.sum() <= fit.allowed
+    # Each threshold beyond the first costs one.
+    assert fit.thresholds == len({word for word in when.split() if "." in word})
+    assert fit.allowed == ALLOWED + 1 - fit.thresholds
 
 
 def test_a_rule_of_two_detectors_lets_each_fire_as_often_as_the_whole_permits() -> None:
     either = fit_levels(policy("a.fire or b.fire"), generations(benign()), SETTINGS)
     both = fit_levels(policy("a.fire and b.fire"), generations(benign()), SETTINGS)
-    assert either.judged.fired["a"].sum() <= ALLOWED < both.judged.fired["a"].sum()
+    assert either.judged.fired["a"].sum() < ALLOWED < both.judged.fired["a"].sum()
     per_detector = fit_levels(
         policy("a.fire or b.fire"), generations(benign()), dataclasses.replace(SETTINGS, scope=Scope.DETECTOR)
     )
     assert [fired.sum() for fired in per_detector.judged.fired.values()] == [ALLOWED, ALLOWED]
     assert per_detector.judged.flagged_g.sum() > ALLOWED
+
+
+@pytest.mark.parametrize("when", ["a.fire or b.fire", "a.fire and b.fire"])
+def test_the_guarantee_covers_rules_of_two_detectors(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The true rate of the whole policy over 400 samples of scores that correlate; the engine is left out, it would
+    take minutes."""
+    toy, join = policy(when), np.logical_or if " or " in when else np.logical_and
+
+    def drawn(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+        shared = rng.normal(size=count)
+        return {name: shared + rng.normal(size=count) for name in "ab"}
+
+    def quick(changed: Policy, given: list[dict[str, np.ndarray]]) -> Judged:
+        (scores,) = given
+        fired = {name: scores[name] >= levels.fire for name, levels in stated_levels(changed).items()}
+        flagged_g = join(fired["a"], fired["b"])
+        return Judged(scores, fired, {"R1": flagged_g}, flagged_g)
+
+    class Sample(list):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return len(self[0]["a"])
+
+    monkeypatch.setattr(fit_module, "judge", quick)
+    traffic = drawn(np.random.default_rng(1), 200_000)
+    kept = 0
+    for seed in range(400):
+        levels = fit_levels(toy, Sample([drawn(np.random.default_rng([2, seed]), 480)]), Settings()).levels
+        true = join(traffic["a"] >= levels["a"].fire, traffic["b"] >= levels["b"].fire).mean()
+        kept += true <= 0.01
+    assert kept / 400 >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_more_thresholds_take_more_samples() -> None:
+    assert [floor_for(thresholds, 0.01, 0.95) for thresholds in (1, 2, 3)] == [299, 473, 628]
+    with pytest.raises(TooFewSamplesError, match="of rules that name 2 thresholds takes at least 473"):
+        fit_levels(policy("a.fire or b.fire"), generations(benign()), Settings())
 
 
 def test_the_empirical_threshold_meets_the_rate_and_not_the_bound() -> None:
@@ -113,8 +152,8 @@ def test_a_detector_that_judged_nothing_is_named() -> None:
 
 
 def test_rules_that_fire_on_silence_are_refused() -> None:
-    with pytest.raises(FeaturewatchError, match=r"policy toy on 400 .*flagged even when no detector reaches fire"):
-        fit_levels(policy("a.clear"), generations(benign()), SETTINGS)
+    with pytest.raises(FeaturewatchError, match=r"policy toy on 60 .*flagged even when no detector reaches fire"):
+        fit_levels(policy("a.clear"), generations(benign(count=60)), Settings(target=0.05))
 
 
 def test_a_policy_that_is_off_is_judged_all_the_same() -> None:

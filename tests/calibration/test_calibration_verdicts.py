@@ -56,7 +56,7 @@ def test_what_is_stated_holds() -> None:
     assert report.verdict is Verdict.PASS
     assert report.settings.target == TARGET
     assert "the policy: 12 of 400 benign flagged (3.00%), target 0.05, at most 4.8" in said(report, Verdict.PASS)
-    assert (report.fitted, report.allowed, report.exact, report.held) == (None, None, None, None)
+    assert (report.fitted, report.allowed, report.thresholds, report.held) == (None, None, None, None)
 
 
 def test_another_serving_configuration_makes_it_stale() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import sys
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +48,7 @@ def parse_engine_args(text: str) -> dict[str, Any]:
     """Further arguments of `vllm.LLM`, from a JSON object; empty: none.
 
     Raises:
-        FeaturewatchError: it is no JSON object, or it sets what the harvest sets.
+        FeaturewatchError: it is no JSON object, or it sets what other options set.
     """
     if not text:
         return {}
@@ -60,7 +62,7 @@ def parse_engine_args(text: str) -> dict[str, Any]:
     ours = [name for name in arguments if name in _OURS]
     if ours:
         raise FeaturewatchError(
-            f"engine-args with {', '.join(ours)}", f"the harvest sets {', '.join(_OURS)} itself", "leave it out"
+            f"engine-args with {', '.join(ours)}", f"{', '.join(_OURS)} are set by this command", "leave it out"
         )
     return arguments
 
@@ -97,7 +99,7 @@ def start_tapped(
         FeaturewatchError: vLLM is not installed or does not start.
     """
     engine_version()
-    with _surroundings():
+    with _surroundings(), _blank_main():
         from vllm import LLM
         from vllm.platforms import current_platform
 
@@ -142,3 +144,18 @@ def _surroundings() -> Iterator[None]:
         # vLLM sets some for its processes too.
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextmanager
+def _blank_main() -> Iterator[None]:
+    """Keeps vLLM's processes from importing this one's main module, as spawned ones do.
+
+    They have no use for it, and the command's brings numba along: vLLM's CPU worker looks at every module for kernels
+    to replace, and falls over those of llvmlite.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -77,6 +77,7 @@ def _generations(request: Request, subject: Subject) -> tuple[Computed, Data]:
         computed = run_huggingface(subject, texts.samples, model, dtype=dtype or "float32", context=request.context)
     else:
         from monitor.cli.calibration.vllm_engine import run_vllm
+        from training.harvest.engine_start import parse_engine_args
 
         computed = run_vllm(
             subject,
@@ -85,6 +86,7 @@ def _generations(request: Request, subject: Subject) -> tuple[Computed, Data]:
             dtype=dtype or "auto",
             context=request.context,
             max_tokens=request.max_tokens,
+            engine_args=parse_engine_args(request.engine_args),
             zoo=request.zoo or tuple(default_zoo()),
         )
     return computed, Data(texts.benign, texts.harmful, texts.left_out | computed.left_out)

@@ -28,6 +28,7 @@ class Request:
     dtype: str
     context: int
     max_tokens: int
+    engine_args: str
     target: float | None
     confidence: float
     empirical: bool

@@ -42,7 +42,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def with_harmful(report: Report) -> Performance | None:
-    """The part that recall is told of: what was kept back, if there are harmful ones in it; None where there are none."""
+    """The part that recall is told of: what was kept back, if harmful ones are in it; None where there are none."""
     parts = (report.held, report.sample)
     return next((found for found in parts if found is not None and found.recall is not None), None)
 

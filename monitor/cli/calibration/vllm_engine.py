@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ def run_vllm(
     dtype: str,
     context: int,
     max_tokens: int,
+    engine_args: Mapping[str, Any],
     zoo: Sequence[Path],
 ) -> Computed:
     """Serves every prompt and has the sidecar record all of them, in shadow mode and into a store of its own.
@@ -40,9 +42,16 @@ def run_vllm(
         FeaturewatchError: vLLM is not installed or does not start; the policy does not fit the model; a sample comes
             with a response; not every generation was recorded.
     """
+    from training.harvest.engine_start import start_tapped
     from training.harvest.loading import load_tokenizer
     from training.harvest.model_config import ModelConfig
 
+    if importlib.util.find_spec("vllm") is None:
+        raise FeaturewatchError(
+            "--engine vllm",
+            "vLLM is not installed in this Python environment",
+            "install featurewatch with its extra 'cuda' or, on a CPU, as `make` does; or take --engine hf",
+        )
     require_match(subject.policy, model)
     if given := sum(sample.response is not None for sample in samples):
         raise FeaturewatchError(
@@ -59,7 +68,12 @@ def run_vllm(
         with running(_start_sidecar(subject, folder, store, zoo)) as sidecar:
             target = _target(folder)
             sidecar.wait_until(lambda: sidecar_ready(target), _SIDECAR_SECONDS, lambda _: None)
-            served = _serve(rendered.tokens, subject, model, target, dtype, longest + max_tokens, max_tokens)
+            tap = {"sidecar": target, "hook_points": subject.hook_points}
+            llm = start_tapped(model, tap, dtype=dtype, max_model_len=longest + max_tokens, engine_args=engine_args)
+            try:
+                served = _serve(llm, rendered.tokens, max_tokens)
+            finally:
+                llm.llm_engine.engine_core.shutdown(timeout=_CLOSE_SECONDS)
         found = read_records(subject, store)
     by_name = {served[external]: record for record in found.whole if (external := _served_id(record, served))}
     missing = [tokens.sample for tokens in rendered.tokens if tokens.sample.name not in by_name]
@@ -95,35 +109,21 @@ def _target(folder: Path) -> str:
     return f"unix:{folder / 'sidecar.sock'}"
 
 
-def _serve(  # noqa: PLR0917
-    tokens: Sequence[Tokens],
-    subject: Subject,
-    model: str,
-    target: str,
-    dtype: str,
-    max_model_len: int,
-    max_tokens: int,
-) -> dict[str, str]:
+def _serve(llm: Any, tokens: Sequence[Tokens], max_tokens: int) -> dict[str, str]:
     """Names of the samples by the ids that the engine gave their requests."""
-    from training.harvest.engine_start import start_tapped
+    from vllm import SamplingParams, TokensPrompt
+
     from training.progress import ProgressLine
 
-    tap = {"sidecar": target, "hook_points": subject.hook_points}
-    llm: Any = start_tapped(model, tap, dtype=dtype, max_model_len=max_model_len, engine_args={})
-    try:
-        from vllm import SamplingParams, TokensPrompt
-
-        sampling = SamplingParams(max_tokens=max_tokens, temperature=0.0, detokenize=False)
-        served: dict[str, str] = {}
-        with ProgressLine("texts", len(tokens), "texts") as progress:
-            for part in batches(tokens, _BATCH):
-                prompts = [TokensPrompt(prompt_token_ids=one.ids_n.tolist()) for one in part]
-                answers = llm.generate(prompts, sampling, use_tqdm=False)
-                served |= {answer.request_id: one.sample.name for answer, one in zip(answers, part, strict=True)}
-                progress.update(len(served))
-        return served
-    finally:
-        llm.llm_engine.engine_core.shutdown(timeout=_CLOSE_SECONDS)
+    sampling = SamplingParams(max_tokens=max_tokens, temperature=0.0, detokenize=False)
+    served: dict[str, str] = {}
+    with ProgressLine("texts", len(tokens), "texts") as progress:
+        for part in batches(tokens, _BATCH):
+            prompts = [TokensPrompt(prompt_token_ids=one.ids_n.tolist()) for one in part]
+            answers = llm.generate(prompts, sampling, use_tqdm=False)
+            served |= {answer.request_id: one.sample.name for answer, one in zip(answers, part, strict=True)}
+            progress.update(len(served))
+    return served
 
 
 def _served_id(record: GenerationRecord, served: Mapping[str, str]) -> str:

@@ -49,6 +49,9 @@ def calibrate(  # noqa: PLR0917 - one parameter per command-line option
     max_tokens: Annotated[
         int, typer.Option(min=1, help="With vllm: tokens that the model answers; 1 computes the prompt alone.")
     ] = 1,
+    engine_args: Annotated[
+        str, typer.Option(metavar="JSON", help="With vllm: further arguments of vllm.LLM.", show_default=False)
+    ] = "",
     target_fpr: Annotated[
         float | None,
         typer.Option(
@@ -122,6 +125,7 @@ def calibrate(  # noqa: PLR0917 - one parameter per command-line option
             dtype=dtype,
             context=context,
             max_tokens=max_tokens,
+            engine_args=engine_args,
             target=target_fpr,
             confidence=confidence,
             empirical=empirical,
