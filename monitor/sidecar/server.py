@@ -33,7 +33,6 @@ from monitor.sidecar.policy_audit import Cause, PolicyAudit
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.policy_files import fingerprint
 from monitor.sidecar.policy_service import PolicyService
-from monitor.sidecar.policy_status import policy_standings
 from monitor.sidecar.policy_watch import watch_policies
 from monitor.sidecar.prefix.states import PrefixStates
 from monitor.sidecar.publisher import Publisher
@@ -187,7 +186,7 @@ class Sidecar:
                 self.deliveries,
                 self._writer,
                 self._publisher.notifications.sent,
-                policy_standings(self.rollout.current, self.taps),
+                self.rollout,
             )
         )
         return asyncio.run_coroutine_threadsafe(asked, self._loop)

@@ -191,12 +191,16 @@ class Taps:
                 self._book, self._modes, self.plan_version = book, modes, version
 
             await self.between_frames(work)
+        self.on_change()
         for tap, edition in prepared:
             self.send_plan(tap)
-            log_plan(tap.hello, edition.plan)
-            self.on_plan(tap, edition.plan)
-            await self.tell_stale(tap, edition.plan)
-        self.on_change()
+            # By itself: it is in force, whatever becomes of telling it.
+            self._start(self._announce(tap, edition.plan))
+
+    async def _announce(self, tap: Tap, plan: TapPlan) -> None:
+        log_plan(tap.hello, plan)
+        self.on_plan(tap, plan)
+        await self.tell_stale(tap, plan)
 
     def send_plan(self, tap: Tap) -> None:
         """Has the tap told what to watch, unless its stream was told that already."""

@@ -1,18 +1,16 @@
-"""Policies and modes that change while a sidecar serves, through a real grpc.aio server."""
+"""Policies that change while a sidecar serves, through a real grpc.aio server."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import grpc
+import numpy as np
 import pytest
-from session_calls import flag, next_alert, policies, record_of, watch
+from rollout_kit import LOUDER, OTHER, Kind, events, reload, status_of
+from session_calls import next_alert, policies, record_of, watch
 from sidecar_kit import (
-    ENGINE,
     LOUD,
     QUIET,
     Rows,
@@ -24,61 +22,6 @@ from sidecar_kit import (
     hello,
     running_sidecar,
 )
-
-from monitor.errors import FeaturewatchError
-from monitor.policy import Mode as PolicyMode
-from monitor.sidecar import policy_watch
-from monitor.sidecar.plan import plan_for_tap
-from monitor.sidecar.policy_files import fingerprint
-from monitor.sidecar.server import Sidecar
-from monitor.v1.alerts_pb2 import Mode, ModeSource
-from monitor.v1.engine_pb2 import EngineInfo
-from monitor.v1.policies_pb2 import (
-    ListPolicyEventsRequest,
-    PolicyEvent,
-    PolicyStatus,
-    ReloadPoliciesRequest,
-    ReloadPoliciesResponse,
-    SetPolicyModeRequest,
-    SetPolicyModeResponse,
-)
-from monitor.v1.policies_pb2_grpc import PolicyServiceStub
-
-Kind = PolicyEvent.Kind
-#: As LOUD, but it fires on less, and is the next revision.
-LOUDER = LOUD.replace("revision: 2", "revision: 3").replace("fire: 2, clear: 0.5", "fire: 1, clear: 0.5")
-#: Only a latent that LOUD does not watch.
-OTHER = """\
-apiVersion: monitor/v1
-kind: Policy
-metadata: {name: loud, revision: 3}
-spec:
-  mode: alert
-  detectors:
-    - id: latent
-      source: {saeLatents: {sae: tiny/resid_post.5, latents: [{index: 2}]}}
-      aggregate: {kind: max, skip: [bos]}
-      threshold: {fire: 2}
-  rules:
-    - {id: LOUD-002, when: latent.fire, severity: high}
-"""
-
-
-async def reload(channel: grpc.aio.Channel, **more: str) -> ReloadPoliciesResponse:
-    return await PolicyServiceStub(channel).ReloadPolicies(ReloadPoliciesRequest(**{"actor": "ann", **more}))
-
-
-async def set_mode(channel: grpc.aio.Channel, policy: str, mode: Mode.ValueType, **more: str) -> SetPolicyModeResponse:
-    request = SetPolicyModeRequest(policy=policy, mode=mode, **{"actor": "ann", "reason": "drill", **more})
-    return await PolicyServiceStub(channel).SetPolicyMode(request)
-
-
-async def events(channel: grpc.aio.Channel, **wanted: Any) -> list[PolicyEvent]:
-    return [*(await PolicyServiceStub(channel).ListPolicyEvents(ListPolicyEventsRequest(**wanted))).events]
-
-
-async def status_of(channel: grpc.aio.Channel, name: str) -> PolicyStatus:
-    return next(policy for policy in (await policies(channel)).policies if policy.name == name)
 
 
 async def test_a_reload_takes_the_new_revision_and_requests_that_run_keep_theirs(world: World) -> None:
@@ -256,234 +199,24 @@ async def test_a_start_with_another_text_under_an_old_revision_warns(
     assert "policy loud: revision 2 was in force with another text before" in caplog.text
 
 
-async def test_nothing_changed_is_no_change(world: World) -> None:
-    async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
-        response = await reload(channel)
-        assert (list(response.events), list(response.problems)) == ([], [])
-        assert sidecar.rollout.reloads == {"unchanged": 1}
-        assert [event.kind for event in await events(channel)] == [Kind.KIND_STARTED] * 2
-
-
-async def test_a_mode_that_is_set_holds_for_requests_that_run_until_it_is_taken_back(world: World) -> None:
+async def test_evidence_of_a_request_is_of_its_own_edition(world: World) -> None:
+    """The policy that names the SAE goes while the request runs."""
+    (world.policies / "loud.yaml").write_text(
+        LOUD.replace("severity: high", "severity: high, actions: [alert, capture]")
+    )
     async with running_sidecar(world.config()), channel_to(world.socket) as channel:
-        everything = await watch(channel, include_shadow=True)
         tap = await connect(channel)
         await tap.send(tap.frame([Rows(1, 0, (0, 1), dense=(0, 0))], begins=[begin(1)]))
-        status = (await set_mode(channel, "loud", Mode.MODE_SHADOW, reason="false alarms")).status
-        assert (status.mode, status.effective_mode) == (Mode.MODE_ALERT, Mode.MODE_SHADOW)
-        assert status.mode_source == ModeSource.MODE_SOURCE_RUNTIME
-        assert status.reason == "set by ann: false alarms"
-        await tap.send(tap.frame([Rows(1, 2, (2,), dense=(3,))]))
-        status = (await set_mode(channel, "loud", Mode.MODE_UNSPECIFIED)).status
-        assert (status.effective_mode, status.reason) == (Mode.MODE_ALERT, "")
-        await tap.send(tap.frame([Rows(2, 0, (0, 1), dense=(0, 3))], begins=[begin(2)]))
-        shadow, alert = await next_alert(everything), await next_alert(everything)
-        listed = await events(channel, policy="loud")
-        status = await status_of(channel, "loud")
-    assert (shadow.mode, shadow.mode_source) == (Mode.MODE_SHADOW, ModeSource.MODE_SOURCE_RUNTIME)
-    assert (alert.mode, alert.mode_source) == (Mode.MODE_ALERT, ModeSource.MODE_SOURCE_FILE)
-    (rule,) = status.rule_status
-    assert (rule.rule, rule.alerts, rule.would_alert) == ("LOUD-001", 1, 1)
-    started, was_set, was_reset = listed
-    assert (started.kind, started.new_mode) == (Kind.KIND_STARTED, Mode.MODE_ALERT)
-    assert (was_set.kind, was_set.old_mode, was_set.new_mode) == (Kind.KIND_MODE_SET, Mode.MODE_ALERT, Mode.MODE_SHADOW)
-    assert (was_set.actor, was_set.reason, was_set.new_revision) == ("ann", "false alarms", 2)
-    assert (was_reset.kind, was_reset.new_mode) == (Kind.KIND_MODE_RESET, Mode.MODE_ALERT)
-
-
-async def test_a_policy_that_is_off_is_not_watched_and_is_switched_on_without_a_reload(world: World) -> None:
-    (world.policies / "quiet.yaml").write_text(QUIET.replace("mode: shadow", "mode: off"))
-    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
-        alerts = await watch(channel)
-        tap = await connect(channel)
-        assert [hook.hook_point for hook in tap.plan.hooks] == ["resid_post.3"]
-        await tap.send(tap.frame([Rows(1, 0, (0, 1))], begins=[begin(1)]))
-        status = (await set_mode(channel, "quiet", Mode.MODE_ALERT)).status
-        assert (status.mode, status.effective_mode) == (Mode.MODE_OFF, Mode.MODE_ALERT)
-        assert [hook.hook_point for hook in (await tap.next_plan()).hooks] == ["resid_post.3", "resid_post.5"]
-        # A request that runs has not been seen by it from its beginning.
-        await tap.send(tap.frame([Rows(1, 2, (2,), late=(9,))]), tap.frame(ends=[end(1, 3)]))
-        await tap.send(tap.frame([Rows(2, 0, (0, 1), late=(0, 9))], begins=[begin(2)]))
-        alert = await next_alert(alerts)
-        assert (alert.policy, alert.external_id, alert.mode_source) == (
-            "quiet",
-            "req-2",
-            ModeSource.MODE_SOURCE_RUNTIME,
-        )
-        # Off again: at once, also for the request that runs.
-        await set_mode(channel, "quiet", Mode.MODE_OFF)
-        await tap.send(tap.frame([Rows(2, 2, (2,), late=(0,))]), tap.frame([Rows(2, 3, (3,), late=(9,))]))
-        await tap.send(tap.frame(ends=[end(2, 4)]))
-        assert [hook.hook_point for hook in (await tap.next_plan()).hooks] == ["resid_post.3"]
-        assert (await status_of(channel, "quiet")).alerts == 1
-        assert (await policies(channel)).taps[0].coverage.dropped == 0
-
-
-async def test_modes_of_the_start_go_before_the_files_and_calls_before_both(world: World) -> None:
-    modes = {"quiet": PolicyMode.ALERT, "loud": PolicyMode.OFF}
-    async with running_sidecar(world.config(modes=modes)), channel_to(world.socket) as channel:
-        tap = await connect(channel)
-        assert [hook.hook_point for hook in tap.plan.hooks] == ["resid_post.5"]
-        quiet, loud = await status_of(channel, "quiet"), await status_of(channel, "loud")
-        assert (quiet.effective_mode, quiet.mode_source) == (Mode.MODE_ALERT, ModeSource.MODE_SOURCE_LOAD)
-        assert (loud.effective_mode, loud.mode) == (Mode.MODE_OFF, Mode.MODE_ALERT)
-        assert "--mode" in loud.reason
-        status = (await set_mode(channel, "quiet", Mode.MODE_SHADOW)).status
-        assert (status.effective_mode, status.mode_source) == (Mode.MODE_SHADOW, ModeSource.MODE_SOURCE_RUNTIME)
-        # A reload leaves it set; a policy that goes takes it along.
-        (world.policies / "quiet.yaml").write_text(QUIET.replace("revision: 1", "revision: 2"))
+        (world.policies / "loud.yaml").unlink()
         await reload(channel)
-        assert (await status_of(channel, "quiet")).mode_source == ModeSource.MODE_SOURCE_RUNTIME
-        (world.policies / "quiet.yaml").unlink()
-        await reload(channel)
-        (world.policies / "quiet.yaml").write_text(QUIET.replace("revision: 1", "revision: 3"))
-        await reload(channel)
-        assert (await status_of(channel, "quiet")).mode_source == ModeSource.MODE_SOURCE_LOAD
-    with pytest.raises(FeaturewatchError, match="Did you mean 'quiet'"):
-        Sidecar(world.config(modes={"quite": PolicyMode.ALERT}))
-
-
-@pytest.mark.parametrize(
-    ("policy", "mode", "more", "code", "told"),
-    [
-        ("lout", Mode.MODE_OFF, {}, grpc.StatusCode.NOT_FOUND, "Did you mean 'loud'"),
-        ("loud", Mode.MODE_OFF, {"actor": " "}, grpc.StatusCode.INVALID_ARGUMENT, "actor"),
-        ("loud", Mode.MODE_OFF, {"reason": ""}, grpc.StatusCode.INVALID_ARGUMENT, "reason"),
-        ("loud", Mode.MODE_OFF, {"reason": "x" * 1001}, grpc.StatusCode.INVALID_ARGUMENT, "at most 1000"),
-        ("loud", 9, {}, grpc.StatusCode.INVALID_ARGUMENT, "mode 9"),
-    ],
-)
-async def test_who_asks_for_a_mode_must_say_which_who_and_why(
-    world: World, *, policy: str, mode: Mode.ValueType, more: dict[str, str], code: grpc.StatusCode, told: str
-) -> None:
-    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
-        with pytest.raises(grpc.aio.AioRpcError, match=told) as refused:
-            await set_mode(channel, policy, mode, **more)
-        assert refused.value.code() == code
-        assert [event.kind for event in await events(channel)] == [Kind.KIND_STARTED] * 2
-
-
-async def test_events_are_bounded_and_a_reload_needs_an_actor(world: World) -> None:
-    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
-        with pytest.raises(grpc.aio.AioRpcError, match="at most 10000"):
-            await events(channel, limit=10_001)
-        with pytest.raises(grpc.aio.AioRpcError, match="actor"):
-            await reload(channel, actor="")
-        first = await events(channel)
-        assert await events(channel, limit=1) == first[-1:]
-        assert await events(channel, since_unix_nanos=first[-1].time_unix_nanos) == []
-
-
-async def test_that_a_policy_is_stale_on_a_tap_is_audited_once(world: World) -> None:
-    half = EngineInfo()
-    half.CopyFrom(ENGINE)
-    half.dtype = "bfloat16"
-    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
-        for _ in range(2):
-            tap = await connect(channel, hello(engine=half))
-            tap.drop()
-        # A mode that is set raises no policy above shadow whose thresholds may be wrong.
-        status = (await set_mode(channel, "loud", Mode.MODE_ALERT)).status
-        assert (status.effective_mode, status.mode_source) == (Mode.MODE_SHADOW, ModeSource.MODE_SOURCE_STALE)
-        found = [event for event in await events(channel) if event.kind == Kind.KIND_STALE]
-    assert [(event.policy, event.new_mode) for event in found] == [("loud", Mode.MODE_SHADOW)]
-    assert "bfloat16" in found[0].detail
-
-
-async def until(channel: grpc.aio.Channel, kind: Kind.ValueType) -> PolicyEvent:
-    async with asyncio.timeout(60):
-        while True:
-            found = [event for event in await events(channel) if event.kind == kind]
-            if found:
-                return found[-1]
-            await asyncio.sleep(0.02)
-
-
-def put(path: Path, text: str) -> None:
-    """At once: a look in between would find half a file."""
-    written = path.with_suffix(".tmp")
-    written.write_text(text)
-    written.replace(path)
-
-
-async def test_files_that_change_are_noticed_and_a_fault_is_told_once(
-    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks = 0
-
-    def counted(paths: Sequence[Path]) -> str:
-        nonlocal looks
-        looks += 1
-        return fingerprint(paths)
-
-    monkeypatch.setattr(policy_watch, "fingerprint", counted)
-    async with running_sidecar(world.config(watch_seconds=0.02)) as sidecar, channel_to(world.socket) as channel:
-        put(world.policies / "loud.yaml", LOUDER)
-        event = await until(channel, Kind.KIND_CHANGED)
-        assert (event.policy, event.actor, event.new_revision) == ("loud", "file watch", 3)
-        put(world.policies / "new.yaml", QUIET.replace("name: quiet", "name: new"))
-        assert (await until(channel, Kind.KIND_ADDED)).policy == "new"
-        (world.policies / "new.yaml").unlink()
-        assert (await until(channel, Kind.KIND_REMOVED)).policy == "new"
-        put(world.policies / "loud.yaml", LOUDER.replace("mode: alert", "mode: loudest"))
-        assert "spec.mode" in (await until(channel, Kind.KIND_REFUSED)).detail
-        seen = looks
+        await tap.send(tap.frame([Rows(1, 2, (2,), dense=(9,))]), tap.frame(ends=[end(1, 3)]))
+        await tap.answer(np.eye(3, 8, dtype=np.float32), hooks=("resid_post.3", "resid_post.5"))
         async with asyncio.timeout(60):
-            while looks < seen + 5:
+            while not (record := await record_of(channel, "req-1")).evidence:
                 await asyncio.sleep(0.02)
-        assert sidecar.rollout.reloads == {"changed": 3, "refused": 1}
-    assert caplog.text.count("policies stay as they are") == 1
-
-
-async def test_without_a_watch_files_wait_for_a_call(world: World) -> None:
-    async with running_sidecar(world.config(watch_seconds=None)) as sidecar, channel_to(world.socket) as channel:
-        (world.policies / "loud.yaml").write_text(LOUDER)
-        assert [task.get_name() for task in asyncio.all_tasks() if "watch policies" in task.get_name()] == []
-        assert (await status_of(channel, "loud")).revision == 2
-        await reload(channel)
-        assert sidecar.rollout.current.book.policy("loud").revision == 3
-
-
-async def test_frames_are_judged_while_policies_are_read_and_compiled(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiling, go_on = threading.Event(), threading.Event()
-
-    def slow(*arguments: Any) -> Any:
-        compiling.set()
-        assert go_on.wait(60)
-        return plan_for_tap(*arguments)
-
-    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
-        alerts = await watch(channel)
-        tap = await connect(channel)
-        monkeypatch.setattr("monitor.sidecar.taps.plan_for_tap", slow)
-        (world.policies / "loud.yaml").write_text(LOUDER)
-        reloading = asyncio.create_task(reload(channel))
-        assert await asyncio.to_thread(compiling.wait, 60)
-        await flag(tap)
-        assert (await next_alert(alerts)).policy_revision == 2
-        go_on.set()
-        assert [event.new_revision for event in (await reloading).events] == [3]
-        await flag(tap, 2)
-        assert (await next_alert(alerts)).policy_revision == 3
-
-
-async def test_what_fails_on_one_tap_changes_nothing_on_any(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = 0
-
-    def fails_second(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise FeaturewatchError("SAE 'tiny'", "its file is gone", "restore it")
-        return plan_for_tap(*arguments)
-
-    async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
-        both = [await connect(channel, hello(tap_id)) for tap_id in ("one", "two")]
-        monkeypatch.setattr("monitor.sidecar.taps.plan_for_tap", fails_second)
-        (world.policies / "loud.yaml").write_text(OTHER)
-        (problem,) = (await reload(channel)).problems
-        assert problem.rule == "its file is gone"
-        assert {tap.plan.served["loud"].policy.revision for tap in sidecar.taps} == {2}
-        assert [tap.judge.editions.watch.version for tap in sidecar.taps] == [tap.plan.version for tap in both]
+    assert {(one.hook_point, one.sae, len(one.tokens)) for one in record.evidence} == {
+        ("resid_post.3", "tiny/resid_post.3", 3),
+        ("resid_post.5", "tiny/resid_post.5", 3),
+    }
+    # Its label is of the policy that is gone.
+    assert dict(next(one for one in record.evidence if one.hook_point == "resid_post.3").labels).get(4) == "explosives"

@@ -58,6 +58,12 @@ def sidecar_families(snapshot: Snapshot) -> Iterator[Metric]:
     )
     yield from policy_families(ledger, snapshot.policies)
     yield counters(
+        "featurewatch_policy_reloads",
+        "Readings of the policy files after the start: changed, unchanged, or refused, and then the old ones stayed.",
+        ("outcome",),
+        [((outcome,), snapshot.reloads[outcome]) for outcome in ("changed", "unchanged", "refused")],
+    )
+    yield counters(
         "featurewatch_correlation_groups_evicted",
         "Groups of correlations that made room for others while their firings still counted.",
         ("policy",),

@@ -14,8 +14,9 @@ from monitor.sidecar.evidence.desk import EvidenceStats
 from monitor.sidecar.history import HistoryStats
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.metrics.totals import Totals
-from monitor.sidecar.policy_status import PolicyStanding
+from monitor.sidecar.policy_status import PolicyStanding, policy_standings
 from monitor.sidecar.prefix.states import PrefixStats
+from monitor.sidecar.rollout import Rollout
 from monitor.sidecar.taps import Taps
 from monitor.v1.policies_pb2 import TapStatus
 
@@ -30,6 +31,7 @@ class Snapshot:
         deliveries: by the name of the sink.
         correlation_groups_evicted, notifications: by policy.
         policies: those that are loaded.
+        reloads: of policies, by outcome.
     """
 
     taken: float = field(default_factory=time.monotonic)
@@ -46,6 +48,7 @@ class Snapshot:
     correlation_groups_evicted: Counter[str] = field(default_factory=Counter)
     notifications: Counter[str] = field(default_factory=Counter)
     policies: tuple[PolicyStanding, ...] = ()
+    reloads: Counter[str] = field(default_factory=Counter)
     prefixes: PrefixStats = field(default_factory=lambda: PrefixStats(0, 0, 0, 0, 0, 0, 0))
 
 
@@ -54,7 +57,7 @@ def take_snapshot(
     deliveries: Sequence[Delivery],
     writer: AuditWriter,
     notifications: Counter[str],
-    policies: tuple[PolicyStanding, ...],
+    rollout: Rollout,
 ) -> Snapshot:
     """To be called between frames; copies numbers only, so that judging goes on at once."""
     known = sorted(taps, key=lambda tap: tap.hello.tap_id)
@@ -71,6 +74,7 @@ def take_snapshot(
         evidence=taps.evidence.stats,
         correlation_groups_evicted=Counter(taps.correlations.evicted),
         notifications=Counter(notifications),
-        policies=policies,
+        policies=policy_standings(rollout.current, taps),
+        reloads=Counter(rollout.reloads),
         prefixes=taps.prefix_states.stats(),
     )

@@ -1,0 +1,136 @@
+"""When policies are read again, and what goes on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rollout_kit import LOUDER, OTHER, Kind, events, put, reload, status_of, until
+from session_calls import flag, next_alert, watch
+from sidecar_kit import (
+    QUIET,
+    World,
+    channel_to,
+    connect,
+    hello,
+    running_sidecar,
+)
+
+from monitor.errors import FeaturewatchError
+from monitor.rpc import Target
+from monitor.sidecar import policy_watch
+from monitor.sidecar.plan import plan_for_tap
+from monitor.sidecar.policy_audit import Cause
+from monitor.sidecar.policy_files import fingerprint
+
+
+async def test_nothing_changed_is_no_change(world: World) -> None:
+    async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
+        response = await reload(channel)
+        assert (list(response.events), list(response.problems)) == ([], [])
+        assert sidecar.rollout.reloads == {"unchanged": 1}
+        assert [event.kind for event in await events(channel)] == [Kind.KIND_STARTED] * 2
+
+
+async def test_files_that_change_are_noticed_and_a_fault_is_told_once(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def counted(paths: Sequence[Path]) -> str:
+        nonlocal looks
+        looks += 1
+        return fingerprint(paths)
+
+    monkeypatch.setattr(policy_watch, "fingerprint", counted)
+    async with running_sidecar(world.config(watch_seconds=0.02)) as sidecar, channel_to(world.socket) as channel:
+        put(world.policies / "loud.yaml", LOUDER)
+        event = await until(channel, Kind.KIND_CHANGED)
+        assert (event.policy, event.actor, event.new_revision) == ("loud", "file watch", 3)
+        put(world.policies / "new.yaml", QUIET.replace("name: quiet", "name: new"))
+        assert (await until(channel, Kind.KIND_ADDED)).policy == "new"
+        (world.policies / "new.yaml").unlink()
+        assert (await until(channel, Kind.KIND_REMOVED)).policy == "new"
+        put(world.policies / "loud.yaml", LOUDER.replace("mode: alert", "mode: loudest"))
+        assert "spec.mode" in (await until(channel, Kind.KIND_REFUSED)).detail
+        seen = looks
+        async with asyncio.timeout(60):
+            while looks < seen + 5:
+                await asyncio.sleep(0.02)
+        assert sidecar.rollout.reloads == {"changed": 3, "refused": 1}
+    assert caplog.text.count("policies stay as they are") == 1
+
+
+async def test_without_a_watch_files_wait_for_a_call(world: World) -> None:
+    async with running_sidecar(world.config(watch_seconds=None)) as sidecar, channel_to(world.socket) as channel:
+        (world.policies / "loud.yaml").write_text(LOUDER)
+        assert [task.get_name() for task in asyncio.all_tasks() if "watch policies" in task.get_name()] == []
+        assert (await status_of(channel, "loud")).revision == 2
+        await reload(channel)
+        assert sidecar.rollout.current.book.policy("loud").revision == 3
+
+
+async def test_frames_are_judged_while_policies_are_read_and_compiled(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiling, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        compiling.set()
+        assert go_on.wait(60)
+        return plan_for_tap(*arguments)
+
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        alerts = await watch(channel)
+        tap = await connect(channel)
+        monkeypatch.setattr("monitor.sidecar.taps.plan_for_tap", slow)
+        (world.policies / "loud.yaml").write_text(LOUDER)
+        reloading = asyncio.create_task(reload(channel))
+        assert await asyncio.to_thread(compiling.wait, 60)
+        await flag(tap)
+        assert (await next_alert(alerts)).policy_revision == 2
+        go_on.set()
+        assert [event.new_revision for event in (await reloading).events] == [3]
+        await flag(tap, 2)
+        assert (await next_alert(alerts)).policy_revision == 3
+
+
+async def test_metrics_count_reloads(world: World) -> None:
+    async with running_sidecar(world.config(metrics=Target(host="127.0.0.1", port=0))) as sidecar:
+        await sidecar.rollout.reload(Cause("test"))
+        (world.policies / "loud.yaml").write_text("kind: nothing\n")
+        await sidecar.rollout.reload(Cause("test"))
+        assert sidecar.metrics is not None
+        address = f"http://{sidecar.metrics.target}/metrics"
+        text = await asyncio.to_thread(lambda: urllib.request.urlopen(address, timeout=60).read().decode())
+    counts = [f'featurewatch_policy_reloads_total{{outcome="{one}"}}' for one in ("changed", "unchanged", "refused")]
+    assert [line.split()[-1] for name in counts for line in text.splitlines() if line.startswith(name)] == [
+        "0.0",
+        "1.0",
+        "1.0",
+    ]
+
+
+async def test_what_fails_on_one_tap_changes_nothing_on_any(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def fails_second(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise FeaturewatchError("SAE 'tiny'", "its file is gone", "restore it")
+        return plan_for_tap(*arguments)
+
+    async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
+        both = [await connect(channel, hello(tap_id)) for tap_id in ("one", "two")]
+        monkeypatch.setattr("monitor.sidecar.taps.plan_for_tap", fails_second)
+        (world.policies / "loud.yaml").write_text(OTHER)
+        (problem,) = (await reload(channel)).problems
+        assert problem.rule == "its file is gone"
+        assert {tap.plan.served["loud"].policy.revision for tap in sidecar.taps} == {2}
+        assert [tap.judge.editions.watch.version for tap in sidecar.taps] == [tap.plan.version for tap in both]
