@@ -28,6 +28,8 @@ class Downlink:
     def __init__(self, watched: int = 0) -> None:
         self.watched = watched
         self._plan: WatchPlan | None = None
+        # Of the latest plan that was queued, or sent before.
+        self._version = watched
         self._directives: deque[Directive] = deque()
         self._ack = 0
         self._ack_due = False
@@ -43,9 +45,9 @@ class Downlink:
         return True
 
     def watch(self, plan: WatchPlan) -> None:
-        """Queues a plan in the place of an earlier one that still waits."""
-        if self._plan is None or self._plan.version < plan.version:
-            self._plan = plan
+        """Queues a plan in the place of an earlier one that still waits; one that comes too late is passed over."""
+        if plan.version > self._version:
+            self._plan, self._version = plan, plan.version
             self._changed.set()
 
     def acknowledge(self, seq: int) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.sidecar.downlink import MOST_WAITING, Downlink
-from monitor.v1.tap_pb2 import CaptureRows, Directive, StreamResponse
+from monitor.v1.tap_pb2 import CaptureRows, Directive, StreamResponse, WatchPlan
 
 
 def directive(number: int) -> Directive:
@@ -74,3 +74,24 @@ async def test_after_a_failed_write_directives_are_refused() -> None:
     with pytest.raises(ConnectionError):
         await task
     assert not downlink.direct(directive(1))
+
+
+async def test_a_plan_goes_before_what_else_waits_and_none_goes_after_a_later_one() -> None:
+    written: list[StreamResponse] = []
+
+    async def write(response: StreamResponse) -> None:
+        written.append(response)
+
+    downlink = Downlink(3)
+    for version in (3, 5, 4):
+        downlink.watch(WatchPlan(version=version))
+    assert downlink.direct(directive(1))
+    task = asyncio.create_task(downlink.run(write))
+    await asyncio.sleep(0)
+    # It was made before the one that is sent already, and comes late.
+    downlink.watch(WatchPlan(version=4))
+    downlink.watch(WatchPlan(version=6))
+    downlink.close()
+    await task
+    assert [response.WhichOneof("message") for response in written] == ["watch_plan", "directive", "watch_plan"]
+    assert [response.watch_plan.version for response in written if response.HasField("watch_plan")] == [5, 6]
