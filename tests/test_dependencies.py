@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "monitor/emit": {"monitor.emit", "monitor.rpc", "monitor.v1"},
     "monitor/audit": {"monitor.audit", "monitor.rpc", "monitor.v1"},
     "monitor/policy": {"monitor.policy"},
+    "monitor/calibration": {"monitor.calibration", "monitor.policy"},
     "monitor/policy_diff": {"monitor.policy_diff", "monitor.policy"},
     "monitor/policy_tests": {"monitor.policy_tests", "monitor.policy"},
     "monitor/replay": {"monitor.replay", "monitor.policy", "monitor.v1"},
