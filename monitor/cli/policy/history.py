@@ -68,7 +68,8 @@ def event_line(event: PolicyEvent) -> Text:
     from monitor.v1.policies_pb2 import PolicyEvent
 
     kind = name_of(PolicyEvent.Kind, event.kind)
-    line = Text(f"{clock_time(event.time_unix_nanos)} ", "dim")
+    line = Text()
+    line.append(f"{clock_time(event.time_unix_nanos)} ", "dim")
     line.append(f"{kind.replace('_', ' '):<10} ", _STYLES.get(kind, "green"))
     line.append(printable_line(event.policy or "policy files"), "bold")
     if event.old_revision != event.new_revision and event.old_revision and event.new_revision:

@@ -86,7 +86,10 @@ def status_remarks(policies: Sequence[PolicyStatus]) -> list[Text]:
         if policy.stale and "fitted on" not in policy.reason:
             found.append("its thresholds were fitted on another configuration than the one that is served")
         if policy.requests_on_older:
-            found.append(f"{policy.requests_on_older} requests finish on an earlier revision")
+            many = policy.requests_on_older > 1
+            found.append(
+                f"{policy.requests_on_older} request{'s finish' if many else ' finishes'} on an earlier revision"
+            )
         remarks += [Text.assemble((printable_line(policy.name), "bold"), f": {printable_line(one)}") for one in found]
     return remarks
 
@@ -95,7 +98,5 @@ def _mode(policy: PolicyStatus) -> Text:
     from monitor.v1.alerts_pb2 import Mode, ModeSource
 
     mode, source = name_of(Mode, policy.effective_mode), name_of(ModeSource, policy.mode_source)
-    strong = policy.effective_mode >= Mode.MODE_ALERT
-    text = Text(mode, "bold" if strong else "dim" if policy.effective_mode == Mode.MODE_OFF else "")
-    text.append(f" ({_SOURCES.get(source, source)})", "red" if policy.stale else "dim")
-    return text
+    style = "bold" if policy.effective_mode >= Mode.MODE_ALERT else ""
+    return Text.assemble((mode, style), (f" ({_SOURCES.get(source, source)})", "red" if policy.stale else "dim"))
