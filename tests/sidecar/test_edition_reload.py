@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prefix_kit import HOOK, Request, judge_of, plan_of
+from prefix_kit import HOOK, PREFIX, Piece, Request, frame, judge_of, plan_of
 from prefix_scenarios import policy_texts
 
 from monitor.policy import Mode
@@ -321,3 +321,19 @@ def test_a_mode_holds_at_once_for_requests_that_run_and_off_makes_no_alert() -> 
     judge.retune(Modes(runtime={"p": Mode.OFF, "q": Mode.SHADOW}))
     (live,) = judge.apply(whole_frame(watch, request)).ended
     assert [(alert.policy, int(alert.mode)) for alert in live.alerts] == [("q", int(Mode.SHADOW))]
+
+
+def test_states_of_prefixes_are_of_the_edition_that_judged_them_and_serve_it_again_when_it_comes_back() -> None:
+    plans = [plan_of([policy_text(revision=revision, fire=fire)]) for revision, fire in ((1, -100), (2, 1e9))]
+    states = PrefixStates(1 << 20)
+    judge = judge_of(plans[0], states, 2)
+    judge.apply(frame(plans[0], 1, [Piece(Request(1, [1, 2, 3, 4], [5]), 0, 5)]))
+    fates = []
+    for number, plan in enumerate((plans[1], plans[0]), start=2):
+        judge.adopt(judge.prepare(plan))
+        request = Request(number, [1, 2, 3, 4], [5])
+        pieces = [Piece(request, 0, 4, PREFIX), Piece(request, 4, 5)]
+        (ended,) = judge.apply(frame(plans[0], number, pieces)).ended
+        fates.append((ended.coverage.unseen, ended.coverage.restored, len(ended.alerts)))
+    # Other thresholds would have judged the prefix otherwise; its alert is told again where it was told before.
+    assert fates == [(4, 0, 0), (0, 4, 1)]
