@@ -58,18 +58,30 @@ class ScoreJudge:
 
     def judge(self, trace: ScoreTrace) -> Judgement:
         """The whole generation; rows are positions."""
+        return self.judge_all([trace])
+
+    def judge_all(self, traces: Sequence[ScoreTrace]) -> Judgement:
+        """Generations of requests of their own, in one call of the engine; rows are the positions of the first, then
+        those of the second, and so on."""
         names = [detector.name for detector in self.policies.detectors]
-        acts_pd = np.full((trace.positions, len(names)), np.nan, np.float32)
-        for d, name in enumerate(names):
-            if name in trace.scores_p:
-                acts_pd[:, d] = trace.scores_p[name]
-        classes_p: npt.NDArray[Any] = (
-            np.full(trace.positions, TokenClass.CONTENT, np.uint8) if trace.classes_p is None else trace.classes_p
-        )
-        slot = self._engine.open()
+        total = sum(trace.positions for trace in traces)
+        acts_nd = np.full((total, len(names)), np.nan, np.float32)
+        classes_n: npt.NDArray[Any] = np.full(total, TokenClass.CONTENT, np.uint8)
+        phases_n, positions_n = np.empty(total, np.uint8), np.empty(total, np.int64)
+        slots_n = np.empty(total, np.int64)
+        slots = [self._engine.open() for _ in traces]
         try:
-            slots_p = np.full(trace.positions, slot, np.int64)
-            positions_p = np.arange(trace.positions)
-            return self._engine.advance(acts_pd, slots_p, classes_p, trace.phases_p, positions_n=positions_p)
+            first = 0
+            for slot, trace in zip(slots, traces, strict=True):
+                rows = slice(first, first + trace.positions)
+                for d, name in enumerate(names):
+                    if name in trace.scores_p:
+                        acts_nd[rows, d] = trace.scores_p[name]
+                if trace.classes_p is not None:
+                    classes_n[rows] = trace.classes_p
+                phases_n[rows], positions_n[rows], slots_n[rows] = trace.phases_p, np.arange(trace.positions), slot
+                first += trace.positions
+            return self._engine.advance(acts_nd, slots_n, classes_n, phases_n, positions_n=positions_n)
         finally:
-            self._engine.close(slot)
+            for slot in slots:
+                self._engine.close(slot)
