@@ -143,6 +143,9 @@ def _different_names(fields: Fields) -> None:
 
 def _with_own_fields(details: ErrorDetails) -> ErrorDetails:
     """Unknown fields are told with those that a test file knows there; `add_problem` knows a policy's."""
+    if details["type"] == "dict_type":
+        context = {"rule": "must be a block of fields", "remedy": "write a series per detector, e.g. {bio: '0x20 8x3'}"}
+        return {**details, "type": RULE_ERROR, "ctx": {**context, "at": ""}}
     if details["type"] != "extra_forbidden":
         return details
     location = details["loc"]

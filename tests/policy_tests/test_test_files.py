@@ -50,6 +50,11 @@ def refused(text: str) -> list[str]:
             "t.yaml:5 tests[0].tokens.bio: 8 — must be text. Write a word, or put the value in quotes.",
         ),
         (
+            "{name: a, tokens: [1], expect: []}",
+            "t.yaml:5 tests[0].tokens: [1] — must be a block of fields. Write a series per detector, e.g. "
+            "{bio: '0x20 8x3'}.",
+        ),
+        (
             "{name: a, tokens: {bio: '0'}, expect: [{at: 0, rule: R, mode: on}]}",
             "t.yaml:5 tests[0].expect[0].mode: \"on\" — must be 'shadow', 'alert' or 'enforce'. Choose shadow.",
         ),
