@@ -216,7 +216,10 @@ def test_sequences_longer_than_the_engine_takes_are_refused(tiny_model: Path, ma
     [
         ("{", r"engine-args '\{'"),
         ("[1]", "it is a JSON object"),
-        ('{"dtype": "float16", "model": "x"}', "engine-args with dtype, model: model, dtype, .* are set by this command"),
+        (
+            '{"dtype": "float16", "model": "x"}',
+            "engine-args with dtype, model: model, dtype, .* are set by this command",
+        ),
     ],
 )
 def test_bad_engine_arguments_are_named(text: str, says: str) -> None:
