@@ -36,7 +36,8 @@ class Catalog:
 
     def path(self, sae_id: str) -> Path:
         """Folder of an SAE; raises FeaturewatchError with the nearest known id."""
-        for root in self._roots:
+        # No path holds a NUL, and the system refuses to look for one.
+        for root in self._roots if "\0" not in sae_id else ():
             folder = (root / sae_id).resolve()
             if folder.is_relative_to(root.resolve()) and (folder / CONFIG_FILE).is_file():
                 return folder

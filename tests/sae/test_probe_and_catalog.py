@@ -76,3 +76,8 @@ def test_catalog_does_not_leave_its_roots(tmp_path: Path) -> None:
     (tmp_path / "zoo").mkdir()
     with pytest.raises(FeaturewatchError, match="no such SAE"):
         Catalog([tmp_path / "zoo"]).load("../outside")
+
+
+def test_an_id_that_no_path_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FeaturewatchError, match="no such SAE"):
+        Catalog([tmp_path]).path("tiny\0/resid_post.1")
