@@ -40,6 +40,7 @@ class AuditWriter:
     What is queued is a function that builds the record: building is part of the work that is moved off the caller.
     A generation waits at most once, with its latest record, so that many firings of one cost one write and one copy;
     its evidence waits beside it, each capture's in its turn.
+    Changes of policies are few, and find room in a full queue too: a flood of records must not take them along.
     A record that cannot be written after `ATTEMPTS` tries, finds the queue full or is left over at the end is counted
     in `lost` and logged with its name.
     """
@@ -69,7 +70,7 @@ class AuditWriter:
         """Queues changes of policies; never waits itself."""
         stored = StoredPolicyEvents(tuple(events))
         names = ", ".join(dict.fromkeys(event.policy or "policy files" for event in events))
-        self._submit(self._new_key(), f"the audit of changes of {names}", lambda: stored)
+        self._submit(self._new_key(), f"the audit of changes of {names}", lambda: stored, always=True)
 
     def _new_key(self) -> str:
         """Of what takes nothing else's place."""
@@ -100,14 +101,14 @@ class AuditWriter:
             for pending in left:
                 self._lose(pending.what, "not written in time at the end")
 
-    def _submit(self, key: str, what: str, build: Callable[[], _Item]) -> None:
+    def _submit(self, key: str, what: str, build: Callable[[], _Item], *, always: bool = False) -> None:
         with self._changed:
             earlier = self._pending.get(key)
             if self._closing:
                 self._lose(what, "submitted after the end")
             elif earlier is not None:
                 self._pending[key] = replace(earlier, build=build)
-            elif len(self._pending) >= self._max_queued:
+            elif not always and len(self._pending) >= self._max_queued:
                 self._lose(what, "queue full")
             else:
                 self._last_ticket += 1

@@ -28,6 +28,7 @@ from monitor.errors import FeaturewatchError
 from monitor.v1.alerts_pb2 import Alert, Mode
 from monitor.v1.engine_pb2 import EngineInfo
 from monitor.v1.generations_pb2 import CoverageGap, GenerationRecord, GenerationSummary, Provenance
+from monitor.v1.policies_pb2 import PolicyEvent
 
 
 def summary(number: int, **changes: object) -> GenerationSummary:
@@ -370,6 +371,21 @@ def test_a_generation_waits_once_with_its_latest_record(store: AuditStore) -> No
         "gen-001": 49,
         "gen-002": 49,
     }
+    writer.close()
+
+
+def test_changes_of_policies_find_room_in_a_full_queue(store: AuditStore) -> None:
+    gate, writer = Gate(), AuditWriter(store, max_queued=1)
+    writer.submit(gate, "gen-900")
+    assert gate.entered.wait(60)
+    writer.submit(lambda: record(1), "gen-001")
+    writer.submit(lambda: record(2), "gen-002")
+    off = PolicyEvent(event_id="off", time_unix_nanos=1, policy="loud", kind=PolicyEvent.KIND_MODE_SET)
+    writer.submit_policy_events([off])
+    gate.open.set()
+    assert writer.flush(timeout_seconds=60)
+    assert store.policy_events() == [off]
+    assert (writer.written, writer.lost) == (3, 1), "records still have their bound"
     writer.close()
 
 
