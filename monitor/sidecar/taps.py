@@ -158,7 +158,8 @@ class Taps:
                 self._taps[hello.tap_id] = tap
                 self.on_change()
                 self.on_plan(tap, tap.plan)
-                await self.tell_stale(tap, tap.plan)
+                # By itself: a stream that breaks meanwhile must not take it along, for it is told once.
+                self._start(self.tell_stale(tap, tap.plan))
         if tap.expiry is not None:
             tap.expiry.cancel()
             tap.expiry = None

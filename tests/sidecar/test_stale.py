@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from session_calls import next_alert, policies, watch
+import asyncio
+
+import pytest
+from session_calls import flag, next_alert, policies, watch
 from sidecar_kit import ENGINE, QUIET, World, channel_to, connect, hello, read_events, running_sidecar
 
 from monitor.v1.alerts_pb2 import Mode, ModeSource, Severity
@@ -44,6 +47,22 @@ async def test_each_stale_policy_is_told_once_a_tap_and_one_that_is_in_shadow_an
     assert [event["policy"] for event in read_events(jsonl)] == ["loud", "loud"]
     assert (status["loud"].stale, status["quiet"].stale) == (True, True)
     assert (status["loud"].alerts, status["quiet"].shadow_alerts) == (2, 2)
+
+
+async def test_a_tap_is_served_while_what_is_stale_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = asyncio.Event()
+
+    async def slow(*_: object) -> None:
+        await told.wait()
+
+    async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
+        monkeypatch.setattr(sidecar.taps, "tell_stale", slow)
+        try:
+            async with asyncio.timeout(60):
+                tap = await connect(channel, hello(engine=other_engine()))
+                await flag(tap)
+        finally:
+            told.set()
 
 
 async def test_nothing_is_told_where_all_fits_or_the_policy_is_off(world: World) -> None:
