@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import numpy as np
@@ -111,9 +111,9 @@ class TapJudge:
         """Requests begin with this edition as soon as the tap watches its directions; those that run keep theirs."""
         self.editions.add(edition)
 
-    def retune(self, modes: Modes) -> None:
-        """Other modes from now on, for requests that run, too."""
-        self.editions.retune(modes)
+    def retune(self, modes: Modes, loaded: Collection[str]) -> None:
+        """Other modes of policies that are `loaded` from now on, for requests that run, too."""
+        self.editions.retune(modes, loaded)
 
     @property
     def num_live(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -98,10 +98,15 @@ class TapPlan:
             for hook_point in hook_points
         }
 
-    def retune(self, modes: Modes) -> None:
-        """Other modes from now on, for requests that run, too. Between frames."""
+    def retune(self, modes: Modes, loaded: Collection[str]) -> None:
+        """Other modes from now on, for requests that run, too. Between frames.
+
+        A policy that is not `loaded` any more keeps its mode until its last request ends: what a call set for it has
+        gone with it, and must not turn back into what its file said.
+        """
         for name, served in self.served.items():
-            self.served[name] = ServedPolicy.of(served.policy, modes, served.mismatches)
+            if name in loaded:
+                self.served[name] = ServedPolicy.of(served.policy, modes, served.mismatches)
 
     @property
     def capturing(self) -> frozenset[tuple[str, str]]:

@@ -9,6 +9,7 @@ whose directions are in that plan and in all plans that were sent since.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Final
 
 from monitor.sidecar.modes import Modes
@@ -65,9 +66,10 @@ class TapEditions:
             return self.newest
         return self._newest_since(self._watches.get(version, self._seen)) or self.newest
 
-    def retune(self, modes: Modes) -> None:
+    def retune(self, modes: Modes, loaded: Collection[str]) -> None:
+        """As `TapPlan.retune`."""
         for edition in self._editions:
-            edition.plan.retune(modes)
+            edition.plan.retune(modes, loaded)
 
     def tidy(self) -> None:
         """Lets editions go whose requests have ended and that no request to come can begin with."""

@@ -185,8 +185,9 @@ class Taps:
                 prepared.append((tap, await asyncio.to_thread(_edition, tap, book, modes, version)))
 
             def work() -> None:
+                loaded = frozenset(policy.name for policy in book.policies)
                 for tap in self:
-                    tap.judge.retune(modes)
+                    tap.judge.retune(modes, loaded)
                 for tap, edition in prepared:
                     tap.judge.adopt(edition)
                 self._book, self._modes, self.plan_version = book, modes, version

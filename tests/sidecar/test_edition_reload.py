@@ -318,7 +318,7 @@ def test_a_mode_holds_at_once_for_requests_that_run_and_off_makes_no_alert() -> 
     judge = judge_of(plan_of([policy_text(), policy_text("q", index=1)]), PrefixStates(0), 0)
     request = Request(1, [1, 2], [3, 4])
     watch = judge.editions.watch
-    judge.retune(Modes(runtime={"p": Mode.OFF, "q": Mode.SHADOW}))
+    judge.retune(Modes(runtime={"p": Mode.OFF, "q": Mode.SHADOW}), {"p", "q"})
     (live,) = judge.apply(whole_frame(watch, request)).ended
     assert [(alert.policy, int(alert.mode)) for alert in live.alerts] == [("q", int(Mode.SHADOW))]
 

@@ -105,6 +105,25 @@ async def test_modes_of_the_start_go_before_the_files_and_calls_before_both(worl
         Sidecar(world.config(modes={"quite": PolicyMode.ALERT}))
 
 
+async def test_what_a_call_set_holds_for_requests_that_outlive_the_policy(world: World) -> None:
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        plain, everything = await watch(channel), await watch(channel, include_shadow=True)
+        tap = await connect(channel)
+        await tap.send(tap.frame([Rows(1, 0, (0, 1), dense=(0, 0))], begins=[begin(1)]))
+        await set_mode(channel, "loud", Mode.MODE_SHADOW, reason="false alarms")
+        (world.policies / "loud.yaml").unlink()
+        await set_mode(channel, "quiet", Mode.MODE_ALERT)
+        assert [event.kind for event in (await reload(channel)).events] == [Kind.KIND_REMOVED]
+        await set_mode(channel, "quiet", Mode.MODE_SHADOW)
+        await tap.send(tap.frame([Rows(1, 2, (2,), dense=(3,))]))
+        shadow = await next_alert(everything)
+        await set_mode(channel, "quiet", Mode.MODE_ALERT)
+        await tap.send(tap.frame([Rows(1, 3, (3,), late=(9,))]))
+        sent = await next_alert(plain)
+    assert (shadow.policy, shadow.mode) == ("loud", Mode.MODE_SHADOW)
+    assert (sent.policy, sent.mode) == ("quiet", Mode.MODE_ALERT)
+
+
 @pytest.mark.parametrize(
     ("policy", "mode", "more", "code", "told"),
     [
