@@ -98,6 +98,13 @@ class TapPlan:
             for hook_point in hook_points
         }
 
+    @property
+    def fallen(self) -> frozenset[str]:
+        """Policies that are in shadow only because of what is served here."""
+        return frozenset(
+            name for name, served in self.served.items() if served.mode_source == ModeSource.MODE_SOURCE_STALE
+        )
+
     def retune(self, modes: Modes, loaded: Collection[str]) -> None:
         """Other modes from now on, for requests that run, too. Between frames.
 

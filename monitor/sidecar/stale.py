@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from monitor.policy import STALE_RULE, Severity
 from monitor.policy import Mode as PolicyMode
 from monitor.sidecar.alerting import stable_id
@@ -10,16 +12,25 @@ from monitor.v1.alerts_pb2 import Alert, Mode, ModeSource
 from monitor.v1.alerts_pb2 import Severity as SeverityCode
 
 
-def stale_alerts(plan: TapPlan, *, tap_id: str, session_id: str, model: str, now_unix_nanos: int) -> list[Alert]:
-    """One alert of rule `on-stale` for each policy of a plan whose `fittedOn` differs from the serving configuration.
+def stale_alerts(
+    plan: TapPlan,
+    names: Collection[str] | None = None,
+    *,
+    tap_id: str,
+    session_id: str,
+    model: str,
+    now_unix_nanos: int,
+) -> list[Alert]:
+    """One alert of rule `on-stale` for each policy of a plan whose `fittedOn` differs from the serving configuration;
+    with `names` for these only.
 
     It is of no request. It is sent although the policy has fallen to shadow, for that is what it tells; of a policy
     that would be in shadow in any case it is a shadow alert.
     """
     return [
         _alert(served, plan, tap_id=tap_id, session_id=session_id, model=model, now_unix_nanos=now_unix_nanos)
-        for served in plan.served.values()
-        if served.stale and served.asked_mode is not PolicyMode.OFF
+        for name, served in plan.served.items()
+        if served.stale and served.asked_mode is not PolicyMode.OFF and (names is None or name in names)
     ]
 
 
@@ -28,8 +39,10 @@ def _alert(
 ) -> Alert:
     policy = served.policy
     sent = served.asked_mode >= PolicyMode.ALERT
+    # What was not sent before must not look like a copy of it when it is.
+    told = ("stale" if sent else "stale in shadow", tap_id, session_id, plan.watch_plan.version, policy.sha256)
     return Alert(
-        alert_id=stable_id("stale", tap_id, session_id, plan.watch_plan.version, policy.sha256, *served.mismatches),
+        alert_id=stable_id(*told, *served.mismatches),
         time_unix_nanos=now_unix_nanos,
         policy=policy.name,
         policy_revision=policy.revision,

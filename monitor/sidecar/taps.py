@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
@@ -184,20 +184,24 @@ class Taps:
             for tap in self if new_edition else ():
                 prepared.append((tap, await asyncio.to_thread(_edition, tap, book, modes, version)))
 
-            def work() -> None:
+            def work() -> list[tuple[Tap, frozenset[str]]]:
                 loaded = frozenset(policy.name for policy in book.policies)
-                for tap in self:
+                fallen = [(tap, tap.plan.fallen) for tap in self]
+                for tap, _ in fallen:
                     tap.judge.retune(modes, loaded)
                 for tap, edition in prepared:
                     tap.judge.adopt(edition)
                 self._book, self._modes, self.plan_version = book, modes, version
+                return [(tap, tap.plan.fallen - before) for tap, before in fallen]
 
-            await self.between_frames(work)
+            newly_fallen = await self.between_frames(work)
         self.on_change()
         for tap, edition in prepared:
             self.send_plan(tap)
             # By itself: it is in force, whatever becomes of telling it.
             self._start(self._announce(tap, edition.plan))
+        for tap, names in newly_fallen if not new_edition else ():
+            self._start(self.tell_stale(tap, tap.plan, names))
 
     async def _announce(self, tap: Tap, plan: TapPlan) -> None:
         log_plan(tap.hello, plan)
@@ -242,12 +246,14 @@ class Taps:
             await self._finish(tap, "the sidecar shut down before it ended")
         self._turns.close()
 
-    async def tell_stale(self, tap: Tap, plan: TapPlan) -> None:
-        """Publishes that policies of a plan, which is new on a tap, were fitted on another configuration."""
+    async def tell_stale(self, tap: Tap, plan: TapPlan, names: Collection[str] | None = None) -> None:
+        """Publishes that policies of a plan were fitted on another configuration: all of them where the plan is new on
+        a tap, else those of these names."""
 
         def work() -> Outcome:
             alerts = stale_alerts(
                 plan,
+                names,
                 tap_id=tap.hello.tap_id,
                 session_id=tap.session_id,
                 model=model_name(tap.hello.engine),

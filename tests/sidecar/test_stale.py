@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from rollout_kit import set_mode
 from session_calls import flag, next_alert, policies, watch
 from sidecar_kit import ENGINE, QUIET, World, channel_to, connect, hello, read_events, running_sidecar
 
@@ -47,6 +48,28 @@ async def test_each_stale_policy_is_told_once_a_tap_and_one_that_is_in_shadow_an
     assert [event["policy"] for event in read_events(jsonl)] == ["loud", "loud"]
     assert (status["loud"].stale, status["quiet"].stale) == (True, True)
     assert (status["loud"].alerts, status["quiet"].shadow_alerts) == (2, 2)
+
+
+async def test_a_policy_that_a_call_asks_to_alert_is_told_to_stay_in_shadow(world: World) -> None:
+    (world.policies / "loud.yaml").write_text(
+        (world.policies / "loud.yaml").read_text().replace("mode: alert", "mode: shadow")
+    )
+    jsonl = world.folder / "alerts.jsonl"
+    async with running_sidecar(world.config(alerts_jsonl=jsonl)), channel_to(world.socket) as channel:
+        plain, everything = await watch(channel), await watch(channel, include_shadow=True)
+        await connect(channel, hello(engine=other_engine()))
+        before = await next_alert(everything)
+        await set_mode(channel, "loud", Mode.MODE_ALERT)
+        told = await next_alert(plain)
+        # Neither what another policy is set to nor a mode that is higher still is news of it.
+        await set_mode(channel, "quiet", Mode.MODE_ALERT)
+        await set_mode(channel, "loud", Mode.MODE_ENFORCE)
+        await flag(await connect(channel, hello("tap-2")))
+        assert (await next_alert(plain)).rule == "LOUD-001"
+    assert (before.rule, before.mode) == ("on-stale", Mode.MODE_SHADOW)
+    assert (told.rule, told.mode, told.policy) == ("on-stale", Mode.MODE_ALERT, "loud")
+    assert told.alert_id != before.alert_id, "it was not sent before"
+    assert [event["rule"] for event in read_events(jsonl)] == ["on-stale", "LOUD-001"]
 
 
 async def test_a_tap_is_served_while_what_is_stale_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
