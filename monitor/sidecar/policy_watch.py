@@ -13,12 +13,19 @@ from monitor.sidecar.policy_files import fingerprint
 _log = logging.getLogger(__name__)
 
 WATCH_SECONDS: Final = 2.0
+#: Content that was refused is tried again after so many looks: what it names, a probe or an SAE, may have come since.
+RETRY_LOOKS: Final = 15
 # Editors and deployments write in several steps: content counts once it has stayed the same for so long.
 _SETTLE_SECONDS: Final = 0.2
 
 
 async def watch_policies(
-    paths: Sequence[Path], tried: Callable[[], str], reload: Callable[[], Awaitable[object]], *, every_seconds: float
+    paths: Sequence[Path],
+    tried: Callable[[], str],
+    refused: Callable[[], bool],
+    reload: Callable[[bool], Awaitable[object]],
+    *,
+    every_seconds: float,
 ) -> None:
     """Has policies reloaded when their files' content is another than what was tried last. Runs until cancelled.
 
@@ -26,19 +33,22 @@ async def watch_policies(
 
     Args:
         tried: the fingerprint of the content that was read last, whether it was taken over or refused.
-        reload: called on the event loop; a refusal is its own business.
+        refused: whether it was refused.
+        reload: called on the event loop, with True where refused content is tried again; a refusal is its own business.
     """
     settle_seconds = min(_SETTLE_SECONDS, every_seconds)
+    same = 0
     while True:
         await asyncio.sleep(every_seconds)
         found = await asyncio.to_thread(fingerprint, paths)
-        if found == tried():
+        same = same + 1 if found == tried() else 0
+        if same and not (refused() and same % RETRY_LOOKS == 0):
             continue
         await asyncio.sleep(settle_seconds)
         if found != await asyncio.to_thread(fingerprint, paths):
             continue
         try:
-            await reload()
+            await reload(same > 0)
         except Exception:  # noqa: BLE001
             # Whatever fails, later changes must be noticed.
             _log.exception("policies could not be read again")

@@ -93,7 +93,14 @@ class Rollout:
         self._clock = clock
         self._changing = asyncio.Lock()
         self._told_stale: set[tuple[str, str]] = set()
+        # Why what was read last is not in force; empty when it is.
+        self._problems: tuple[Problem, ...] = ()
         taps.on_plan = self._tell_stale
+
+    @property
+    def refused(self) -> bool:
+        """Whether the policy files were refused when they were read last."""
+        return bool(self._problems)
 
     def policy(self, name: str) -> Policy:
         """Raises FeaturewatchError with the nearest name."""
@@ -115,8 +122,9 @@ class Rollout:
         warn_of_expired(self.current.book.policies, self._clock())
         self._audit.write(events)
 
-    async def reload(self, cause: Cause) -> Reload:
-        """Reads the policy files again. With a problem in any of them all policies stay as they are."""
+    async def reload(self, cause: Cause, *, again: bool = False) -> Reload:
+        """Reads the policy files again. With a problem in any of them all policies stay as they are; with `again` the
+        problems of the time before are not told once more."""
         async with self._changing:
             old = self.current
             try:
@@ -125,16 +133,19 @@ class Rollout:
                     read_changes, self._paths, self._catalog, old.book, self._known, self._history.page_bytes
                 )
                 if not changes:
+                    self._problems = ()
                     self.reloads["unchanged"] += 1
                     return Reload()
                 new = _edition_after(old, book, changes, self._clock())
                 await self._taps.change(book, new.modes, new_edition=True)
             except PolicyError as error:
-                return self._refuse(cause, error.problems)
+                return self._refuse(cause, error.problems, again=again)
             except FeaturewatchError as error:
                 where = ", ".join(map(str, self._paths))
-                return self._refuse(cause, [Problem(where, 1, "", error.subject, error.rule, error.remedy)])
+                problem = Problem(where, 1, "", error.subject, error.rule, error.remedy)
+                return self._refuse(cause, [problem], again=again)
             self.current = new
+            self._problems = ()
             self._remember(book.policies)
             warn_of_expired(book.policies, self._clock())
             self.reloads["changed"] += 1
@@ -161,7 +172,10 @@ class Rollout:
             kind = _Kind.KIND_MODE_RESET if mode is None else _Kind.KIND_MODE_SET
             self._audit.write([self._audit.event(kind, cause, old=policy, new=policy, old_mode=before, new_mode=after)])
 
-    def _refuse(self, cause: Cause, problems: Sequence[Problem]) -> Reload:
+    def _refuse(self, cause: Cause, problems: Sequence[Problem], *, again: bool) -> Reload:
+        before, self._problems = self._problems, tuple(problems)
+        if again and self._problems == before:
+            return Reload(problems=before)
         self.reloads["refused"] += 1
         for problem in problems:
             _log.error("policies stay as they are: %s", problem)

@@ -174,7 +174,8 @@ class Sidecar:
         await watch_policies(
             self.config.policies,
             lambda: rollout.tried,
-            lambda: rollout.reload(Cause("file watch")),
+            lambda: rollout.refused,
+            lambda again: rollout.reload(Cause("file watch"), again=again),
             every_seconds=every_seconds,
         )
 

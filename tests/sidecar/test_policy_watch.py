@@ -66,6 +66,33 @@ async def test_files_that_change_are_noticed_and_a_fault_is_told_once(
     assert caplog.text.count("policies stay as they are") == 1
 
 
+async def test_what_was_refused_is_taken_over_once_what_it_names_has_come(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_watch, "RETRY_LOOKS", 2)
+    probe = world.policies / "weights" / "loud.dense.safetensors"
+    async with running_sidecar(world.config(watch_seconds=0.02)) as sidecar, channel_to(world.socket) as channel:
+        tried = 0
+        reload = sidecar.rollout.reload
+
+        async def counted(*arguments: Any, **more: Any) -> Any:
+            nonlocal tried
+            tried += 1
+            return await reload(*arguments, **more)
+
+        monkeypatch.setattr(sidecar.rollout, "reload", counted)
+        put(world.policies / "loud.yaml", LOUDER.replace("weights/loud", "weights/louder"))
+        assert "louder" in (await until(channel, Kind.KIND_REFUSED)).detail
+        async with asyncio.timeout(60):
+            while tried < 4:
+                await asyncio.sleep(0.02)
+        probe.with_name("louder.dense.safetensors").write_bytes(probe.read_bytes())
+        assert (await until(channel, Kind.KIND_CHANGED)).new_revision == 3
+        assert sidecar.rollout.reloads == {"refused": 1, "changed": 1}
+        assert not sidecar.rollout.refused
+    assert caplog.text.count("policies stay as they are") == 1
+
+
 async def test_without_a_watch_files_wait_for_a_call(world: World) -> None:
     async with running_sidecar(world.config(watch_seconds=None)) as sidecar, channel_to(world.socket) as channel:
         (world.policies / "loud.yaml").write_text(LOUDER)
