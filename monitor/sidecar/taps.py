@@ -158,8 +158,9 @@ class Taps:
                 self._taps[hello.tap_id] = tap
                 self.on_change()
                 self.on_plan(tap, tap.plan)
-                # By itself: a stream that breaks meanwhile must not take it along, for it is told once.
-                self._start(self.tell_stale(tap, tap.plan))
+                if any(served.stale for served in tap.plan.served.values()):
+                    # By itself: a stream that breaks meanwhile must not take it along, for it is told once.
+                    self._start(self.tell_stale(tap, tap.plan))
         if tap.expiry is not None:
             tap.expiry.cancel()
             tap.expiry = None
@@ -201,7 +202,8 @@ class Taps:
             # By itself: it is in force, whatever becomes of telling it.
             self._start(self._announce(tap, edition.plan))
         for tap, names in newly_fallen if not new_edition else ():
-            self._start(self.tell_stale(tap, tap.plan, names))
+            if names:
+                self._start(self.tell_stale(tap, tap.plan, names))
 
     async def _announce(self, tap: Tap, plan: TapPlan) -> None:
         log_plan(tap.hello, plan)
