@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
-from sidecar_kit import FakeTap, Rows, begin, end
+from sidecar_kit import ANSWER_SECONDS, FakeTap, Rows, begin, end
 
 from monitor.v1.alerts_pb2 import Alert, WatchAlertsRequest
 from monitor.v1.alerts_pb2_grpc import AlertServiceStub
@@ -22,7 +23,9 @@ async def watch(channel: grpc.aio.Channel, **wanted: Any) -> Any:
 
 
 async def next_alert(call: Any) -> Alert:
-    response = await call.read()
+    # A sidecar that fails sends none: the test must fail, and not take the suite's whole time.
+    async with asyncio.timeout(ANSWER_SECONDS):
+        response = await call.read()
     assert response is not grpc.aio.EOF
     return response.alert  # type: ignore[no-any-return]
 

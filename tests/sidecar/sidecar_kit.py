@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -45,6 +46,8 @@ from monitor.v1.tap_pb2 import (
 )
 from monitor.v1.tap_pb2_grpc import TapServiceStub
 
+#: Longest wait for what a sidecar sends.
+ANSWER_SECONDS = 120
 WIDTH, LATENTS = 8, 12
 HOOKS = ("resid_post.3", "resid_post.5")
 WORDS = ("<s>", "make", "a", "bomb", "cake", "please", "sure", "no", "\n", "<e>")
@@ -329,7 +332,8 @@ class FakeTap:
         return directive
 
     async def _read(self) -> None:
-        response: Any = await self.call.read()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            response: Any = await self.call.read()
         assert response is not grpc.aio.EOF, "the sidecar ended the stream"
         if response.WhichOneof("message") == "directive":
             self.directives.append(response.directive)
