@@ -91,6 +91,8 @@ class Rollout:
         self._history = history
         self._known = {**known}
         self._clock = clock
+        # Files are read aside of `_changing`: that may take long, and a mode must be set meanwhile.
+        self._reading = asyncio.Lock()
         self._changing = asyncio.Lock()
         self._told_stale: set[tuple[str, str]] = set()
         # Why what was read last is not in force; empty when it is.
@@ -125,25 +127,28 @@ class Rollout:
     async def reload(self, cause: Cause, *, again: bool = False) -> Reload:
         """Reads the policy files again. With a problem in any of them all policies stay as they are; with `again` the
         problems of the time before are not told once more."""
-        async with self._changing:
-            old = self.current
+        async with self._reading:
             try:
                 self.tried = await asyncio.to_thread(fingerprint, self._paths)
-                book, changes = await asyncio.to_thread(
-                    read_changes, self._paths, self._catalog, old.book, self._known, self._history.page_bytes
-                )
+                read_from = self._paths, self._catalog, self.current.book, self._known, self._history.page_bytes
+                book, changes = await asyncio.to_thread(read_changes, *read_from)
                 if not changes:
                     self._problems = ()
                     self.reloads["unchanged"] += 1
                     return Reload()
-                new = _edition_after(old, book, changes, self._clock())
-                await self._taps.change(book, new.modes, new_edition=True)
+                return await self._take_over(cause, book, changes)
             except PolicyError as error:
                 return self._refuse(cause, error.problems, again=again)
             except FeaturewatchError as error:
                 where = ", ".join(map(str, self._paths))
                 problem = Problem(where, 1, "", error.subject, error.rule, error.remedy)
                 return self._refuse(cause, [problem], again=again)
+
+    async def _take_over(self, cause: Cause, book: PolicyBook, changes: Sequence[PolicyChange]) -> Reload:
+        async with self._changing:
+            old = self.current
+            new = _edition_after(old, book, changes, self._clock())
+            await self._taps.change(book, new.modes, new_edition=True)
             self.current = new
             self._problems = ()
             self._remember(book.policies)

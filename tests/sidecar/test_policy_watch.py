@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollout_kit import LOUDER, OTHER, Kind, events, put, reload, status_of, until
+from rollout_kit import LOUDER, OTHER, Kind, events, put, reload, set_mode, status_of, until
 from session_calls import flag, next_alert, watch
 from sidecar_kit import (
     QUIET,
@@ -26,7 +26,9 @@ from monitor.rpc import Target
 from monitor.sidecar import policy_watch
 from monitor.sidecar.plan import plan_for_tap
 from monitor.sidecar.policy_audit import Cause
+from monitor.sidecar.policy_changes import read_changes
 from monitor.sidecar.policy_files import fingerprint
+from monitor.v1.alerts_pb2 import Mode
 
 
 async def test_nothing_changed_is_no_change(world: World) -> None:
@@ -125,6 +127,32 @@ async def test_frames_are_judged_while_policies_are_read_and_compiled(
         assert [event.new_revision for event in (await reloading).events] == [3]
         await flag(tap, 2)
         assert (await next_alert(alerts)).policy_revision == 3
+
+
+async def test_a_mode_is_set_while_files_are_read_and_holds_after_the_reload(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        reading.set()
+        assert go_on.wait(60)
+        return read_changes(*arguments)
+
+    monkeypatch.setattr("monitor.sidecar.rollout.read_changes", slow)
+    async with running_sidecar(world.config(watch_seconds=None)), channel_to(world.socket) as channel:
+        (world.policies / "loud.yaml").write_text(LOUDER)
+        reloading = asyncio.create_task(reload(channel))
+        try:
+            assert await asyncio.to_thread(reading.wait, 60)
+            async with asyncio.timeout(30):
+                assert (await set_mode(channel, "loud", Mode.MODE_OFF)).status.effective_mode == Mode.MODE_OFF
+        finally:
+            go_on.set()
+        (event,) = (await reloading).events
+        status = await status_of(channel, "loud")
+    assert (event.old_mode, event.new_mode, event.new_revision) == (Mode.MODE_OFF, Mode.MODE_OFF, 3)
+    assert (status.revision, status.effective_mode) == (3, Mode.MODE_OFF)
 
 
 async def test_metrics_count_reloads(world: World) -> None:
