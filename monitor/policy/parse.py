@@ -28,7 +28,16 @@ def parse_policy(text: str, file: str = "<policy>") -> Policy:
     """
     fields = read_fields(text, file)
     document: PolicyDocument | None = None
-    if isinstance(fields.data, dict):
+    if isinstance(fields.data, dict) and fields.data.get("kind") == "PolicyTest":
+        # Shells expand policies/*.yaml to the tests too.
+        fields.refuse(
+            line_of(fields.lines, "kind"),
+            "kind",
+            show("PolicyTest"),
+            "this file holds the tests of a policy",
+            "run it with `featurewatch policy test`, and give policy files or their folder here",
+        )
+    elif isinstance(fields.data, dict):
         _refuse_planned(fields)
         try:
             document = PolicyDocument.model_validate(fields.data)

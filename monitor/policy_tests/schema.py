@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from monitor.policy.json_schema import schema_of
 from monitor.policy.schema import rules
-from monitor.policy.schema.fields import Block, FilePath, Text
+from monitor.policy.schema.fields import Block, Text
 from monitor.policy.vocabulary import Phase, TokenClass
 from monitor.policy_tests.series import parse_scores, parse_words
 
@@ -22,6 +22,15 @@ _LAST_POSITION = 10_000_000
 def _scores(text: str) -> str:
     parse_scores(text)
     return text
+
+
+def _beside(file: str) -> str:
+    if rules.reaches_elsewhere(file):
+        rules.refuse(
+            "the policy lies beside its tests or in a folder below them",
+            "move the tests beside the policy and give its file name",
+        )
+    return file
 
 
 def _phases(text: str) -> str:
@@ -128,7 +137,7 @@ class PolicyTestDocument(Block):
 
     api_version: Literal["monitor/v1"]
     kind: Literal["PolicyTest"]
-    policy: FilePath = Field(description="The policy file, beside this one.")
+    policy: Annotated[Text, AfterValidator(_beside)] = Field(description="The policy file, beside this one.")
     tests: tuple[Case, ...] = Field(min_length=1, max_length=1000)
 
 

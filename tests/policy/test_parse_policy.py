@@ -224,6 +224,7 @@ BILLION_LAUGHS = "a: &a [x, x]\n" + "".join(
         ("- a\n- b\n", 1, "a policy is a block of fields"),
         ("just words", 1, "a policy is a block of fields"),
         ("42", 1, "a policy is a block of fields"),
+        ("apiVersion: monitor/v1\nkind: PolicyTest\npolicy: a.yaml\n", 2, "this file holds the tests of a policy"),
         ("a: 1\nb: [1, 2\n", 3, "must be YAML"),
         ("a: 1\n\tb: 2\n", 2, "must be YAML"),
         ("a: 'open\n", 2, "must be YAML"),

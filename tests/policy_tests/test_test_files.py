@@ -81,6 +81,7 @@ def test_one_fault_one_line(test: str, told: str) -> None:
 def test_all_faults_are_told_in_order_of_lines() -> None:
     told = refused(file_of(GOOD, GOOD, "{name: two, tokens: {}, expect: []}").replace("bio.yaml", "../bio.yaml"))
     assert [line.split(" ")[0] for line in told] == ["t.yaml:3", "t.yaml:6", "t.yaml:7"]
+    assert "the policy lies beside its tests" in told[0]
     assert "the test in line 5 has this name" in told[1]
 
 

@@ -151,10 +151,15 @@ def content_for_captures(actions_of_rules: Sequence[Sequence[str]], content: str
             )
 
 
+def reaches_elsewhere(file: str) -> bool:
+    """A relative path out of the folder, or none at all."""
+    path = PurePosixPath(file)
+    return path.is_absolute() or ".." in path.parts or "\0" in file or "\\" in file
+
+
 def below_policy(file: str) -> str:
     """Probe files lie beside the policy or below: a policy text must not reach for other files."""
-    path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts or "\0" in file or "\\" in file:
+    if reaches_elsewhere(file):
         refuse(
             "a probe's file lies beside the policy file or in a folder below it",
             "copy the probe there and give its relative path, e.g. weights/probe.safetensors",
