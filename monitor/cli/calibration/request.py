@@ -73,6 +73,18 @@ class Request:
         _require(
             self.baseline is None or self.check, "--baseline", "a check compares with it", "add --check or leave it out"
         )
+        for option in self._without_effect():
+            by = "--records" if self.records else f"--engine {self.engine}"
+            _require(False, f"{option} with {by}", "it has no effect there", "leave one of them out")
+
+    def _without_effect(self) -> list[str]:
+        """Options that say how texts are chosen and computed, where that is not what happens."""
+        of_vllm = {"--engine-args": bool(self.engine_args), "--max-tokens": self.max_tokens != 1}
+        of_texts = {"--split": bool(self.split), "--limit": self.limit > 0, "--dtype": bool(self.dtype)}
+        given = {} if self.engine == "vllm" else of_vllm
+        if self.records is not None:
+            given = of_texts | of_vllm | {"--engine hf": self.engine == "hf"}
+        return [option for option, is_given in given.items() if is_given]
 
     def settings(self, default_target: float) -> Settings:
         """Raises FeaturewatchError."""
