@@ -92,7 +92,7 @@ async def test_history_is_read_from_the_store_without_a_sidecar(world: World, fe
     code, _, said = featurewatch("policy", "history", "--store", store, "--sidecar", "unix:/nowhere")
     assert (code, "only one of them" in said) == (2, True)
     code, shown, _ = featurewatch("policy", "history", "nobody", "--store", store)
-    assert (code, shown.strip()) == (0, "No change is known.")
+    assert (code, shown.strip()) == (0, "No change of a policy nobody is known.")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,9 @@ def history(  # noqa: PLR0917 - one parameter per command-line option
         else:
             console.print(event_line(event), soft_wrap=True)
     if not events and not json:
-        console.print("No change is known." if since is None else f"No change is known since {since}.")
+        of_which = f" of a policy {printable_line(name)}" if name else ""
+        since_when = f" since {since}" if since else ""
+        console.print(f"No change{of_which} is known{since_when}.", highlight=False, markup=False)
 
 
 def event_line(event: PolicyEvent) -> Text:
