@@ -140,9 +140,17 @@ class Rollout:
             except PolicyError as error:
                 return self._refuse(cause, error.problems, again=again)
             except FeaturewatchError as error:
-                where = ", ".join(map(str, self._paths))
-                problem = Problem(where, 1, "", error.subject, error.rule, error.remedy)
+                problem = self._problem(error.subject, error.rule, error.remedy)
                 return self._refuse(cause, [problem], again=again)
+            except Exception as error:  # noqa: BLE001
+                # That the old policies stay must be counted and kept in the history whatever the reason.
+                _log.exception("policies could not be read again")
+                problem = self._problem(type(error).__name__, str(error), "see the sidecar's log")
+                return self._refuse(cause, [problem], again=again)
+
+    def _problem(self, value: str, rule: str, remedy: str) -> Problem:
+        """Of no single file."""
+        return Problem(", ".join(map(str, self._paths)), 1, "", value, rule, remedy)
 
     async def _take_over(self, cause: Cause, book: PolicyBook, changes: Sequence[PolicyChange]) -> Reload:
         async with self._changing:

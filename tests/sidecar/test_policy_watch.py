@@ -155,6 +155,20 @@ async def test_a_mode_is_set_while_files_are_read_and_holds_after_the_reload(
     assert (status.revision, status.effective_mode) == (3, Mode.MODE_OFF)
 
 
+async def test_a_fault_that_nobody_foresaw_is_a_refusal_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the parser gave up")
+
+    monkeypatch.setattr("monitor.sidecar.rollout.read_changes", broken)
+    async with running_sidecar(world.config(watch_seconds=None)) as sidecar, channel_to(world.socket) as channel:
+        (problem,) = (await reload(channel)).problems
+        refused = (await events(channel))[-1]
+        assert sidecar.rollout.reloads == {"refused": 1}
+    assert (problem.value, problem.rule) == ("RuntimeError", "the parser gave up")
+    assert (refused.kind, refused.actor) == (Kind.KIND_REFUSED, "ann")
+    assert "the parser gave up" in refused.detail
+
+
 async def test_metrics_count_reloads(world: World) -> None:
     async with running_sidecar(world.config(metrics=Target(host="127.0.0.1", port=0))) as sidecar:
         await sidecar.rollout.reload(Cause("test"))
