@@ -94,8 +94,7 @@ def show(console: Console, title: str, found: dict[str, list[tuple[Standing, flo
         table.add_row(
             name,
             str(len(seen)),
-            f"{np.median(rates):.2%}",
-            f"{np.max(rates):.2%}",
+            *("-" if np.isnan(share) else f"{share:.2%}" for share in (np.median(rates), np.max(rates))),
             *(str(standings[standing]) for standing in (Standing.KEPT, Standing.OPEN, Standing.BROKEN)),
         )
     console.print(table)
