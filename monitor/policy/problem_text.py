@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -66,7 +67,7 @@ def add_problem(error: ErrorDetails, fields: Fields, told: frozenset[str]) -> No
     if kind == "missing":
         rule, remedy, value = "the field is required", f"add {name}", None
     elif kind == "extra_forbidden":
-        rule, remedy = _unknown_field(location, name)
+        rule, remedy = unknown_field(_schema(), location)
     elif kind == RULE_ERROR:
         rule, remedy = str(context["rule"]), str(context["remedy"])
         if context["at"]:
@@ -106,8 +107,9 @@ def _path(location: tuple[int | str, ...]) -> str:
     return path
 
 
-def _unknown_field(location: tuple[int | str, ...], name: str) -> tuple[str, str]:
-    known = _known_fields(location[:-1])
+def unknown_field(schema: dict[str, Any], location: Sequence[int | str]) -> tuple[str, str]:
+    """Rule and remedy for a field that its block does not have; `schema` is the JSON Schema of the whole file."""
+    name, known = str(location[-1]), _known_fields(schema, location[:-1])
     near = difflib.get_close_matches(name, known, n=1)
     rule = f"there is no such field here (known: {', '.join(known)})"
     return rule, f"did you mean {near[0]}" if near else f"remove {name}"
@@ -129,17 +131,17 @@ def _schema() -> dict[str, Any]:
     return json_schema()
 
 
-def _known_fields(location: tuple[int | str, ...]) -> list[str]:
+def _known_fields(schema: dict[str, Any], location: Sequence[int | str]) -> list[str]:
     """Names of the fields of the block at `location`."""
-    node = _schema()
+    node = schema
     for part in location:
-        node = _resolved(node)
+        node = _resolved(schema, node)
         node = node["items"] if isinstance(part, int) else node["properties"][part]
-    return list(_resolved(node)["properties"])
+    return list(_resolved(schema, node)["properties"])
 
 
-def _resolved(node: dict[str, Any]) -> dict[str, Any]:
+def _resolved(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in node:
-        found: dict[str, Any] = _schema()["$defs"][node["$ref"].rpartition("/")[2]]
+        found: dict[str, Any] = schema["$defs"][node["$ref"].rpartition("/")[2]]
         return found
     return node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from monitor.policy.policy import Policy
 from monitor.policy.problem import PolicyError, Problem
-from monitor.policy.problem_text import add_problem
+from monitor.policy.problem_text import add_problem, unknown_field
 from monitor.policy.schema.rules import RULE_ERROR
 from monitor.policy.yaml_fields import Fields, line_of, read_fields, shorten
 from monitor.policy_tests.schema import CLASSES, PHASES, Case, PolicyTestDocument, json_schema_of_tests
@@ -148,33 +148,10 @@ def _with_own_fields(details: ErrorDetails) -> ErrorDetails:
         return {**details, "type": RULE_ERROR, "ctx": {**context, "at": ""}}
     if details["type"] != "extra_forbidden":
         return details
-    location = details["loc"]
-    name, known = str(location[-1]), _known_fields(location[:-1])
-    near = difflib.get_close_matches(name, known, n=1)
-    context = {
-        "rule": f"there is no such field here (known: {', '.join(known)})",
-        "remedy": f"did you mean {near[0]}" if near else f"remove {name}",
-        "at": "",
-    }
-    return {**details, "type": RULE_ERROR, "ctx": context}
+    rule, remedy = unknown_field(_schema(), details["loc"])
+    return {**details, "type": RULE_ERROR, "ctx": {"rule": rule, "remedy": remedy, "at": ""}}
 
 
 @cache
 def _schema() -> dict[str, Any]:
     return json_schema_of_tests()
-
-
-def _known_fields(location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the block at `location`."""
-    node = _schema()
-    for part in location:
-        node = _resolved(node)
-        node = node["items"] if isinstance(part, int) else node["properties"][part]
-    return list(_resolved(node)["properties"])
-
-
-def _resolved(node: dict[str, Any]) -> dict[str, Any]:
-    if "$ref" in node:
-        found: dict[str, Any] = _schema()["$defs"][node["$ref"].rpartition("/")[2]]
-        return found
-    return node

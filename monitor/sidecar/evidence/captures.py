@@ -62,9 +62,6 @@ class Captures:
     def __len__(self) -> int:
         return len(self._running)
 
-    def runs_for(self, generation_id: str) -> bool:
-        return any(one.capture.subject.generation_id == generation_id for one in self._running.values())
-
     def start(self, tap: CaptureTap, subject: Subject, hook_points: Sequence[str], *, follow: bool) -> Capture:
         """Asks the tap. Raises CaptureRefusedError when it cannot be asked."""
         of = f"capture of generation {subject.generation_id}"
