@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,8 +56,9 @@ def read(text: str) -> tuple[PolicyTests | None, list[Problem]]:
 @given(st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(["set", "drop", "add"]), ODD), max_size=3))
 def test_a_changed_file_is_refused_or_runs(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
     data = deepcopy(GOOD)
-    for path, how, odd in changes:
-        node: Any = data
+    for path, how, given_value in changes:
+        # A value of its own each time: a later change may put one into another.
+        odd, node = deepcopy(given_value), cast("Any", data)
         try:
             for key in path[:-1]:
                 node = node[key]
