@@ -65,7 +65,7 @@ def run_vllm(
     with tempfile.TemporaryDirectory(prefix="featurewatch-calibrate-") as name:
         folder = Path(name)
         store = folder / "audit.sqlite"
-        with running(_start_sidecar(subject, folder, store, zoo)) as sidecar:
+        with running(_start_sidecar(subject, folder, store, zoo, model)) as sidecar:
             target = _target(folder)
             sidecar.wait_until(lambda: sidecar_ready(target), _SIDECAR_SECONDS, lambda _: None)
             tap = {"sidecar": target, "hook_points": subject.hook_points}
@@ -97,11 +97,13 @@ def run_vllm(
     )
 
 
-def _start_sidecar(subject: Subject, folder: Path, store: Path, zoo: Sequence[Path]) -> Child:
+def _start_sidecar(subject: Subject, folder: Path, store: Path, zoo: Sequence[Path], model: str) -> Child:
     command = [sys.executable, "-m", "monitor.cli.main", "sidecar", "--listen", _target(folder)]
     command += ["--policies", subject.policy.file, "--mode", f"{subject.policy.name}=shadow"]
     for root in zoo:
         command += ["--zoo", str(root)]
+    # The engine is started without a tokenizer, and without one no token of the chat template would be skipped.
+    command += ["--tokenizer", model]
     command += ["--store", str(store), "--no-alerts-jsonl", "--keep-share", "1", "--no-watch"]
     return Child("the sidecar", command, folder / "sidecar.log")
 
