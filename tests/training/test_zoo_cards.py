@@ -34,16 +34,17 @@ def test_text_and_figures_are_of_one_card_and_of_these_weights(folder: Path) -> 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_split_that_is_stated_is_the_one_of_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """These were split row by row, before passages of a document were kept together."""
     card = Card.load(folder)
-    assert "Each row is held out or\nnot by its own hash" in card.markdown()
+    assert (
+        "Documents are held out\nwhole, by a hash of their source and their name in the field `doc`" in card.markdown()
+    )
     given: list[Any] = []
     monkeypatch.setattr(train_command, "resolve_model", lambda name: f"/models/{name}")
     monkeypatch.setattr(run, "train_saes", lambda config, _console: given.append(config))
     result = CliRunner().invoke(app, shlex.split(card.command)[1:], catch_exceptions=False)
     assert result.exit_code == 0
     harvest = given[0].harvest
-    assert harvest.document_field == ""
+    assert harvest.document_field == "doc"
     assert harvest.dtype == card.harvest_dtype
     stated = card.settings["harvest"]
     for field in dataclasses.fields(HarvestConfig):
