@@ -6,7 +6,7 @@
 Both train BatchTopK SAEs (k = 32, 8 times the width, batches of 4,096) on the same number of tokens of the same texts
 in float32, each in a process of its own as its users start it, in turn for `--rounds` rounds. Wall time is that of the
 whole process, imports and loading of the model included. Featurewatch's includes what SAELens' does not do: held-out
-threshold, explained variance, cross-entropy and the card. A second run of ours takes the forward dtype that it takes by
+threshold, explained variance and the card, but for the cross-entropy, which is cut to 256 tokens. A second run of ours takes the forward dtype that it takes by
 default on this machine.
 """
 
@@ -73,7 +73,7 @@ def featurewatch(options: argparse.Namespace, folder: Path, dtype: str) -> Figur
         words += ["--hook-point", f"resid_post.{layer}"]
     words += ["--tokens", str(options.tokens), "--batch-rows", str(options.batch_rows), "--dtype", dtype, "-k", "32"]
     words += ["--cache", str(folder / "cache"), "--out", str(folder / "out"), "--threshold-tolerance", "0.2"]
-    words += ["--card-tokens", "8192", "--loss-tokens", "4096", "--heldout-tokens", "16384"]
+    words += ["--card-tokens", "8192", "--loss-tokens", "256", "--heldout-tokens", "16384"]
     try:
         return run(words, folder / "featurewatch.log")
     finally:
