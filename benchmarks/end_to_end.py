@@ -6,8 +6,8 @@
 Both train BatchTopK SAEs (k = 32, 8 times the width, batches of 4,096) on the same number of tokens of the same texts
 in float32, each in a process of its own as its users start it, in turn for `--rounds` rounds. Wall time is that of the
 whole process, imports and loading of the model included. Featurewatch's includes what SAELens' does not do: held-out
-threshold, explained variance and the card, but for the cross-entropy, which is cut to 256 tokens. A second run of ours takes the forward dtype that it takes by
-default on this machine.
+threshold, explained variance and the card, but for the cross-entropy, which is cut to 256 tokens. A second run of ours
+takes the forward dtype that it takes by default on this machine.
 """
 
 from __future__ import annotations
