@@ -15,7 +15,7 @@ def matches_model(policy: Policy, model: str) -> bool:
 
 def fits_model(patterns: Collection[str], model: str) -> bool:
     """True if one of the shell patterns fits a model's name or its last part; case is ignored."""
-    names = {model.casefold(), _last_part(model)}
+    names = {model.casefold(), last_part(model)}
     return any(fnmatchcase(name, pattern.casefold()) for pattern in patterns for name in names)
 
 
@@ -43,11 +43,12 @@ def fit_mismatch(policy: Policy, serving: Mapping[str, str]) -> list[str]:
 
 def _same(key: str, fitted: str, actual: str) -> bool:
     if key == "model":
-        return _last_part(fitted) == _last_part(actual)
+        return last_part(fitted) == last_part(actual)
     if key == "vllm":
         return actual == fitted or actual.startswith(f"{fitted}.") or actual.startswith(f"{fitted}+")
     return fitted.casefold() == actual.casefold()
 
 
-def _last_part(model: str) -> str:
+def last_part(model: str) -> str:
+    """Of a model's folder or Hub id, by which models are compared; case folded."""
     return model.rstrip("/").rpartition("/")[2].casefold()

@@ -20,6 +20,7 @@ from monitor.policy import (
     TokenClasses,
     check_policy,
 )
+from monitor.policy.fit import last_part
 from monitor.policy.score_trace import ScoreTrace
 from monitor.sae import HookPoint
 from monitor.sidecar.weights import direction_row
@@ -88,7 +89,7 @@ def run_huggingface(
     return Computed(
         [found[sample.name] for sample in samples if sample.name in found],
         f"Hugging Face transformers, {str(network.dtype).removeprefix('torch.')}",
-        {"model": _last_part(model), "dtype": str(network.dtype).removeprefix("torch.")},
+        {"model": last_part(model), "dtype": str(network.dtype).removeprefix("torch.")},
         tuple(notes),
         rendered.left_out,
     )
@@ -148,7 +149,3 @@ def _by_length(tokens: Sequence[Tokens], batch_tokens: int) -> list[list[Tokens]
             found.append([])
         found[-1].append(one)
     return found
-
-
-def _last_part(model: str) -> str:
-    return model.rstrip("/").rpartition("/")[2].casefold()
