@@ -32,11 +32,13 @@ class Correlations:
 
     Attributes:
         evicted: by policy, groups that made room for others while their firings still counted.
+        failed: alerts whose correlations could not be followed.
     """
 
     def __init__(self, clock: Callable[[], int]) -> None:
         """`clock` gives nanoseconds that never go back, as `time.monotonic_ns` does."""
         self.evicted: Counter[str] = Counter()
+        self.failed = 0
         self._clock = clock
         self._correlators: OrderedDict[tuple[str, Correlation], Correlator] = OrderedDict()
 
@@ -59,6 +61,7 @@ class Correlations:
             except Exception:  # noqa: BLE001
                 # The alerts of rules must go out whatever is wrong with those of correlations.
                 _log.exception("policy %s: correlations of alert %s", alert.policy, alert.alert_id)
+                self.failed += 1
                 request.notes.append(f"correlations of {alert.policy}/{alert.rule} could not be followed")
                 continue
             for correlated in completed:

@@ -104,6 +104,8 @@ class Taps:
         problems = Counter(self._gone_problems)
         for tap in (*self, *self._leaving):
             problems.update(tap.judge.problems.by_kind)
+        if self.correlations.failed:
+            problems["correlation failed"] = self.correlations.failed
         return problems
 
     def submit(self, work: Callable[[], _T]) -> Future[_T]:

@@ -135,3 +135,4 @@ def test_a_correlation_that_fails_costs_no_alert(session: Session, monkeypatch: 
     assert [alert.rule for alert in verdicts.alerts] == ["LOUD-001"]
     (request,) = verdicts.flagged
     assert request.notes == ["correlations of loud/LOUD-001 could not be followed"]
+    assert session.correlations.failed == 1
