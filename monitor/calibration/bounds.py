@@ -1,11 +1,11 @@
-"""Exact bounds on a share that was counted (Clopper and Pearson 1934), and how many hits a promise allows."""
+"""Exact bounds on a share that was counted (Clopper and Pearson 1934)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from monitor.policy.binomial import is_shown, upper_bound
+from monitor.policy.binomial import upper_bound
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,3 @@ def rate(hits: int, n: int, confidence: float) -> Rate:
 def lower_bound(hits: int, n: int, confidence: float) -> float:
     """The share that the true one is above with this confidence."""
     return 1.0 - upper_bound(n - hits, n, confidence)
-
-
-def most_hits(n: int, target: float, confidence: float) -> int:
-    """The most hits of `n` with an upper bound of at most `target`; -1 where not even none is enough.
-
-    The score that this many of `n` benign generations exceed is an order statistic, and the share of all benign
-    traffic above it is Beta(hits + 1, n - hits) distributed whatever the scores' distribution (Wilks 1941). So a
-    threshold there keeps the promise with the confidence of the bound, although it was chosen on the same data.
-    """
-    low, high = -1, n - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if is_shown(middle, n, target, confidence):
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.calibration.bounds import most_hits
 from monitor.calibration.generation import Generation
 from monitor.calibration.judged import Judged, judge
 from monitor.calibration.levels import LevelPath, Levels, stated_levels, with_levels
 from monitor.calibration.settings import Method, Scope, Settings
 from monitor.errors import FeaturewatchError
 from monitor.policy import DetectorState, Policy
-from monitor.policy.binomial import sample_floor
+from monitor.policy.binomial import most_hits, sample_floor
 from monitor.policy.vocabulary import NOT
 from monitor.policy.when import Condition, State, parse_condition
 

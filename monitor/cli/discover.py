@@ -98,9 +98,11 @@ def _show(report: Report, config: DiscoverConfig) -> None:
     for name, (n, hits) in report.recall_by_source.items():
         recall.add_row(name, f"{n:,}", str(hits), f"{hits / n:.1%}")
     console.print(recall)
+    if not report.is_shown:
+        err_console.print(f"[yellow]warning:[/yellow] {report.too_few(config)}", highlight=False, soft_wrap=True)
     console.print(
         f"Rule [bold]{report.when}[/bold] at {report.hook_point}: recall {report.recall:.1%}. "
-        f"Written to {config.policy_out}.",
+        f"Written to {config.policy_out}, in mode shadow.",
         soft_wrap=True,
         highlight=False,
     )

@@ -33,6 +33,23 @@ def is_shown(hits: int, n: int, rate: float, confidence: float) -> bool:
     return probability_of_at_most(hits, n, rate) <= 1.0 - confidence
 
 
+def most_hits(n: int, target: float, confidence: float) -> int:
+    """The most hits of `n` with an upper bound of at most `target`; -1 where not even none is enough.
+
+    The score that this many of `n` benign generations exceed is an order statistic, and the share of all benign
+    traffic above it is Beta(hits + 1, n - hits) distributed whatever the scores' distribution (Wilks 1941). So a
+    threshold there keeps the promise with the confidence of the bound, although it was chosen on the same data.
+    """
+    low, high = -1, n - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if is_shown(middle, n, target, confidence):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def upper_bound(hits: int, n: int, confidence: float) -> float:
     """The smallest rate that `hits` of `n` show with `confidence` (one-sided Clopper-Pearson bound)."""
     if hits >= n:
@@ -45,6 +62,19 @@ def upper_bound(hits: int, n: int, confidence: float) -> float:
         else:
             low = middle
     return high
+
+
+def shown_rate(hits: int, n: int, target: float, confidence: float) -> float:
+    """What may be stated: `target` if `hits` of `n` show it, else the rate that they do show, up to 3 digits."""
+    if is_shown(hits, n, target, confidence):
+        return target
+    return rounded_up(upper_bound(hits, n, confidence))
+
+
+def rounded_up(share: float) -> float:
+    """To 3 significant digits, and below 1."""
+    rounded = float(f"{share:.3g}")
+    return min(rounded if rounded >= share else float(f"{share * 1.005:.3g}"), 0.999)
 
 
 def _sum_down(hits: int, n: int, rate: float) -> float:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binomtest, norm
 
-from monitor.calibration.bounds import most_hits, rate
+from monitor.calibration.bounds import rate
 from monitor.calibration.levels import LevelPath, Levels
 from monitor.calibration.promise import Standing, missing_for, promise
-from monitor.policy.binomial import sample_floor, upper_bound
+from monitor.policy.binomial import most_hits, sample_floor, upper_bound
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 1), (0, 299), (3, 500), (20, 953), (7, 7), (499, 500)])

@@ -9,13 +9,13 @@ import pytest
 from calibration_samples import generations, policy
 
 from monitor.calibration import fit as fit_module
-from monitor.calibration.bounds import most_hits
 from monitor.calibration.fit import TooFewSamplesError, fit_levels, floor_for
 from monitor.calibration.judged import Judged, judge
 from monitor.calibration.levels import LevelPath, Levels, just_above, stated_levels, with_levels
 from monitor.calibration.settings import Method, Scope, Settings
 from monitor.errors import FeaturewatchError
 from monitor.policy import Mode, Policy
+from monitor.policy.binomial import most_hits
 
 N = 400
 SETTINGS = Settings(target=0.02)

@@ -14,6 +14,7 @@ from toy_discovery import GUILTY, POINT, SAE, prompts_and_rows, save_toy_sae, to
 
 from monitor.errors import FeaturewatchError
 from monitor.policy import parse_policy
+from monitor.policy.advice import advice
 from monitor.sae import Catalog, HookPoint, load_dense_probe, load_sae_probe
 from training.discovery.capture import capture
 from training.discovery.config import DiscoverConfig
@@ -49,6 +50,7 @@ def test_the_separating_latent_is_found_and_the_policy_keeps_its_rate(found: tup
     assert latents.latents[0].label.startswith("separates toy harms, train AUROC 0.9")
     assert report.auroc[SAE]["dense"] > 0.95
     assert report.policy.n == sum(p.is_val and not p.is_positive for p in prompts)
+    assert not report.is_shown
     assert report.policy.hits <= 0.02 * report.policy.n
     assert report.policy.rate < report.policy.upper < 0.1
     assert report.recall > 0.8
@@ -66,6 +68,11 @@ def test_the_separating_latent_is_found_and_the_policy_keeps_its_rate(found: tup
     assert calibration["dense"].harmful == f"prompts.jsonl (val positives)@sha256:{report.data_sha256}"
     assert (calibration["dense"].recall or 0) > 0.8
     assert calibration["dense"].date is not None
+    # 90 negatives cannot show 2 %, so the file states what they do show, and the policy stays in shadow.
+    assert all(found is not None and 0.02 < found.target_fpr < 0.1 for found in calibration.values())
+    assert not [told for told in advice(policy, "2026-01-01") if "calibration" in told.field]
+    assert policy.document.spec.mode == "shadow"
+    assert "too few to promise" in (policy.document.metadata.description or "")
     assert (policy.revision, policy.document.metadata.owner) == (1, "toy-oncall")
     assert "over-optimistic" in (policy.document.metadata.description or "")
     assert "prompt 1" not in config.policy_out.read_text()

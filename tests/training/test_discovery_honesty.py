@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from monitor.sae import Dictionary, HookPoint, JumpRelu
 from training.discovery.config import DiscoverConfig
@@ -39,13 +40,26 @@ def _config(**changes: float) -> DiscoverConfig:
     return DiscoverConfig(saes=("toy",), data=("x",), **changes)  # type: ignore[arg-type]
 
 
-def test_no_rule_over_the_budget_is_offered() -> None:
+@pytest.mark.parametrize(
+    ("negatives", "one_threshold", "three", "is_shown"),
+    [
+        (1000, 4, 2, True),
+        (628, 2, 0, True),
+        (300, 0, None, True),
+        (298, 2, 2, False),
+    ],
+)
+def test_a_rule_flags_no_more_than_the_bound_allows(
+    negatives: int, one_threshold: int, three: int | None, is_shown: bool
+) -> None:
     """The same negatives come near on all three detectors, so the rule of `warn` terms alone flags 5 % of them."""
     rng = np.random.default_rng(0)
-    positive_p = np.arange(1000) < 500
-    base = rng.normal(size=1000).astype(np.float32)
+    positive_p = np.arange(negatives + 500) < 500
+    base = rng.normal(size=negatives + 500).astype(np.float32)
     scores = dict.fromkeys(DETECTORS, base + positive_p)
     rules = fitted_rules(scores, positive_p, _config(target_fpr=0.01, warn_fpr=0.05))
-    assert rules
-    assert all(int(rule.flagged_p[~positive_p].sum()) <= 5 for rule in rules)
-    assert "dense.warn and sae_probe.warn and latents.warn" not in {rule.when for rule in rules}
+    flagged = {rule.when: int(rule.flagged_p[~positive_p].sum()) for rule in rules}
+    assert all(rule.is_shown is is_shown for rule in rules)
+    assert flagged["dense.fire"] == one_threshold
+    assert flagged.get("dense.fire or (sae_probe.fire and dense.warn)") == three
+    assert "dense.warn and sae_probe.warn and latents.warn" not in flagged

@@ -28,7 +28,9 @@ class DiscoverConfig:
     cache: Path | None = option(None, "Folder that keeps the captured residuals for the next run.")  # noqa: RUF009
     window: int = option(16, "Tokens of the rolling mean over which a score must hold.")
     min_tokens: int = option(4, "Judged tokens before a detector may leave clear.")
-    target_fpr: float = option(0.01, "Share of val negatives that the whole policy may flag.")
+    target_fpr: float = option(
+        0.01, "Share of benign prompts that the whole policy may flag, as val's negatives show with --confidence."
+    )
     warn_fpr: float = option(0.05, "Share of val negatives at which a detector warns.")
     confidence: float = option(0.95, "Confidence of the bounds on false-alarm rates.")
     probe_latents: int = option(64, "Latents of the SAE probe.")

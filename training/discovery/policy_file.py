@@ -99,7 +99,8 @@ def policy_text(
             "description": description,
         },
         "spec": {
-            "mode": "alert",
+            # A new policy shows itself in shadow before it pages anybody.
+            "mode": "shadow",
             "match": {"models": [f"*{model}*"], "phases": ["prompt"]},
             "fittedOn": {
                 "model": model,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from monitor.policy.binomial import sample_floor
 from training.discovery.config import DiscoverConfig
 from training.discovery.prompt import Prompt
 from training.discovery.statistics import FalseAlarms, area_text, false_alarms
@@ -22,6 +23,7 @@ class Report:
 
     Attributes:
         hook_point, sae, when: what was chosen.
+        is_shown: whether the val negatives were enough to show the target of the thresholds.
         rules: recall of every rule that was tried at that hook point, at the same false-alarm rate.
         auroc: of the online score, per detector, for every SAE that was tried.
         unseen_sources: AUROC of the probes on train sources held out of their fit, per SAE.
@@ -38,6 +40,7 @@ class Report:
     hook_point: str
     sae: str
     when: str
+    is_shown: bool
     rules: dict[str, float]
     auroc: dict[str, dict[str, float]]
     unseen_sources: dict[str, dict[str, float]]
@@ -64,6 +67,8 @@ class Report:
             f"Val AUROC of the online score: dense probe {auroc['dense']:.3f}, SAE probe {auroc['sae_probe']:.3f}, "
             f"latent set {auroc['latents']:.3f}, best single latent {auroc['single']:.3f}.",
         ]
+        if not self.is_shown:
+            parts.append(self.too_few(config))
         if self.hard is not None:
             parts.append(
                 f"Of {self.hard.n} hard negatives it flags {self.hard.hits} ({self.hard.rate:.1%}); the rate above is "
@@ -82,6 +87,14 @@ class Report:
         )
         return " ".join(parts)
 
+    def too_few(self, config: DiscoverConfig) -> str:
+        """Said where the val negatives cannot show the target."""
+        floor = sample_floor(config.target_fpr, config.confidence)
+        return (
+            f"{self.policy.n:,} val negatives are too few to promise {config.target_fpr:.4g} with "
+            f"{config.confidence:.0%} confidence, which takes at least {floor:,}: the rate holds in this sample only."
+        )
+
     def to_json(self) -> dict[str, Any]:
         def counted(found: FalseAlarms) -> dict[str, float]:
             return {"n": found.n, "hits": found.hits, "rate": found.rate, "upper": found.upper}
@@ -90,6 +103,7 @@ class Report:
             "hook_point": self.hook_point,
             "sae": self.sae,
             "when": self.when,
+            "target_shown": self.is_shown,
             "rules_tried": self.rules,
             "auroc_val": self.auroc,
             "auroc_unseen_sources": {

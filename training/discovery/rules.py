@@ -1,4 +1,4 @@
-"""Chooses thresholds and a rule so that the whole policy keeps its false-alarm rate."""
+"""Chooses thresholds and a rule so that the whole policy is shown to keep its false-alarm rate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.errors import FeaturewatchError
+from monitor.policy.binomial import most_hits
+from monitor.policy.when import State, parse_condition
 from training.discovery.config import DiscoverConfig
 from training.discovery.statistics import threshold_for
 
@@ -34,12 +36,14 @@ class Choice:
         thresholds: per detector.
         flagged_p: which val prompts it flags.
         recall: share of val positives that it flags.
+        is_shown: whether the negatives were enough to show the target; else it holds in the sample only.
     """
 
     when: str
     thresholds: dict[str, Thresholds]
     flagged_p: Bools
     recall: float
+    is_shown: bool
 
 
 # Every state only rises over a prompt (`then: max`), so a condition without `not` holds at the end or never.
@@ -65,21 +69,37 @@ _CANDIDATES: dict[str, Callable[[_State], Bools]] = {
 
 
 def fitted_rules(scores: Scores, positive_p: Bools, config: DiscoverConfig) -> list[Choice]:
-    """All candidates, each flagging at most `target_fpr` of the negatives, the highest recall first.
+    """All candidates that keep `target_fpr`, the highest recall first.
 
-    For each candidate the fire thresholds are tightened together until the whole rule keeps the rate.
+    For each candidate the fire thresholds are tightened together until the exact bound on the rate of the whole rule
+    is at most the target (as `policy calibrate` does, `monitor.calibration.fit`). Only where the negatives are too few
+    for any rule, the rate in the sample is taken instead.
     """
-    budget = int(config.target_fpr * int((~positive_p).sum()))
-    fitted = [_fitted(when, condition, scores, positive_p, budget, config) for when, condition in _CANDIDATES.items()]
+    negatives = int((~positive_p).sum())
+    budgets = {when: _shown_budget(when, negatives, config) for when in _CANDIDATES}
+    is_shown = max(budgets.values()) >= 0
+    if not is_shown:
+        budgets = dict.fromkeys(_CANDIDATES, int(config.target_fpr * negatives))
+    fitted = [
+        _fitted(when, condition, scores, positive_p, budgets[when], config, is_shown=is_shown)
+        for when, condition in _CANDIDATES.items()
+        if budgets[when] >= 0
+    ]
     # A rule of `warn` terms alone has no fire threshold that could be tightened.
-    choices = [choice for choice in fitted if int(choice.flagged_p[~positive_p].sum()) <= budget]
+    choices = [choice for choice in fitted if int(choice.flagged_p[~positive_p].sum()) <= budgets[choice.when]]
     if not choices:
         raise FeaturewatchError(
-            f"target-fpr {config.target_fpr:g} on {int((~positive_p).sum())} val negatives",
+            f"target-fpr {config.target_fpr:g} on {negatives} val negatives",
             "no rule stays within it",
             "give more negatives or a higher --target-fpr",
         )
     return sorted(choices, key=lambda choice: -choice.recall)
+
+
+def _shown_budget(when: str, negatives: int, config: DiscoverConfig) -> int:
+    """Negatives that the rule may flag; each threshold beyond the first costs one (Tukey 1947). Below 0: too few."""
+    thresholds = {item for item in parse_condition(when).postfix if isinstance(item, State)}
+    return most_hits(negatives, config.target_fpr, config.confidence) - (len(thresholds) - 1)
 
 
 def _fitted(  # noqa: PLR0917
@@ -89,6 +109,8 @@ def _fitted(  # noqa: PLR0917
     positive_p: Bools,
     budget: int,
     config: DiscoverConfig,
+    *,
+    is_shown: bool,
 ) -> Choice:
     negatives = int((~positive_p).sum())
     # A conjunction may let its parts fire more often than the whole.
@@ -101,7 +123,7 @@ def _fitted(  # noqa: PLR0917
         flagged_p = condition(at)
         if int(flagged_p[~positive_p].sum()) <= budget or hits == 0:
             break
-    return Choice(when, thresholds, flagged_p, float(flagged_p[positive_p].mean()))
+    return Choice(when, thresholds, flagged_p, float(flagged_p[positive_p].mean()), is_shown)
 
 
 def _thresholds(negative_scores: npt.NDArray[np.float32], hits: int, warn_fpr: float) -> Thresholds:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from monitor.policy import check_policy
+from monitor.policy.binomial import shown_rate
 from monitor.policy.problem import PolicyError
 from monitor.sae import Catalog, require_watchable
 from training.discovery.capture import PromptRows, capture
@@ -89,8 +90,9 @@ def _write_checked(  # noqa: PLR0917
     verdicts = judge(policy, sources, val_rows_nd, val_starts)
     _require_same(verdicts, best.scores)
     report = _report(config, prompts, val, tried, best, verdicts)
-    if report.policy.hits > int(config.target_fpr * report.policy.n):
-        raise RuntimeError(f"the engine flags {report.policy.hits} of {report.policy.n} val negatives: over the budget")
+    allowed = int(best.choice.flagged_p[[not prompt.is_positive for prompt in val]].sum())
+    if report.policy.hits > allowed:
+        raise RuntimeError(f"the engine flags {report.policy.hits} of {report.policy.n} val negatives, not {allowed}")
     text = policy_text(
         best.detectors,
         best.choice,
@@ -115,16 +117,16 @@ def _calibration(
     positive_p = np.array([prompt.is_positive for prompt in val])
     return {
         name: {
-            "targetFpr": config.target_fpr,
+            "targetFpr": shown_rate(counts.hits, counts.n, config.target_fpr, config.confidence),
             "confidence": config.confidence,
             "benign": f"{names} (val negatives)@sha256:{report.data_sha256}",
-            "n": report.detectors[name].n,
-            "hits": report.detectors[name].hits,
+            "n": counts.n,
+            "hits": counts.hits,
             "harmful": f"{names} (val positives)@sha256:{report.data_sha256}",
             "recall": round(float(verdicts.fired[name][positive_p].mean()), 4),
             "date": datetime.now(UTC).date().isoformat(),
         }
-        for name in DETECTORS
+        for name, counts in report.detectors.items()
     }
 
 
@@ -153,6 +155,7 @@ def _report(  # noqa: PLR0917
         hook_point=str(best.detectors.hook_point),
         sae=best.detectors.sae,
         when=best.choice.when,
+        is_shown=best.choice.is_shown,
         rules={choice.when: choice.recall for choice in best.rules},
         auroc={one.detectors.sae: one.auroc for one in tried},
         unseen_sources={one.detectors.sae: one.detectors.unseen_sources for one in tried},

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, rankdata
+from scipy.stats import rankdata
+
+from monitor.policy.binomial import upper_bound
 
 Floats = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]
@@ -42,8 +44,7 @@ class FalseAlarms:
 def false_alarms(flagged: Bools, confidence: float) -> FalseAlarms:
     """Counts flags among negatives."""
     n, hits = len(flagged), int(flagged.sum())
-    upper = 1.0 if hits == n else float(beta.ppf(confidence, hits + 1, n - hits))
-    return FalseAlarms(n, hits, upper)
+    return FalseAlarms(n, hits, upper_bound(hits, n, confidence))
 
 
 def threshold_for(negative_scores: Floats, hits: int) -> float:

@@ -13,7 +13,7 @@ from monitor.calibration.report import Report
 from monitor.calibration.settings import Method
 from monitor.errors import FeaturewatchError
 from monitor.policy import Policy
-from monitor.policy.binomial import is_shown, upper_bound
+from monitor.policy.binomial import rounded_up, shown_rate
 
 
 def change_of(report: Report, stated_of_sources: dict[str, str]) -> Change:
@@ -43,16 +43,8 @@ def _stated_target(report: Report, name: str) -> float:
     is the rate that its own hits show."""
     alarms, settings = report.sample.detectors[name].false_alarms, report.settings
     if settings.method is Method.EMPIRICAL:
-        return settings.target if alarms.share <= settings.target else _rounded_up(alarms.share)
-    if is_shown(alarms.hits, alarms.n, settings.target, settings.confidence):
-        return settings.target
-    return _rounded_up(upper_bound(alarms.hits, alarms.n, settings.confidence))
-
-
-def _rounded_up(share: float) -> float:
-    """To 3 significant digits."""
-    shown = float(f"{share:.3g}")
-    return min(shown if shown >= share else float(f"{share * 1.005:.3g}"), 0.999)
+        return settings.target if alarms.share <= settings.target else rounded_up(alarms.share)
+    return shown_rate(alarms.hits, alarms.n, settings.target, settings.confidence)
 
 
 def new_text(policy: Policy, change: Change) -> str:
