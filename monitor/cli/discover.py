@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from monitor.cli.common import console, default_zoo, err_console, resolve_model
 from monitor.sae import Catalog
@@ -83,7 +83,8 @@ def discover(  # noqa: PLR0917
 def _show(report: Report, config: DiscoverConfig) -> None:
     from training.discovery.statistics import area_text
 
-    areas = Table("SAE", "detector", "AUROC on val", "on unseen sources")
+    # Ids differ in their last part, which an ellipsis would take away.
+    areas = Table(Column("SAE", overflow="fold"), "detector", "AUROC on val", "on unseen sources")
     for point, by_detector in report.auroc.items():
         for name, area in by_detector.items():
             unseen = report.unseen_sources[point].get(name)
