@@ -20,6 +20,7 @@ class AlertFacts:
         adapter: LoRA adapter of the request; empty without one.
         tap: id of the tap that reported the request.
         generation: id of the generation.
+        exception: name of the one that holds it back; empty when none does.
     """
 
     alert_id: str
@@ -31,6 +32,7 @@ class AlertFacts:
     adapter: str
     tap: str
     generation: str
+    exception: str = ""
 
     def value(self, name: str) -> str:
         """Of a field by its name in `groupBy` and `of`."""

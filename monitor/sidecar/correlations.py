@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
-from typing import Final
 
 from monitor.policy import Severity
 from monitor.policy.alert_facts import AlertFacts
-from monitor.policy.correlate import Correlator
+from monitor.policy.correlators import Correlators
 from monitor.policy.schema.document import PolicyDocument
 from monitor.policy.schema.rule import Correlation
 from monitor.sidecar.alerting import stable_id
@@ -20,9 +19,6 @@ from monitor.v1.alerts_pb2 import Alert
 from monitor.v1.alerts_pb2 import Severity as SeverityCode
 
 _log = logging.getLogger(__name__)
-
-#: Correlations whose state is kept. A reload that changes one leaves the state of its older text behind.
-MOST_CORRELATIONS: Final = 1024
 
 
 class Correlations:
@@ -35,18 +31,19 @@ class Correlations:
         failed: alerts whose correlations could not be followed.
     """
 
-    def __init__(self, clock: Callable[[], int]) -> None:
-        """`clock` gives nanoseconds that never go back, as `time.monotonic_ns` does."""
-        self.evicted: Counter[str] = Counter()
+    def __init__(self, clock: Callable[[], int], correlators: Correlators | None = None) -> None:
+        """`clock` gives nanoseconds that never go back, as `time.monotonic_ns` does; `correlators` have the state."""
         self.failed = 0
         self._clock = clock
-        self._correlators: OrderedDict[tuple[str, Correlation], Correlator] = OrderedDict()
+        self._correlators = Correlators() if correlators is None else correlators
+        self._told_evicted: set[str] = set()
+
+    @property
+    def evicted(self) -> Counter[str]:
+        return self._correlators.evicted
 
     def follow(self, verdicts: Verdicts, tap_id: str, ledger: PolicyLedger) -> None:
-        """Adds the alerts of correlations behind those that complete them, to the books of their requests too.
-
-        What an exception holds back completes nothing.
-        """
+        """Adds the alerts of correlations behind those that complete them, to the books of their requests too."""
         if not verdicts.alerts:
             return
         requests = {request.identity.generation_id: request for request in verdicts.flagged}
@@ -54,7 +51,7 @@ class Correlations:
         for alert in verdicts.alerts:
             alerts.append(alert)
             request = requests.get(alert.generation_id)
-            if request is None or alert.exception:
+            if request is None:
                 continue
             try:
                 completed = self._completed(request, alert, tap_id)
@@ -71,46 +68,15 @@ class Correlations:
         verdicts.alerts = alerts
 
     def _completed(self, request: LiveRequest, alert: Alert, tap_id: str) -> list[Alert]:
-        named = [
-            correlation
-            for correlation in _policy_of(request, alert).spec.correlations
-            if alert.rule in correlation.rules
-        ]
-        if not named:
+        correlations = _policy_of(request, alert).spec.correlations
+        if not correlations:
             return []
         facts = facts_of(alert, tap_id, request.identity.adapter)
-        completed = [(correlation, self._observe(alert.policy, correlation, facts)) for correlation in named]
-        return [_alert_of(correlation, alert, ids) for correlation, ids in completed if ids]
-
-    def _observe(self, policy: str, correlation: Correlation, facts: AlertFacts) -> tuple[str, ...]:
-        now = self._clock()
-        key = policy, correlation
-        correlator = self._correlators.get(key)
-        if correlator is None:
-            correlator = self._correlators[key] = Correlator(correlation)
-            self._drop_old(now)
-        self._correlators.move_to_end(key)
-        before = correlator.evicted
-        ids = correlator.observe(facts, now)
-        self._evict(policy, correlator.evicted - before)
-        return ids
-
-    def _drop_old(self, now: int) -> None:
-        """Forgets correlations of which nothing counts any more, which changes nothing, then the least recent."""
-        for key, correlator in [*self._correlators.items()][:-1]:
-            correlator.forget(now)
-            if not len(correlator):
-                del self._correlators[key]
-        while len(self._correlators) > MOST_CORRELATIONS:
-            (policy, _), correlator = self._correlators.popitem(last=False)
-            self._evict(policy, len(correlator))
-
-    def _evict(self, policy: str, groups: int) -> None:
-        if not groups:
-            return
-        if not self.evicted[policy]:
+        completed = self._correlators.observe(alert.policy, correlations, facts, self._clock())
+        for policy in self.evicted.keys() - self._told_evicted:
+            self._told_evicted.add(policy)
             _log.warning("policy %s: correlations forget groups, because too many fire at a time", policy)
-        self.evicted[policy] += groups
+        return [_alert_of(one.correlation, alert, one.alert_ids) for one in completed]
 
 
 def _policy_of(request: LiveRequest, alert: Alert) -> PolicyDocument:
@@ -128,6 +94,7 @@ def facts_of(alert: Alert, tap_id: str, adapter: str = "") -> AlertFacts:
         adapter=adapter,
         tap=tap_id,
         generation=alert.generation_id,
+        exception=alert.exception,
     )
 
 

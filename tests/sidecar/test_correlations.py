@@ -10,7 +10,8 @@ from correlated_world import REPEATED, correlated_policy
 from sidecar_kit import FrameMaker, Rows, begin, end, new_judge
 
 from monitor.policy import parse_policy
-from monitor.sidecar import correlations as correlations_module
+from monitor.policy.correlate import Correlator
+from monitor.policy.correlators import Correlators
 from monitor.sidecar.correlations import Correlations
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan
@@ -24,7 +25,8 @@ class Session:
 
     def __init__(self, plan: TapPlan) -> None:
         self.now = 0
-        self.correlations = Correlations(lambda: self.now)
+        self.correlators = Correlators(most=3)
+        self.correlations = Correlations(lambda: self.now, self.correlators)
         self.ledger = PolicyLedger()
         self._plan = plan
         self._handles: Iterator[int] = iter(range(1, 10_000))
@@ -108,19 +110,16 @@ def test_correlations_of_gone_texts_are_forgotten_when_their_time_is_over(sessio
         session.load(correlated_policy(correlation=REPEATED.replace("10m", f"{minutes}m")))
         session.fire()
         session.now += 61 * 60 * SECOND
-        assert len(session.correlations._correlators) <= 2
+        assert len(session.correlators) <= 2
     assert not session.correlations.evicted
 
 
-def test_the_least_recent_make_room_when_there_are_too_many(
-    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(correlations_module, "MOST_CORRELATIONS", 3)
+def test_the_least_recent_make_room_when_there_are_too_many(session: Session, caplog: pytest.LogCaptureFixture) -> None:
     for minutes in range(10, 15):
         session.load(correlated_policy(correlation=REPEATED.replace("10m", f"{minutes}m")))
         session.fire("acme")
         session.fire("umbrella")
-    assert len(session.correlations._correlators) == 3
+    assert len(session.correlators) == 3
     assert session.correlations.evicted == {"loud": 4}
     assert caplog.text.count("correlations forget groups") == 1
 
@@ -129,7 +128,7 @@ def test_a_correlation_that_fails_costs_no_alert(session: Session, monkeypatch: 
     def fail(*_: object) -> None:
         raise ArithmeticError("boom")
 
-    monkeypatch.setattr(correlations_module.Correlator, "observe", fail)
+    monkeypatch.setattr(Correlator, "observe", fail)
     verdicts = session.judged("acme")
     session.correlations.follow(verdicts, "tap", session.ledger)
     assert [alert.rule for alert in verdicts.alerts] == ["LOUD-001"]
