@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from monitor.policy import TIMEOUT_RULE, Judgement
+from monitor.policy.deadlines import Deadline, deadlines_of, judged_rows, overdue
 from monitor.sidecar.alert_maker import AlertMaker
 from monitor.sidecar.frame_runs import Runs
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.request import LiveRequest
 from monitor.v1.alerts_pb2 import Alert
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """Of one rule.
-
-    Attributes:
-        rule: index into `PolicySet.rules`.
-        nanos: longest time from the end of a forward pass to the verdict on its tokens.
-        alerts: whether `onTimeout` asks for an alert.
-    """
-
-    rule: int
-    nanos: int
-    alerts: bool
 
 
 class Deadlines:
@@ -38,22 +23,13 @@ class Deadlines:
         self._rules = plan.policies.rules
         self._alerts = alerts
         self._ledger = ledger
-        written = {
-            (name, rule.id): rule for name, one in plan.served.items() for rule in one.policy.document.spec.rules
-        }
-        rules = [(index, written[rule.policy, rule.id]) for index, rule in enumerate(self._rules)]
-        self._all = tuple(
-            Deadline(index, rule.deadline_ms * 1_000_000, rule.on_timeout == "alert")
-            for index, rule in rules
-            if rule.deadline_ms is not None
-        )
+        self._all = deadlines_of(plan.policies)
 
     def passed(self, forward_end_unix_nanos: int) -> tuple[Deadline, ...]:
         """Those that are over now for tokens of a forward pass that ended then; none where that is not known (0)."""
         if not self._all or not forward_end_unix_nanos:
             return ()
-        elapsed = self._alerts.now() - forward_end_unix_nanos
-        return tuple(deadline for deadline in self._all if elapsed > deadline.nanos)
+        return overdue(self._all, self._alerts.now() - forward_end_unix_nanos)
 
     def tell(
         self, passed: Sequence[Deadline], runs: Runs, shown: Judgement, forward_end_unix_nanos: int
@@ -71,7 +47,7 @@ class Deadlines:
             rule = self._rules[deadline.rule]
             if self._alerts.is_off(rule.policy):
                 continue
-            judged_n = np.asarray(np.isfinite(shown.token_scores_nd[:, rule.detectors]).any(axis=1))
+            judged_n = judged_rows(rule, shown)
             self._ledger.late(rule.policy, rule.id, int(judged_n.sum()))
             for run in runs.runs if deadline.alerts else ():
                 judged = np.flatnonzero(judged_n[run.start : run.start + run.count])
