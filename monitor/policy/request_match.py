@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from monitor.policy.fit import fits_model
 from monitor.policy.policy import Policy
 from monitor.policy.schema.rule import ExceptionMatch, Rule, RuleException
+from monitor.policy.vocabulary import Mode
 
 _EVERYONE = "*"
 
@@ -68,6 +69,11 @@ def holding_exception(rule: Rule, request: RequestFacts) -> str:
         if request.day < exception.expires and _is_for(exception.match, request):
             return exception.name
     return ""
+
+
+def mode_under(exception: str, mode: Mode) -> Mode:
+    """The mode of an alert of a policy in `mode`: what an exception holds back is only recorded."""
+    return min(mode, Mode.SHADOW) if exception else mode
 
 
 def expired_exceptions(policy: Policy, day: str) -> Iterator[tuple[Rule, RuleException]]:

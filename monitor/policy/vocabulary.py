@@ -64,3 +64,12 @@ class Severity(IntEnum):
     MEDIUM = 3
     HIGH = 4
     CRITICAL = 5
+
+
+#: Of alerts that no rule of a policy sends.
+RESERVED_SEVERITIES = {
+    UNSEEN_RULE: Severity.LOW,
+    DROP_RULE: Severity.LOW,
+    TIMEOUT_RULE: Severity.LOW,
+    STALE_RULE: Severity.MEDIUM,
+}

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from monitor.policy import DROP_RULE, TIMEOUT_RULE, UNSEEN_RULE, CompiledRule, Mode, Severity
+from monitor.policy.vocabulary import RESERVED_SEVERITIES
 from monitor.sidecar.alerting import build_alert
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.plan import TapPlan
@@ -71,16 +72,16 @@ class AlertMaker:
     ) -> Alert:
         """`count` positions from `position` on stay unseen, and the policy wants to be told."""
         particulars = Alert(unseen_positions=count)
-        return self._make(request, position, policy, UNSEEN_RULE, Severity.LOW, forward_end_unix_nanos, particulars)
+        return self._built_in(request, position, policy, UNSEEN_RULE, forward_end_unix_nanos, particulars)
 
     def dropped(self, request: LiveRequest, position: int, count: int, policy: str) -> Alert:
         """`count` positions were dropped, the first at `position`: more than the policy bears."""
-        return self._make(request, position, policy, DROP_RULE, Severity.LOW, 0, Alert(dropped_positions=count))
+        return self._built_in(request, position, policy, DROP_RULE, 0, Alert(dropped_positions=count))
 
     def late(self, request: LiveRequest, position: int, policy: str, forward_end_unix_nanos: int) -> Alert:
         """Tokens from `position` on were judged after the deadline of one of the policy's rules."""
         particulars = Alert(late=True)
-        return self._make(request, position, policy, TIMEOUT_RULE, Severity.LOW, forward_end_unix_nanos, particulars)
+        return self._built_in(request, position, policy, TIMEOUT_RULE, forward_end_unix_nanos, particulars)
 
     def failed(self, request: LiveRequest, position: int, policy: str, rule_id: str) -> None:
         """Called while an exception is handled: tells that an alert is lost because of it."""
@@ -88,6 +89,18 @@ class AlertMaker:
         _log.exception("tap %s: request %s: %s", self.tap_id, request.identity.request_id, told)
         self._problems.note("alert failed", told)
         request.notes.append(told)
+
+    def _built_in(  # noqa: PLR0917 - as `_make`
+        self,
+        request: LiveRequest,
+        position: int,
+        policy: str,
+        rule_id: str,
+        forward_end_unix_nanos: int,
+        particulars: Alert,
+    ) -> Alert:
+        severity = RESERVED_SEVERITIES[rule_id]
+        return self._make(request, position, policy, rule_id, severity, forward_end_unix_nanos, particulars)
 
     def _make(  # noqa: PLR0917 - what, where, and why, in the order of a sentence
         self,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.policy import CompiledRule, Judgement, PolicyEngine
-from monitor.policy import Mode as PolicyMode
+from monitor.policy.request_match import mode_under
 from monitor.sidecar.plan import ServedPolicy
 from monitor.sidecar.request import LiveRequest
 from monitor.sidecar.tokenizer import TokenReader
@@ -46,7 +46,7 @@ def build_alert(
     policy, identity = served.policy, request.identity
     ids = request.log.ids(max(0, position - _CONTEXT_TOKENS), position + 1).tolist()
     withheld = policy.document.spec.record.content == "none"
-    mode = min(served.mode, PolicyMode.SHADOW) if particulars.exception else served.mode
+    mode = mode_under(particulars.exception, served.mode)
     alert = Alert(
         alert_id=stable_id("alert", tap_id, identity.handle, identity.request_id, policy.sha256, rule_id, position),
         time_unix_nanos=now_unix_nanos,

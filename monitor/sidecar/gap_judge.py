@@ -6,6 +6,7 @@ import logging
 
 from monitor.audit import gap_reason_text
 from monitor.policy import DROP_RULE, PolicyEngine
+from monitor.policy.blindness import is_too_much, tells_unseen
 from monitor.sidecar.alert_maker import AlertMaker
 from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.prefix.book import PrefixBook
@@ -26,9 +27,7 @@ class GapJudge:
         self, plan: TapPlan, engine: PolicyEngine, reader: TokenReader, prefixes: PrefixBook, alerts: AlertMaker
     ) -> None:
         self._rules = plan.policies.rules
-        self._tell_unseen = [
-            name for name, served in plan.served.items() if served.policy.document.spec.on_unseen != "accept"
-        ]
+        self._tell_unseen = [name for name, served in plan.served.items() if tells_unseen(served.policy)]
         self._on_drop = {
             name: on_drop
             for name, served in plan.served.items()
@@ -66,9 +65,9 @@ class GapJudge:
     def ended(self, request: LiveRequest) -> list[Alert]:
         """Tells of a request that has ended, its coverage settled, when too much of it was dropped."""
         coverage, alerts = request.coverage, list[Alert]()
-        share = coverage.dropped / max(coverage.next_position, 1)
         for policy, on_drop in self._on_drop.items():
-            if share <= on_drop.threshold or not self._alerts.tells(request, policy):
+            too_much = is_too_much(on_drop, coverage.dropped, coverage.next_position)
+            if not too_much or not self._alerts.tells(request, policy):
                 continue
             if "log" in on_drop.actions:
                 told = f"{coverage.dropped} of {coverage.next_position} positions of {request.identity.request_id}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from monitor.policy import STALE_RULE, Severity
+from monitor.policy import STALE_RULE
 from monitor.policy import Mode as PolicyMode
+from monitor.policy.vocabulary import RESERVED_SEVERITIES
 from monitor.sidecar.alerting import stable_id
 from monitor.sidecar.plan import ServedPolicy, TapPlan
 from monitor.v1.alerts_pb2 import Alert, Mode, ModeSource
@@ -48,7 +49,7 @@ def _alert(
         policy_revision=policy.revision,
         policy_sha256=policy.sha256,
         rule=STALE_RULE,
-        severity=SeverityCode.ValueType(int(Severity.MEDIUM)),
+        severity=SeverityCode.ValueType(int(RESERVED_SEVERITIES[STALE_RULE])),
         mode=Mode.MODE_ALERT if sent else Mode.MODE_SHADOW,
         mode_source=ModeSource.MODE_SOURCE_STALE if sent else served.mode_source,
         model=model,
