@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from monitor.calibration.area import Area
 from monitor.calibration.baseline import Baseline
@@ -58,6 +59,8 @@ def check(  # noqa: PLR0917
     mismatches: Sequence[str],
     baseline: Baseline,
     floor: int,
+    *,
+    shows_recall: bool = True,
 ) -> tuple[Verdict, tuple[Finding, ...]]:
     """Compares what a policy does to a sample with what is stated of it.
 
@@ -68,19 +71,20 @@ def check(  # noqa: PLR0917
         mismatches: how the serving configuration, SAEs or probes differ from `fittedOn`.
         baseline: stated recall and AUROC.
         floor: benign generations below which nothing can be told.
+        shows_recall: see `Data.shows_recall`; where it does not, recall and AUROC can only be found to have fallen.
     """
     findings = [Finding(Verdict.STALE, line) for line in mismatches]
     findings.append(_rate("the policy", found.false_alarms, Stated(target, None), floor))
     for name, stated in stated_rates(policy).items():
         findings.append(_rate(f"detector {name}", found.detectors[name].false_alarms, stated, floor))
     if baseline.policy_recall is not None:
-        findings.append(_recall("the policy", found.recall, baseline.policy_recall))
+        findings.append(_recall("the policy", found.recall, baseline.policy_recall, shown=shows_recall))
     for name, share in baseline.recall.items():
         if name in found.detectors:
-            findings.append(_recall(f"detector {name}", found.detectors[name].recall, share))
+            findings.append(_recall(f"detector {name}", found.detectors[name].recall, share, shown=shows_recall))
     for name, value in baseline.areas.items():
         if name in found.detectors:
-            findings.append(_area(f"detector {name}", found.detectors[name].area, value))
+            findings.append(_area(f"detector {name}", found.detectors[name].area, value, shown=shows_recall))
     verdict = next(verdict for verdict in _ORDER if any(finding.verdict is verdict for finding in findings))
     return verdict, tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.verdict)))
 
@@ -104,23 +108,38 @@ def _rate(name: str, found: Rate, stated: Stated, floor: int) -> Finding:
     return Finding(Verdict.PASS, f"{told}, at most {found.upper:.2%}")
 
 
-def _recall(name: str, found: Rate | None, stated: float) -> Finding:
+def _recall(name: str, found: Rate | None, stated: float, *, shown: bool) -> Finding:
     if found is None:
         return Finding(Verdict.INCONCLUSIVE, f"{name}: recall {stated:.1%} is stated; give labelled harmful texts")
     told = f"{name}: recall {found.share:.1%} of {found.n:,} harmful, {stated:.1%} stated"
-    if found.share >= stated - _RECALL_LOSS:
-        return Finding(Verdict.PASS, told)
-    if found.high < stated:
-        return Finding(Verdict.DEGRADED, f"{told}: {stated - found.share:.1%} lost")
-    return Finding(Verdict.INCONCLUSIVE, f"{told}, up to {found.high:.1%} is possible: give more harmful texts to tell")
+    return _loss(told, _Measure(found.share, found.high, stated, _RECALL_LOSS), ".1%", shown=shown)
 
 
-def _area(name: str, found: Area | None, stated: float) -> Finding:
+def _area(name: str, found: Area | None, stated: float, *, shown: bool) -> Finding:
     if found is None:
         return Finding(Verdict.INCONCLUSIVE, f"{name}: AUROC {stated:.3f} is stated; give labelled harmful texts")
     told = f"{name}: AUROC {found.value:.3f}, {stated:.3f} stated"
-    if found.value >= stated - _AREA_LOSS:
-        return Finding(Verdict.PASS, told)
-    if found.high < stated:
-        return Finding(Verdict.DEGRADED, f"{told}: {stated - found.value:.3f} lost")
-    return Finding(Verdict.INCONCLUSIVE, f"{told}, up to {found.high:.3f} is possible: give more texts to tell")
+    return _loss(told, _Measure(found.value, found.high, stated, _AREA_LOSS), ".3f", shown=shown)
+
+
+class _Measure(NamedTuple):
+    """What was found, how high it may be at most, what is stated, and what may be lost of that."""
+
+    value: float
+    high: float
+    stated: float
+    loss: float
+
+
+def _loss(told: str, measure: _Measure, form: str, *, shown: bool) -> Finding:
+    """`shown`: see `check`; what is rather too high and still too low has fallen for certain, else it says nothing."""
+    is_low = measure.value < measure.stated - measure.loss
+    if is_low and measure.high < measure.stated:
+        return Finding(Verdict.DEGRADED, f"{told}: {measure.stated - measure.value:{form}} lost")
+    if not shown:
+        rule = "the labelled ones are mostly those that were flagged before, which says little of others"
+        return Finding(Verdict.INCONCLUSIVE, f"{told}: {rule}; give labelled harmful texts to tell")
+    if is_low:
+        possible = f"up to {measure.high:{form}} is possible"
+        return Finding(Verdict.INCONCLUSIVE, f"{told}, {possible}: give more harmful texts to tell")
+    return Finding(Verdict.PASS, told)

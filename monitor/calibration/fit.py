@@ -47,6 +47,7 @@ class TooFewSamplesError(FeaturewatchError):
     """No threshold can be justified with so few benign generations; `missing` more are needed."""
 
     def __init__(self, count: int, floor: int, thresholds: int, settings: Settings) -> None:
+        self.count, self.floor, self.thresholds, self.settings = count, floor, thresholds, settings
         self.missing = floor - count
         moved = f" of rules that name {thresholds} thresholds" if thresholds > 1 else ""
         super().__init__(

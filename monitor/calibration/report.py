@@ -8,6 +8,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from monitor.calibration.labelled import Labelled
 from monitor.calibration.levels import Levels
 from monitor.calibration.performance import Performance
 from monitor.calibration.promise import Promise
@@ -45,11 +46,19 @@ class Data:
         benign: name with hash, as `calibration.benign` states it.
         harmful: None without harmful generations.
         left_out: why, and how many; e.g. texts that came twice.
+        labels: of recorded traffic; None where it has none, and for texts.
     """
 
     benign: str
     harmful: str | None
     left_out: dict[str, int]
+    labels: Labelled | None = None
+
+    @property
+    def shows_recall(self) -> bool:
+        """Whether the harmful ones are a sample of their own kind, so that recall and AUROC say more than how many of
+        those that were found before are found again."""
+        return self.labels is None or self.labels.shows_recall
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,12 @@ class Report:
 
     def json(self) -> str:
         """As text that `baseline` reads again; what could not be measured is null."""
-        return json.dumps(_plain({"version": VERSION, **asdict(self)}), indent=2, allow_nan=False) + "\n"
+        return json_text({"version": VERSION, **asdict(self)})
+
+
+def json_text(fields: dict[str, Any]) -> str:
+    """Of plain values, verdicts and other enums."""
+    return json.dumps(_plain(fields), indent=2, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -94,7 +94,8 @@ def check_calibration(  # noqa: PLR0917
     levels = stated_levels(policy)
     sample = performance(generations, judge(policy, generations), levels, settings)
     floor = sample_floor(settings.target, settings.confidence)
-    verdict, findings = check(policy, sample, settings.target, mismatches, baseline, floor)
+    shows_recall = origin.data.shows_recall
+    verdict, findings = check(policy, sample, settings.target, mismatches, baseline, floor, shows_recall=shows_recall)
     return Report(
         policy=policy.name,
         revision=policy.revision,

@@ -51,4 +51,9 @@ def _same(key: str, fitted: str, actual: str) -> bool:
 
 def last_part(model: str) -> str:
     """Of a model's folder or Hub id, by which models are compared; case folded."""
-    return model.rstrip("/").rpartition("/")[2].casefold()
+    return short_name(model).casefold()
+
+
+def short_name(model: str) -> str:
+    """Of a model's folder or Hub id the last part, as ``fittedOn`` states it."""
+    return model.rstrip("/").rpartition("/")[2]

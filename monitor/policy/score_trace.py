@@ -12,7 +12,7 @@ import numpy.typing as npt
 from monitor.policy.compile import compile_scores
 from monitor.policy.engine import Judgement, PolicyEngine
 from monitor.policy.policy import Policy
-from monitor.policy.vocabulary import Phase, TokenClass
+from monitor.policy.vocabulary import TokenClass
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,6 @@ class ScoreTrace:
     scores_p: dict[str, npt.NDArray[np.float64]]
     phases_p: npt.NDArray[np.uint8]
     classes_p: npt.NDArray[np.uint8] | None = None
-
-    @classmethod
-    def of_prompt(cls, scores_p: dict[str, npt.NDArray[np.float64]], phase: Phase = Phase.PROMPT) -> ScoreTrace:
-        """All in one phase; raises ValueError when the detectors' scores are not equally long."""
-        lengths = {len(scores) for scores in scores_p.values()}
-        if len(lengths) != 1:
-            raise ValueError(f"scores of {sorted(lengths)} positions, they must be equally long")
-        return cls(scores_p, np.full(lengths.pop(), phase, np.uint8))
 
     @property
     def positions(self) -> int:

@@ -11,7 +11,7 @@ from monitor.errors import FeaturewatchError
 from monitor.policy import Mode, Policy, PolicyError, PolicySet, check_policy, compile_policies
 from monitor.sae import Catalog
 from monitor.sidecar.policy_files import policy_files, read_policies
-from monitor.sidecar.provenance import provenance_of
+from monitor.sidecar.provenance import provenance_of, sae_hashes
 from monitor.sidecar.sources import CatalogSources
 from monitor.sidecar.sources_search import SearchSources
 
@@ -55,8 +55,7 @@ class PolicyBook:
     @property
     def sae_hashes(self) -> dict[str, str]:
         """SHA-256 of the weights of each SAE that takes part, by id."""
-        saes = dict.fromkeys(ref.source for ref in self.compiled.directions if ref.kind == "latent")
-        return {sae: self.sources.sae(sae).sha256 for sae in saes}
+        return sae_hashes(self.compiled, self.sources)
 
     def policy(self, name: str) -> Policy:
         """Raises FeaturewatchError with the known names."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from monitor.calibration.generation import Generation
-from monitor.policy import Policy, parse_policy
+from monitor.policy import Phase, Policy, parse_policy
 from monitor.policy.score_trace import ScoreTrace
 
 POLICY = """\
@@ -34,6 +35,12 @@ spec:
 """
 
 
+def prompt_trace(scores_p: dict[str, npt.NDArray[np.float64]]) -> ScoreTrace:
+    """Scores of equally many tokens, all of a prompt."""
+    (length,) = {len(scores) for scores in scores_p.values()}
+    return ScoreTrace(scores_p, np.full(length, Phase.PROMPT, np.uint8))
+
+
 def policy(when: str = "a.fire", text: str = POLICY) -> Policy:
     return parse_policy(text.replace("WHEN", when), "toy.yaml")
 
@@ -47,7 +54,7 @@ def generations(
     return [
         Generation(
             f"{source}:{first + index}:{int(harmful)}",
-            ScoreTrace.of_prompt({name: values[index : index + 1] for name, values in columns.items()}),
+            prompt_trace({name: values[index : index + 1] for name, values in columns.items()}),
             harmful,
             source,
         )

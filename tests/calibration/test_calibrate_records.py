@@ -3,120 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from calibration_records import POLICY, Edit, calibrate, provenance_for, record, write_store
 from support.command import Command
 
-from monitor.audit import AuditStore, Transcript, build_record, in_sample
-from monitor.cli.calibration.subject import read_subject
-from monitor.policy import Phase, parse_policy
-from monitor.sae import DenseProbe, HookPoint, save_dense_probe
-from monitor.sidecar.provenance import provenance_of
-from monitor.v1.coverage_pb2 import Coverage
-from monitor.v1.engine_pb2 import EngineInfo
-from monitor.v1.generations_pb2 import CoverageGap, GenerationRecord, GenerationSummary, Provenance
-
-POLICY = """\
-apiVersion: monitor/v1
-kind: Policy
-metadata: {name: toy, revision: 1}
-spec:
-  mode: off
-  fittedOn: {dtype: bfloat16, vllm: "0.32"}
-  detectors:
-    - id: d
-      source: {denseProbe: {file: weights/d.safetensors}}
-      aggregate: {kind: max, minTokens: 2}
-      threshold: {fire: 99, warn: 98}  # not yet
-  rules:
-    - {id: R1, when: d.fire, severity: high}
-"""
-ENGINE = EngineInfo(
-    name="vllm",
-    version="0.32.0",
-    model="models/Tiny",
-    dtype="float32",
-    quantization="none",
-    kv_cache_dtype="auto",
-    num_layers=4,
-    hidden_size=8,
-)
-Edit = Callable[[GenerationRecord], None]
-
-
-@pytest.fixture
-def policy_file(tmp_path: Path) -> Path:
-    save_dense_probe(DenseProbe(HookPoint(1), np.ones(8, np.float32), 0.0), tmp_path / "weights" / "d.safetensors")
-    file = tmp_path / "toy.yaml"
-    file.write_text(POLICY)
-    return file
-
-
-def record(number: int, peak: float, provenance: list[Provenance], edit: Edit = lambda _: None) -> GenerationRecord:
-    scores = np.array([[9.0], [peak - 1], [peak], [np.nan]], np.float32)
-    scores[0] = peak - 2
-    transcript = Transcript(
-        token_ids_p=np.arange(4, dtype=np.int32),
-        phases_p=np.array([Phase.PROMPT] * 3 + [Phase.RESPONSE], np.uint8),
-        observed_p=np.array([True, True, True, False]),
-        scores_pd=scores,
-        token_scores_pd=scores,
-        texts=None,
-    )
-    summary = GenerationSummary(
-        generation_id=f"generation-{number}",
-        request_id=f"r{number}",
-        model="Tiny",
-        start_unix_nanos=1000 + number,
-        end_unix_nanos=2000 + number,
-        prompt_tokens=3,
-        output_tokens=1,
-        coverage=Coverage(positions=3, observed=3),
-    )
-    made = build_record(
-        summary,
-        transcript,
-        score_columns=["toy/d"],
-        alerts=[],
-        engine=ENGINE,
-        provenance=provenance,
-        gaps=[],
-        notes=[],
-        sidecar_version="test",
-    )
-    edit(made)
-    return made
-
-
-def provenance_for(policy_file: Path) -> list[Provenance]:
-    subject = read_subject(policy_file, ())
-    return list(provenance_of(subject.compiled, subject.sources))
-
-
-def write_store(policy_file: Path, records: list[GenerationRecord]) -> Path:
-    path = policy_file.parent / "audit.sqlite"
-    store = AuditStore(path)
-    for one in records:
-        store.put(one)
-    store.close()
-    return path
+from monitor.audit import in_sample
+from monitor.policy import parse_policy
+from monitor.v1.generations_pb2 import CoverageGap, GenerationRecord
 
 
 def test_from_records_to_thresholds_and_a_verdict(policy_file: Path, featurewatch: Command) -> None:
     provenance = provenance_for(policy_file)
     peaks = np.random.default_rng(0).normal(size=300)
     store = write_store(policy_file, [record(number, peak, provenance) for number, peak in enumerate(peaks)])
-    calibrate = ("policy", "calibrate", str(policy_file), "--records", str(store))
     before = policy_file.read_text()
-    code, out, _ = featurewatch(*calibrate)
+    code, out, _ = featurewatch(*calibrate(policy_file, store))
     assert code == 0
     assert policy_file.read_text() == before
     assert "not written: add --write" in out
-    assert "flagged generations weigh more than in traffic" in out
-    assert featurewatch(*calibrate, "--write")[0] == 0
+    assert "Traffic from 1970-01-01 to 1970-01-01" in out
+    assert "Recorded traffic counts as benign, unread" in out
+    assert featurewatch(*calibrate(policy_file, store, "--write"))[0] == 0
     written = parse_policy(policy_file.read_text())
     (detector,) = written.document.spec.detectors
     highest = float(np.float32(peaks.max()))
@@ -134,16 +44,14 @@ def test_from_records_to_thresholds_and_a_verdict(policy_file: Path, featurewatc
         "hook": "resid_post.1",
     }
     assert "# not yet" in policy_file.read_text()
-    code, out, _ = featurewatch(*calibrate, "--check", "--json")
+    code, out, _ = featurewatch(*calibrate(policy_file, store, "--check", "--json"))
     assert (code, json.loads(out)["verdict"]) == (0, "pass")
 
 
 def test_a_check_tells_what_it_was_fitted_on(policy_file: Path, featurewatch: Command) -> None:
     provenance = provenance_for(policy_file)
     store = write_store(policy_file, [record(number, 0.0, provenance) for number in range(300)])
-    code, out, _ = featurewatch(
-        "policy", "calibrate", str(policy_file), "--records", str(store), "--check", "--target-fpr", "0.01"
-    )
+    code, out, _ = featurewatch(*calibrate(policy_file, store, "--check", "--target-fpr", "0.01"))
     assert code == 10
     assert "dtype: fitted on bfloat16, serving float32" in out
 
@@ -151,20 +59,33 @@ def test_a_check_tells_what_it_was_fitted_on(policy_file: Path, featurewatch: Co
 def test_too_few_records_say_how_many_more(policy_file: Path, featurewatch: Command) -> None:
     provenance = provenance_for(policy_file)
     store = write_store(policy_file, [record(number, 0.0, provenance) for number in range(100)])
-    code, _, told = featurewatch("policy", "calibrate", str(policy_file), "--records", str(store))
+    code, _, told = featurewatch(*calibrate(policy_file, store))
     assert code == 12
     assert "INCONCLUSIVE 100 benign generations" in told
     assert "Give 199 more, or a higher --target-fpr" in told
+    # Why there are so few.
+    assert "Recorded traffic counts as benign, unread" in told
+
+
+def test_too_few_records_are_told_as_json(policy_file: Path, featurewatch: Command) -> None:
+    provenance = provenance_for(policy_file)
+    store = write_store(policy_file, [record(number, 0.0, provenance) for number in range(100)])
+    code, out, told = featurewatch(*calibrate(policy_file, store, "--json", "--write", share="0.5"))
+    found = json.loads(out)
+    assert (code, found["verdict"]) == (12, "inconclusive")
+    assert "INCONCLUSIVE" in told
+    wanted = sum(in_sample(f"generation-{number}", 0.5) for number in range(100))
+    assert (found["count"], found["floor"], found["missing"]) == (wanted, 299, 299 - wanted)
+    assert found["data"]["left_out"] == {"not of the sample": 100 - wanted}
+    assert (found["policy"], found["revision"], found["settings"]["target"]) == ("toy", 1, 0.01)
+    assert parse_policy(policy_file.read_text()).revision == 1
 
 
 def test_only_the_sample_is_taken(policy_file: Path, featurewatch: Command) -> None:
     provenance = provenance_for(policy_file)
     store = write_store(policy_file, [record(number, 0.0, provenance) for number in range(400)])
     wanted = sum(in_sample(f"generation-{number}", 0.5) for number in range(400))
-    code, out, _ = featurewatch(
-        "policy", "calibrate", str(policy_file), "--records", str(store), "--keep-share", "0.5", "--target-fpr",
-        "0.05", "--json",
-    )  # fmt: skip
+    code, out, _ = featurewatch(*calibrate(policy_file, store, "--target-fpr", "0.05", "--json", share="0.5"))
     assert code == 0
     report = json.loads(out)
     assert report["sample"]["false_alarms"]["n"] == wanted
@@ -186,14 +107,17 @@ def _with_gap(made: GenerationRecord) -> None:
     [
         (_with_gap, "1 with unseen tokens"),
         (lambda made: made.notes.append("it began before this sidecar process"), "1 with irregularities"),
-        (lambda made: made.score_columns.__setitem__(0, "toy/other"), "1 not judged by this policy"),
+        (
+            lambda made: made.score_columns.__setitem__(0, "toy/other"),
+            "1 without token scores of detector d: its scores are not recorded",
+        ),
         (lambda made: made.provenance.pop(), "1 judged with another SAE or probe"),
         (lambda made: setattr(made.summary, "end_unix_nanos", 0), "1 not ended"),
     ],
 )
 def test_what_is_not_whole_is_left_out(policy_file: Path, featurewatch: Command, edit: Edit, message: str) -> None:
     store = write_store(policy_file, [record(0, 0.0, provenance_for(policy_file), edit)])
-    code, _, told = featurewatch("policy", "calibrate", str(policy_file), "--records", str(store))
+    code, _, told = featurewatch(*calibrate(policy_file, store))
     assert code == 2
     assert message in told
 
@@ -201,9 +125,7 @@ def test_what_is_not_whole_is_left_out(policy_file: Path, featurewatch: Command,
 def test_records_of_two_engines_are_not_mixed(policy_file: Path, featurewatch: Command) -> None:
     provenance = provenance_for(policy_file)
     records = [record(0, 0.0, provenance), record(1, 0.0, provenance, _another_engine)]
-    code, _, told = featurewatch(
-        "policy", "calibrate", str(policy_file), "--records", str(write_store(policy_file, records))
-    )
+    code, _, told = featurewatch(*calibrate(policy_file, write_store(policy_file, records)))
     assert code == 2
     assert "records of 2 engine configurations" in told
 
@@ -214,20 +136,24 @@ def test_records_of_two_engines_are_not_mixed(policy_file: Path, featurewatch: C
         ("", "nothing to calibrate on"),
         ("--benign x.jsonl", "texts without --model"),
         ("--records a.sqlite --benign x.jsonl", "--records with texts or a model"),
+        ("--records a.sqlite", "--records without --keep-share: a store holds all that was flagged"),
+        ("--records a.sqlite --write", "Give the --keep-share of that sidecar; 1 if it kept everything"),
+        ("--records a.sqlite --check", "--records without --keep-share"),
+        ("--benign x.jsonl --model m --labels l.jsonl", "--labels without --records"),
         ("--benign x.jsonl --model m --keep-share 0.1", "--keep-share 0.1"),
         ("--records a.sqlite --keep-share 0", "--keep-share 0"),
         ("--benign x.jsonl --model m --engine torch", "--engine torch: it is vllm or hf"),
         ("--benign x.jsonl --model m --target rule", "--target rule: it is policy or detector"),
-        ("--records a.sqlite --check --write", "--write with --check"),
-        ("--records a.sqlite --check --holdout-share 0.5", "--holdout-share with --check"),
-        ("--records a.sqlite --baseline b.json", "--baseline: a check compares with it"),
-        ("--records a.sqlite --check", "none of the detectors that its rules name states a calibration"),
-        ("--records a.sqlite --split val", "--split with --records: it has no effect there"),
-        ("--records a.sqlite --dtype float16", "--dtype with --records"),
+        ("--records a.sqlite --keep-share 1 --check --write", "--write with --check"),
+        ("--records a.sqlite --keep-share 1 --check --holdout-share 0.5", "--holdout-share with --check"),
+        ("--records a.sqlite --keep-share 1 --baseline b.json", "--baseline: a check compares with it"),
+        ("--records a.sqlite --keep-share 1 --check", "none of the detectors that its rules name states a calibration"),
+        ("--records a.sqlite --keep-share 1 --split val", "--split with --records: it has no effect there"),
+        ("--records a.sqlite --keep-share 1 --dtype float16", "--dtype with --records"),
         ("--benign x.jsonl --model m --engine hf --max-tokens 9", "--max-tokens with --engine hf"),
         ("--benign x.jsonl --model m --engine hf --engine-args {}", "--engine-args with --engine hf"),
-        ("--records a.sqlite", "there is no such file"),
-        ("--records a.sqlite --target-fpr 1.5", "target-fpr 1.5"),
+        ("--records a.sqlite --keep-share 1", "there is no such file"),
+        ("--records a.sqlite --keep-share 1 --target-fpr 1.5", "target-fpr 1.5"),
     ],
 )
 def test_options_that_do_not_go_together(policy_file: Path, featurewatch: Command, options: str, message: str) -> None:
@@ -238,7 +164,7 @@ def test_options_that_do_not_go_together(policy_file: Path, featurewatch: Comman
 
 def test_a_policy_in_error_is_refused_with_its_problems(policy_file: Path, featurewatch: Command) -> None:
     policy_file.write_text(POLICY.replace("d.fire", "e.fire").replace("revision: 1", "revision: x"))
-    code, _, told = featurewatch("policy", "calibrate", str(policy_file), "--records", "a.sqlite")
+    code, _, told = featurewatch(*calibrate(policy_file, Path("a.sqlite")))
     assert code == 2
     assert "toy.yaml:3 metadata.revision" in told
     assert "the policy has no such detector" in told

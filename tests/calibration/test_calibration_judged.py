@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from calibration_samples import POLICY, policy
+from calibration_samples import POLICY, policy, prompt_trace
 
 from monitor.calibration import judged as judged_module
 from monitor.calibration.generation import Generation
 from monitor.calibration.judged import judge
 from monitor.calibration.levels import Levels, with_levels
 from monitor.policy import DetectorState
-from monitor.policy.score_trace import ScoreJudge, ScoreTrace
+from monitor.policy.score_trace import ScoreJudge
 
 
 def mixed(count: int) -> list[Generation]:
@@ -22,7 +22,7 @@ def mixed(count: int) -> list[Generation]:
         length = int(rng.integers(0, 20))
         a, b = rng.normal(size=length), rng.normal(size=length)
         a[rng.random(length) < 0.2] = np.nan
-        found.append(Generation(str(number), ScoreTrace.of_prompt({"toy/a": a, "toy/b": b}), False))
+        found.append(Generation(str(number), prompt_trace({"toy/a": a, "toy/b": b}), False))
     return found
 
 

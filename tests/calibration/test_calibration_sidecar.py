@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from calibration_samples import POLICY, policy
 
 from monitor.cli.calibration import vllm_engine
+from monitor.errors import FeaturewatchError
 
 
 def test_it_knows_the_tokenizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -19,3 +21,12 @@ def test_it_knows_the_tokenizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert command[command.index("--tokenizer") + 1] == "model-folder"
     assert command[command.index("--mode") + 1] == "p=shadow"
     assert command[command.index("--keep-share") + 1] == "1"
+
+
+@pytest.mark.parametrize("match", ['{tenants: ["acme-*"]}', "{sample: 0.5}"])
+def test_a_policy_that_would_not_judge_every_text_is_refused(match: str) -> None:
+    """What it does not judge would count as not flagged."""
+    narrow = policy(text=POLICY.replace("  detectors:", f"  match: {match}\n  detectors:"))
+    with pytest.raises(FeaturewatchError, match=r"policy toy with match\.tenants .* and --engine vllm"):
+        vllm_engine._require_every_request(narrow)
+    vllm_engine._require_every_request(policy())

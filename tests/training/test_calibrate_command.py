@@ -143,6 +143,24 @@ def test_responses_are_judged_as_responses(
     assert featurewatch(*arguments(policy, tiny_model, pairs))[0] == 0
 
 
+def test_prompts_alone_are_no_sample_for_a_policy_that_judges_responses(
+    tiny_model: Path, tmp_path: Path, probe: DenseProbe, featurewatch: Command
+) -> None:
+    """In production the tokens of responses count too: more generations reach the thresholds than prompts show."""
+    policy, data = write_policy(tmp_path, probe, "prompt, response"), write_texts(tmp_path)
+    code, out, _ = featurewatch(*arguments(policy, tiny_model, data))
+    assert code == 0
+    assert "Only prompts were computed, but the policy judges responses" in out
+    before = policy.read_text()
+    code, _, told = featurewatch(*arguments(policy, tiny_model, data, "--write"))
+    assert code == 2
+    assert "--write for policy toy, which judges responses, on prompts" in told
+    assert policy.read_text() == before
+    code, out, _ = featurewatch(*arguments(policy, tiny_model, write_texts(tmp_path, response=True), "--write"))
+    assert code == 0
+    assert "Only prompts were computed" not in out
+
+
 def test_a_kept_back_source_is_reported(
     tiny_model: Path, tmp_path: Path, probe: DenseProbe, featurewatch: Command
 ) -> None:

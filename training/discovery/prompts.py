@@ -12,7 +12,7 @@ from monitor.errors import FeaturewatchError
 from training.discovery.config import DiscoverConfig
 from training.discovery.prompt import Prompt
 from training.discovery.selection import selected
-from training.harvest.sources.jsonl import read_rows
+from training.harvest.sources.jsonl import read_rows, require_characters
 
 _VAL_SHARE = 0.2
 
@@ -68,18 +68,9 @@ def labelled_prompts(path: Path) -> Iterable[Prompt]:
                 "repair the row",
             )
         source, category = str(row.get("source", "")), str(row.get("category", ""))
-        _require_characters(text + source + category, f"{path}:{number}")
+        require_characters(text + source + category, f"{path}:{number}")
         if text.strip():
             yield Prompt(text, label == 1, split == "val", source, category)
-
-
-def _require_characters(text: str, place: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise FeaturewatchError(
-            place, "the row holds half of a surrogate pair, which is no character", "repair the row"
-        ) from error
 
 
 def _lines(path: Path, is_positive: bool) -> Iterable[Prompt]:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 
 from monitor.calibration.area import Histogram
-from training.evaluation.page.markup import Markup, join, tag, text
+from training.evaluation.page.charts import HEIGHT, WIDTH, coordinate, svg
+from training.evaluation.page.markup import Markup, tag, text
 
-_WIDTH, _HEIGHT = 360, 216
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 26, 12, 38
-_BASE = _HEIGHT - _BOTTOM
-_ENDS = (_LEFT, _WIDTH - _RIGHT)
+_BASE = HEIGHT - _BOTTOM
+_ENDS = (_LEFT, WIDTH - _RIGHT)
 
 
 def roc_chart(
@@ -34,7 +34,7 @@ def roc_chart(
 
     parts = _recall_axis()
     for power in range(math.ceil(math.log10(lowest)), 1):
-        x = _n(across(10.0**power))
+        x = coordinate(across(10.0**power))
         parts += [
             tag("line", x1=x, x2=x, y1=_TOP, y2=_BASE, class_="grid"),
             tag("text", text(f"{100 * 10.0**power:g} %"), x=x, y=_BASE + 15, class_="label mid"),
@@ -44,17 +44,17 @@ def roc_chart(
         # A step: recall rises where another harmful one is found, and false alarms between.
         corners += [(share, recall), (share, found)]
         recall = found
-    line = " ".join(f"{_n(across(share))},{_n(up(found))}" for share, found in corners)
-    x = _n(across(target))
+    line = " ".join(f"{coordinate(across(share))},{coordinate(up(found))}" for share, found in corners)
+    x = coordinate(across(target))
     parts += [
         tag("line", x1=x, x2=x, y1=_TOP, y2=_BASE, class_="mark"),
-        tag("text", text("target"), x=_n(across(target) + 4), y=_BASE - 6, class_="label"),
+        tag("text", text("target"), x=coordinate(across(target) + 4), y=_BASE - 6, class_="label"),
         tag("polyline", points=line, class_="line s1"),
-        tag("circle", cx=_n(across(at[0])), cy=_n(up(at[1])), r=4.5, class_="dot s2"),
+        tag("circle", cx=coordinate(across(at[0])), cy=coordinate(up(at[1])), r=4.5, class_="dot s2"),
         _axis("benign that fire"),
     ]
     told = f"recall {at[1]:.1%} at {at[0]:.2%} false alarms"
-    return _svg(title, told, parts)
+    return svg(title, told, HEIGHT, parts)
 
 
 def score_chart(title: str, found: Histogram, levels: Sequence[tuple[str, float]]) -> Markup:
@@ -67,10 +67,10 @@ def score_chart(title: str, found: Histogram, levels: Sequence[tuple[str, float]
 
     parts = []
     for share in (0.0, 0.5, 1.0):
-        y = _n(_BASE - (_BASE - _TOP) * share)
+        y = coordinate(_BASE - (_BASE - _TOP) * share)
         parts += [
             tag("line", x1=_ENDS[0], x2=_ENDS[1], y1=y, y2=y, class_="grid"),
-            tag("text", text(f"{most * share:.0%}"), x=_LEFT - 6, y=_n(float(y) + 4), class_="label end"),
+            tag("text", text(f"{most * share:.0%}"), x=_LEFT - 6, y=coordinate(float(y) + 4), class_="label end"),
         ]
     for shares, style in ((found.benign, "s1"), (found.harmful or [], "s2")):
         for left, right, share in zip(edges, edges[1:], shares, strict=False):
@@ -79,52 +79,36 @@ def score_chart(title: str, found: Histogram, levels: Sequence[tuple[str, float]
                 parts.append(
                     tag(
                         "rect",
-                        x=_n(across(left)),
-                        y=_n(_BASE - height),
-                        width=_n(max(1.0, across(right) - across(left) - 1)),
-                        height=_n(height),
+                        x=coordinate(across(left)),
+                        y=coordinate(_BASE - height),
+                        width=coordinate(max(1.0, across(right) - across(left) - 1)),
+                        height=coordinate(height),
                         class_=style,
                         opacity=0.65,
                     )
                 )
     for index, (name, value) in enumerate(levels):
-        x = _n(across(value))
+        x = coordinate(across(value))
         parts += [
             tag("line", x1=x, x2=x, y1=_TOP, y2=_BASE, class_="level l1"),
-            tag("text", text(name), x=_n(across(value) + 4), y=_TOP + 10 + 12 * index, class_="value"),
+            tag("text", text(name), x=coordinate(across(value) + 4), y=_TOP + 10 + 12 * index, class_="value"),
         ]
     for value in (low, (low + high) / 2, high):
-        parts.append(tag("text", text(f"{value:.3g}"), x=_n(across(value)), y=_BASE + 15, class_="label mid"))
+        parts.append(tag("text", text(f"{value:.3g}"), x=coordinate(across(value)), y=_BASE + 15, class_="label mid"))
     parts.append(_axis("highest score of a generation"))
-    return _svg(title, "; ".join(f"{name} at {value:g}" for name, value in levels), parts)
+    return svg(title, "; ".join(f"{name} at {value:g}" for name, value in levels), HEIGHT, parts)
 
 
 def _recall_axis() -> list[Markup]:
     parts = []
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        y = _n(_BASE - (_BASE - _TOP) * share)
+        y = coordinate(_BASE - (_BASE - _TOP) * share)
         parts += [
             tag("line", x1=_ENDS[0], x2=_ENDS[1], y1=y, y2=y, class_="grid"),
-            tag("text", text(f"{share:.0%}"), x=_LEFT - 6, y=_n(float(y) + 4), class_="label end"),
+            tag("text", text(f"{share:.0%}"), x=_LEFT - 6, y=coordinate(float(y) + 4), class_="label end"),
         ]
     return parts
 
 
 def _axis(name: str) -> Markup:
-    return tag("text", text(name), x=_n(sum(_ENDS) / 2), y=_HEIGHT - 4, class_="label mid")
-
-
-def _svg(title: str, told: str, parts: Sequence[Markup]) -> Markup:
-    return tag(
-        "svg",
-        tag("title", text(title)),
-        tag("desc", text(told)),
-        join(*parts),
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        role="img",
-        aria_label=f"{title}: {told}",
-    )
-
-
-def _n(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
+    return tag("text", text(name), x=coordinate(sum(_ENDS) / 2), y=HEIGHT - 4, class_="label mid")

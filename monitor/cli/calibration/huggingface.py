@@ -20,7 +20,7 @@ from monitor.policy import (
     TokenClasses,
     check_policy,
 )
-from monitor.policy.fit import last_part
+from monitor.policy.fit import short_name
 from monitor.policy.score_trace import ScoreTrace
 from monitor.sae import HookPoint
 from monitor.sidecar.weights import direction_row
@@ -89,7 +89,7 @@ def run_huggingface(
     return Computed(
         [found[sample.name] for sample in samples if sample.name in found],
         f"Hugging Face transformers, {str(network.dtype).removeprefix('torch.')}",
-        {"model": last_part(model), "dtype": str(network.dtype).removeprefix("torch.")},
+        {"model": short_name(model), "dtype": str(network.dtype).removeprefix("torch.")},
         tuple(notes),
         rendered.left_out,
     )

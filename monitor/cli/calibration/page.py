@@ -10,11 +10,10 @@ from monitor.calibration.performance import DetectorPerformance, Performance
 from monitor.calibration.promise import Standing
 from monitor.calibration.report import Report, Verdict
 from monitor.cli.calibration.charts import roc_chart, score_chart
-from monitor.cli.calibration.tables import interval, percent, promise_text, with_harmful
+from monitor.cli.calibration.tables import interval, percent, promise_text, recall_name, with_harmful
+from training.evaluation.page.document import document
 from training.evaluation.page.markup import Markup, join, tag, text
-from training.evaluation.page.style import STYLE
 
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _VERDICTS: Final = {
     Verdict.PASS: "The stated calibration still holds on this data.",
     Verdict.STALE: "The stated calibration does not hold here: calibrate again before you rely on it.",
@@ -25,16 +24,7 @@ _VERDICTS: Final = {
 
 def page(report: Report) -> str:
     """The whole document. All that comes from files is escaped."""
-    title = f"Calibration of {report.policy}"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        + tag("title", text(title))
-        + f"<style>{STYLE}</style></head>"
-        + tag("body", tag("main", *_body(report)))
-        + "</html>\n"
-    )
+    return document(f"Calibration of {report.policy}", _body(report))
 
 
 def _body(report: Report) -> list[Markup]:
@@ -50,7 +40,7 @@ def _body(report: Report) -> list[Markup]:
     if report.held is not None:
         parts.append(_promises(report))
     if (found := with_harmful(report)) is not None:
-        parts.append(_recall(found))
+        parts.append(_recall(found, recall_name(report.data)))
     parts.append(_about(report))
     return parts
 
@@ -84,7 +74,8 @@ def _tiles(report: Report) -> Markup:
             ("on what was kept back", percent(report.held.false_alarms.share), interval(report.held.false_alarms))
         )
     if found.recall is not None:
-        shown.append(("recall", f"{found.recall.share:.1%}", interval(found.recall)))
+        name = "recall" if report.data.shows_recall else "of those labelled harmful"
+        shown.append((name, f"{found.recall.share:.1%}", interval(found.recall)))
     shown.append(("benign generations", f"{found.false_alarms.n:,}", f"this target takes at least {report.floor:,}"))
     return tag(
         "div",
@@ -119,7 +110,7 @@ def _detector(report: Report, name: str, found: DetectorPerformance) -> Markup:
     told = f"{change} · fires on {found.false_alarms.hits:,} of {found.false_alarms.n:,} benign generations, at most "
     told += percent(found.false_alarms.upper)
     if found.recall is not None:
-        told += f" · recall {found.recall.share:.1%}"
+        told += f" · {recall_name(report.data)} {found.recall.share:.1%}"
     if found.unjudged:
         told += f" · {found.unjudged:,} benign ones are too short to be judged"
     return tag(
@@ -162,13 +153,13 @@ def _promises(report: Report) -> Markup:
     return _table("Does the promise hold elsewhere?", told, ("", "benign", "flagged", "rate", "interval", ""), rows)
 
 
-def _recall(found: Performance) -> Markup:
+def _recall(found: Performance, name: str) -> Markup:
     whole = {} if found.recall is None else {"all": found.recall}
     rates: dict[str, Rate] = {**whole, **found.recall_by}
     rows = [
         (name, f"{rate.n:,}", f"{rate.hits:,}", f"{rate.share:.1%}", interval(rate)) for name, rate in rates.items()
     ]
-    return _table("Recall by source and category", "", ("", "harmful", "flagged", "recall", "interval"), rows)
+    return _table("Recall by source and category", "", ("", "harmful", "flagged", name, "interval"), rows)
 
 
 def _about(report: Report) -> Markup:

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from monitor.audit import AuditStore, PageKey, in_sample
+from monitor.audit import AuditStore, PageKey
 from monitor.calibration.generation import Generation
-from monitor.calibration.report import Data
-from monitor.cli.calibration.computed import Computed
 from monitor.cli.calibration.subject import Subject
-from monitor.cli.calibration.texts import data_name
+from monitor.cli.policy.recorded import circumstances_of, ingredients_of
 from monitor.errors import FeaturewatchError
+from monitor.policy.fit import short_name
 from monitor.policy.score_trace import ScoreTrace
+from monitor.replay import Recorded, read_record
+from monitor.replay.same_source import Ingredients, recorded_column
+from monitor.replay.shelf import Shelf
 from monitor.sidecar.plan import model_name, serving_config
 from monitor.sidecar.provenance import provenance_of
 from monitor.v1.engine_pb2 import EngineInfo
-from monitor.v1.generations_pb2 import GenerationRecord
+from monitor.v1.generations_pb2 import GenerationRecord, GenerationSummary
 
 _PAGE = 500
+
+
+@dataclass(frozen=True)
+class WholeRecord:
+    """A recorded generation with the token scores of the policy's detectors, from its first token to its last."""
+
+    summary: GenerationSummary
+    trace: ScoreTrace
 
 
 @dataclass
@@ -35,66 +47,46 @@ class Records:
     left_out: why, and how many others there are.
     """
 
-    whole: list[GenerationRecord]
+    whole: list[WholeRecord]
     engine: EngineInfo
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def run_records(subject: Subject, store: Path, keep_share: float | None) -> tuple[Computed, Data]:
-    """Recorded traffic, all of it taken as benign.
+def read_records(
+    subject: Subject, store: Path, unwanted: Callable[[GenerationSummary], str] = lambda _summary: ""
+) -> Records:
+    """What a store holds for a policy.
 
     Args:
-        keep_share: of a sidecar that recorded a sample; generations outside of it are then left out, because they are
-            there for having been flagged. None takes what there is.
-
-    Raises:
-        FeaturewatchError: see `read_records`.
-    """
-    found = read_records(subject, store, keep_share)
-    notes = ["Recorded traffic counts as benign, unread: harmful requests among it make thresholds stricter."]
-    if keep_share is None:
-        notes.append(
-            "A store holds what was flagged, and ordinary traffic only if its sidecar ran with --keep-share. Give "
-            "--keep-share here too: without it flagged generations weigh more than in traffic, and thresholds come out "
-            "too high."
-        )
-    chosen = "" if keep_share is None else f" (a sample of {keep_share:.4g})"
-    generations = [generation_of(record, False, record.summary.model, "") for record in found.whole]
-    engine = f"recorded by vLLM {found.engine.version}"
-    computed = Computed(generations, engine, serving_of(found.engine), tuple(notes), {})
-    return computed, Data(data_name([store], chosen), None, dict(found.left_out))
-
-
-def read_records(subject: Subject, store: Path, keep_share: float | None = None) -> Records:
-    """What a store holds for a policy.
+        unwanted: why a generation is left out unseen; empty when it is not.
 
     Raises:
         FeaturewatchError: there is no such store, it holds nothing usable, or records of several engine configurations.
     """
-    wanted = {detector.name for detector in subject.compiled.detectors}
     sources = {
         (entry.kind, entry.name, entry.sha256)
         for entry in provenance_of(subject.compiled, subject.sources)
         if entry.kind != "policy"
     }
+    scores = _DetectorScores(subject)
     left_out: Counter[str] = Counter()
-    whole: list[GenerationRecord] = []
+    whole: list[WholeRecord] = []
     engines: dict[bytes, EngineInfo] = {}
-    for record in _records(store):
-        if keep_share is not None and not in_sample(record.summary.generation_id, keep_share):
-            left_out["not of the sample"] += 1
-        elif not record.summary.end_unix_nanos:
-            left_out["not ended"] += 1
-        elif not wanted <= set(record.score_columns):
-            left_out["not judged by this policy"] += 1
-        elif not sources <= {(entry.kind, entry.name, entry.sha256) for entry in record.provenance}:
-            left_out["judged with another SAE or probe"] += 1
-        elif record.summary.coverage.observed < record.summary.coverage.positions:
-            left_out["with unseen tokens (prefix cache, or dropped)"] += 1
-        elif record.notes:
-            left_out["with irregularities that the record notes"] += 1
-        else:
-            whole.append(record)
+    with _opened(store) as audit:
+        for summary in _summaries(audit):
+            if why := unwanted(summary):
+                left_out[why] += 1
+                continue
+            record = audit.get(summary.generation_id)
+            if record is None:
+                continue
+            trace, why = None, _unfit(record, sources)
+            if not why:
+                trace, why = scores.of(record)
+            if trace is None:
+                left_out[why] += 1
+                continue
+            whole.append(WholeRecord(record.summary, trace))
             engine = _configuration(record.engine)
             engines[engine.SerializeToString(deterministic=True)] = record.engine
     if not whole:
@@ -115,33 +107,70 @@ def read_records(subject: Subject, store: Path, keep_share: float | None = None)
     return Records(whole, next(iter(engines.values())), left_out)
 
 
-def generation_of(record: GenerationRecord, is_harmful: bool, source: str, category: str) -> Generation:
-    """A record's token scores."""
-    scores_pd = np.array([token.token_scores for token in record.tokens], np.float64)
-    scores_pd = scores_pd.reshape(len(record.tokens), len(record.score_columns))
-    phases_p = np.array([token.phase for token in record.tokens], np.uint8)
-    scores = {name: scores_pd[:, d] for d, name in enumerate(record.score_columns)}
-    return Generation(record.summary.generation_id, ScoreTrace(scores, phases_p), is_harmful, source, category)
+def read_summaries(store: Path) -> list[GenerationSummary]:
+    """Of all generations in a store, the newest first; raises FeaturewatchError."""
+    with _opened(store) as audit:
+        return [*_summaries(audit)]
+
+
+def generation_of(record: WholeRecord, is_harmful: bool, source: str, category: str) -> Generation:
+    """A record with what is known of it."""
+    return Generation(record.summary.generation_id, record.trace, is_harmful, source, category)
 
 
 def serving_of(engine: EngineInfo) -> dict[str, str]:
     """As the keys of `fittedOn` state it: of the model the last part of its name."""
     serving = serving_config(engine)
-    return serving | {"model": serving["model"].rstrip("/").rpartition("/")[2]}
+    return serving | {"model": short_name(serving["model"])}
 
 
-def _records(store: Path) -> Iterator[GenerationRecord]:
+class _DetectorScores:
+    """Finds each detector's token scores in records, under its own name or that of one that scores alike."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._policy = subject.policy
+        self._ingredients: dict[str, Ingredients] = ingredients_of(subject.policy, subject.sources)
+        self._shelf = Shelf({subject.policy.sha256: subject.policy})
+
+    def of(self, record: GenerationRecord) -> tuple[ScoreTrace | None, str]:
+        """The scores, or None and why they are not known."""
+        recorded: Recorded = read_record(record, circumstances_of(record), self._shelf)
+        scores_p: dict[str, npt.NDArray[np.float64]] = {}
+        for detector in self._policy.document.spec.detectors:
+            column, why = recorded_column(self._policy, detector, recorded, self._ingredients[detector.id])
+            if column < 0:
+                return None, f"without token scores of detector {detector.id}: {why}"
+            scores_p[f"{self._policy.name}/{detector.id}"] = recorded.token_scores_pd[:, column]
+        return recorded.trace(scores_p), ""
+
+
+def _unfit(record: GenerationRecord, sources: set[tuple[str, str, str]]) -> str:
+    """Why a record cannot be calibrated on, as far as it says itself; empty when it can."""
+    if not record.summary.end_unix_nanos:
+        return "not ended"
+    if not sources <= {(entry.kind, entry.name, entry.sha256) for entry in record.provenance}:
+        return "judged with another SAE or probe"
+    if record.summary.coverage.observed < record.summary.coverage.positions:
+        return "with unseen tokens (prefix cache, or dropped)"
+    if record.notes:
+        return "with irregularities that the record notes"
+    return ""
+
+
+@contextmanager
+def _opened(store: Path) -> Iterator[AuditStore]:
     audit = AuditStore(store, read_only=True)
     try:
-        before: PageKey | None = None
-        while page := audit.page(_PAGE, before):
-            for summary in page:
-                record = audit.get(summary.generation_id)
-                if record is not None:
-                    yield record
-            before = PageKey.of(page[-1])
+        yield audit
     finally:
         audit.close()
+
+
+def _summaries(audit: AuditStore) -> Iterator[GenerationSummary]:
+    before: PageKey | None = None
+    while page := audit.page(_PAGE, before):
+        yield from page
+        before = PageKey.of(page[-1])
 
 
 def _configuration(engine: EngineInfo) -> EngineInfo:

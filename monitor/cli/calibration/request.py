@@ -24,6 +24,7 @@ class Request:
     harmful: tuple[Path, ...]
     records: Path | None
     keep_share: float | None
+    labels: tuple[Path, ...]
     engine: str
     dtype: str
     context: int
@@ -56,6 +57,19 @@ class Request:
                 "recorded scores were computed where the traffic was served, others would be mixed with them",
                 "leave --data, --benign, --harmful and --model out",
             )
+            _require(
+                self.keep_share is not None,
+                "--records without --keep-share",
+                "a store holds all that was flagged, but of other traffic only the share that its sidecar kept: with "
+                "the one weighed like the other, rates and thresholds would be far too high",
+                "give the --keep-share of that sidecar; 1 if it kept everything",
+            )
+        _require(
+            not self.labels or self.records is not None,
+            "--labels without --records",
+            "they are labels of recorded generations",
+            "add --records STORE; texts have their labels in --data",
+        )
         _require(
             self.keep_share is None or (self.records is not None and 0 < self.keep_share <= 1),
             f"--keep-share {self.keep_share}",

@@ -11,6 +11,7 @@ from monitor.policy import Mode, Policy, PolicyError, PolicySet, check_policy, c
 from monitor.policy.schema.metadata import FittedOn
 from monitor.sae import Catalog
 from monitor.sidecar.policy_files import read_policies
+from monitor.sidecar.provenance import sae_hashes
 from monitor.sidecar.sources_search import SearchSources
 
 _FITTED_ON = "spec.fittedOn"
@@ -35,14 +36,9 @@ class Subject:
     def hook_points(self) -> list[str]:
         return list(dict.fromkeys(direction.hook_point for direction in self.compiled.directions))
 
-    @property
-    def sae_hashes(self) -> dict[str, str]:
-        saes = dict.fromkeys(ref.source for ref in self.compiled.directions if ref.kind == "latent")
-        return {sae: self.sources.sae(sae).sha256 for sae in saes}
-
     def stated_of_sources(self) -> dict[str, str]:
         """Keys of `fittedOn` that the sources decide: hook point and SAE where there is one of them."""
-        hashes, hooks = set(self.sae_hashes.values()), self.hook_points
+        hashes, hooks = set(sae_hashes(self.compiled, self.sources).values()), self.hook_points
         stated = {"hook": hooks[0]} if len(hooks) == 1 else {}
         return stated | ({"sae": f"sha256:{hashes.pop()}"} if len(hashes) == 1 else {})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,7 +12,7 @@ from monitor.calibration.bounds import Rate
 from monitor.calibration.levels import Levels
 from monitor.calibration.performance import Performance
 from monitor.calibration.promise import Promise, Standing
-from monitor.calibration.report import Report, Verdict
+from monitor.calibration.report import Data, Report, Verdict
 
 _STYLES = {Verdict.PASS: "green", Verdict.INCONCLUSIVE: "yellow", Verdict.STALE: "red", Verdict.DEGRADED: "red"}
 _STANDINGS = {Standing.KEPT: "[green]kept[/green]", Standing.OPEN: "within its interval"}
@@ -26,7 +26,7 @@ def show(report: Report, console: Console) -> None:
     console.print(_detectors(report))
     console.print(_alarms(report, report.sample, "on the generations that thresholds were chosen on"))
     if (found := with_harmful(report)) is not None:
-        console.print(_recall(found))
+        console.print(_recall(found, recall_name(report.data)))
     if report.held is not None:
         console.print(_promises(report))
     for finding in report.findings:
@@ -34,8 +34,8 @@ def show(report: Report, console: Console) -> None:
         console.print(
             f"[{style}]{finding.verdict.name:<12}[/{style}] {escape(finding.text)}", highlight=False, soft_wrap=True
         )
-    for note in report.notes:
-        console.print(f"[dim]note: {escape(note)}[/dim]", highlight=False, soft_wrap=True)
+    for line in _notes(report.notes):
+        console.print(line, highlight=False, soft_wrap=True)
     if report.verdict is not None:
         style = _STYLES[report.verdict]
         console.print(f"[bold {style}]{report.verdict.name}[/bold {style}]", highlight=False)
@@ -45,6 +45,11 @@ def with_harmful(report: Report) -> Performance | None:
     """The part that recall is told of: what was kept back, if harmful ones are in it; None where there are none."""
     parts = (report.held, report.sample)
     return next((found for found in parts if found is not None and found.recall is not None), None)
+
+
+def recall_name(data: Data) -> str:
+    """What the share found of the harmful ones is called: see `Data.shows_recall`."""
+    return "recall" if data.shows_recall else "of labelled"
 
 
 def promise_text(found: Promise, target: float) -> str:
@@ -72,8 +77,7 @@ def _head(report: Report) -> Iterator[str]:
     yield f"benign  {report.sample.false_alarms.n:,} of {escape(data.benign)}"
     if data.harmful is not None and report.sample.recall is not None:
         yield f"harmful {report.sample.recall.n:,} of {escape(data.harmful)}"
-    for why, count in data.left_out.items():
-        yield f"[dim]left out: {count:,} {escape(why)}[/dim]"
+    yield from _left_out(data)
     target = f"target  {percent(settings.target)} of benign generations, confidence {settings.confidence:g}"
     if report.allowed is None:
         yield target
@@ -81,9 +85,33 @@ def _head(report: Report) -> Iterator[str]:
         yield f"{target}, {settings.method.value}, per {settings.scope.value}: at most {report.allowed:,} flagged"
 
 
+def about_data(data: Data, notes: Sequence[str]) -> Iterator[str]:
+    """Lines on what was not taken, and what the reader must know of the rest."""
+    yield from _left_out(data)
+    yield from _notes(notes)
+
+
+def _left_out(data: Data) -> Iterator[str]:
+    for why, count in data.left_out.items():
+        yield f"[dim]left out: {count:,} {escape(why)}[/dim]"
+
+
+def _notes(notes: Sequence[str]) -> Iterator[str]:
+    for note in notes:
+        yield f"[dim]note: {escape(note)}[/dim]"
+
+
 def _detectors(report: Report) -> Table:
     table = Table(
-        "detector", "warn / fire / clear", "", "benign fired", "at most", "recall", "AUROC", box=None, pad_edge=True
+        "detector",
+        "warn / fire / clear",
+        "",
+        "benign fired",
+        "at most",
+        recall_name(report.data),
+        "AUROC",
+        box=None,
+        pad_edge=True,
     )
     for name, found in report.sample.detectors.items():
         new = "" if report.fitted is None else f"→ {_levels(report.fitted[name])}"
@@ -117,8 +145,8 @@ def _rules(found: Performance) -> dict[str, Rate]:
     return {f"rule {name}": rate for name, rate in found.rules.items()} if len(found.rules) > 1 else {}
 
 
-def _recall(found: Performance) -> Table:
-    table = Table("harmful", "n", "found", "recall", "interval", box=None)
+def _recall(found: Performance, head: str) -> Table:
+    table = Table("harmful", "n", "found", head, "interval", box=None)
     whole = {} if found.recall is None else {"all": found.recall}
     for name, rate in {**whole, **found.recall_by}.items():
         table.add_row(escape(name), f"{rate.n:,}", f"{rate.hits:,}", f"{rate.share:.1%}", interval(rate))

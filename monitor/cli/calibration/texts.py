@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.errors import FeaturewatchError
-from training.harvest.sources.jsonl import read_rows
+from training.harvest.sources.jsonl import read_rows, require_characters
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _sample(name: str, file: str, row: dict[str, Any], label: int | None) -> Sam
             "in a file of --data each row has a label: 0 (benign) or 1 (harmful)",
             "add the labels, or give the file with --benign or --harmful",
         )
-    _require_characters(prompt + (response or ""), name)
+    require_characters(prompt + (response or ""), name)
     source = row.get("source")
     return Sample(
         name,
@@ -131,15 +131,6 @@ def _sample(name: str, file: str, row: dict[str, Any], label: int | None) -> Sam
         source if isinstance(source, str) and source else file.partition(".")[0],
         str(row.get("category") or ""),
     )
-
-
-def _require_characters(text: str, place: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise FeaturewatchError(
-            place, "the row holds half of a surrogate pair, which is no character", "repair the row"
-        ) from error
 
 
 def _limited(samples: Sequence[Sample], limit: int) -> list[Sample]:

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from monitor.cli.calibration.computed import Computed
 from monitor.cli.calibration.prompt_tokens import Tokens, render
-from monitor.cli.calibration.records import generation_of, read_records, serving_of
+from monitor.cli.calibration.records import WholeRecord, generation_of, read_records, serving_of
 from monitor.cli.calibration.subject import Subject, require_match
 from monitor.cli.calibration.texts import Sample, batches
 from monitor.cli.demo.processes import Child, running
 from monitor.cli.demo.servers import sidecar_ready
 from monitor.errors import FeaturewatchError
-from monitor.v1.generations_pb2 import GenerationRecord
+from monitor.policy import Policy
 
 _SIDECAR_SECONDS: Final = 60.0
 _CLOSE_SECONDS: Final = 20.0
@@ -53,6 +53,7 @@ def run_vllm(
             "install featurewatch with its extra 'cuda' or, on a CPU, as `make` does; or take --engine hf",
         )
     require_match(subject.policy, model)
+    _require_every_request(subject.policy)
     if given := sum(sample.response is not None for sample in samples):
         raise FeaturewatchError(
             f"{given:,} texts with a response and --engine vllm",
@@ -97,6 +98,19 @@ def run_vllm(
     )
 
 
+def _require_every_request(policy: Policy) -> None:
+    """Raises FeaturewatchError for a policy that leaves some samples out: they would count as not flagged."""
+    match = policy.document.spec.match
+    if "*" not in match.tenants or match.sample < 1:
+        raise FeaturewatchError(
+            f"policy {policy.name} with match.tenants {', '.join(match.tenants)}, match.sample {match.sample:g} and "
+            "--engine vllm",
+            "the sidecar beside it judges as in production, where requests that name no tenant, or that match.sample "
+            "leaves out, are none of this policy's",
+            "take --engine hf, or calibrate a copy without the two and take over its thresholds",
+        )
+
+
 def _start_sidecar(subject: Subject, folder: Path, store: Path, zoo: Sequence[Path], model: str) -> Child:
     command = [sys.executable, "-m", "monitor.cli.main", "sidecar", "--listen", _target(folder)]
     command += ["--policies", subject.policy.file, "--mode", f"{subject.policy.name}=shadow"]
@@ -129,7 +143,7 @@ def _serve(llm: Any, tokens: Sequence[Tokens], max_tokens: int) -> dict[str, str
     return served
 
 
-def _served_id(record: GenerationRecord, served: Mapping[str, str]) -> str:
+def _served_id(record: WholeRecord, served: Mapping[str, str]) -> str:
     """The client's id of a record's request, empty when it is none of ours."""
     external = record.summary.external_id
     return next((one for one in (external, external.rpartition("-")[0]) if one in served), "")

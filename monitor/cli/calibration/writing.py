@@ -33,7 +33,8 @@ def _calibration(report: Report, name: str) -> dict[str, Scalar]:
     if guaranteed:
         fields["confidence"] = settings.confidence
     fields |= {"benign": report.data.benign, "n": alarms.n, "hits": alarms.hits}
-    if report.data.harmful is not None and detector.recall is not None:
+    # A later check compares with it, so it must be one that texts can be held against.
+    if report.data.harmful is not None and detector.recall is not None and report.data.shows_recall:
         fields |= {"harmful": report.data.harmful, "recall": round(detector.recall.share, 4)}
     return fields | {"date": report.date}
 

@@ -32,13 +32,24 @@ def calibrate(  # noqa: PLR0917 - one parameter per command-line option
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Instead of benign texts: recorded traffic, the store of a sidecar that ran with --keep-share.",
+            help="Instead of texts: recorded traffic, the store of a sidecar that ran with --keep-share.",
             show_default=False,
         ),
     ] = None,
     keep_share: Annotated[
         float | None,
-        typer.Option(help="Of --records: the share of traffic that the sidecar kept.", show_default=False),
+        typer.Option(
+            help="With --records: the share of traffic that the sidecar kept; 1: everything.", show_default=False
+        ),
+    ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --records: which generations were harmful, .jsonl: id, label 0 or 1, perhaps source, category. "
+            "May be repeated.",
+            show_default=False,
+        ),
     ] = None,
     engine: Annotated[
         str,
@@ -121,6 +132,7 @@ def calibrate(  # noqa: PLR0917 - one parameter per command-line option
             harmful=tuple(harmful or ()),
             records=records,
             keep_share=keep_share,
+            labels=tuple(labels or ()),
             engine=engine,
             dtype=dtype,
             context=context,

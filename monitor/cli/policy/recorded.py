@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from monitor.errors import FeaturewatchError
 from monitor.policy import Policy, PolicyError, Sources
 from monitor.policy.schema.detector import Detector
 from monitor.replay import Circumstances
+from monitor.replay.same_source import Ingredients
 from monitor.sae import Catalog
 from monitor.sidecar.plan import serving_config
 from monitor.sidecar.policy_files import read_policies
@@ -27,9 +27,13 @@ def read_policy(file: Path) -> Policy:
     return policies[0]
 
 
-def made_of(policy: Policy, catalog: Catalog) -> dict[str, Mapping[tuple[str, str], str | None]]:
+def made_of(policy: Policy, catalog: Catalog) -> dict[str, Ingredients]:
     """Of each detector the hashes of its SAE and its probe, None for what cannot be read here; by detector id."""
-    sources = CatalogSources(catalog, Path(policy.file).parent)
+    return ingredients_of(policy, CatalogSources(catalog, Path(policy.file).parent))
+
+
+def ingredients_of(policy: Policy, sources: Sources) -> dict[str, Ingredients]:
+    """Like `made_of`, from sources that are at hand."""
     return {one.id: _ingredients(one, sources) for one in policy.document.spec.detectors}
 
 
@@ -47,7 +51,7 @@ def circumstances_of(record: GenerationRecord) -> Circumstances:
     )
 
 
-def _ingredients(detector: Detector, sources: Sources) -> Mapping[tuple[str, str], str | None]:
+def _ingredients(detector: Detector, sources: Sources) -> Ingredients:
     source, found = detector.source, dict[tuple[str, str], str | None]()
     try:
         if source.sae_latents is not None:

@@ -169,10 +169,6 @@ class PrefixStates:
         """From now on it is told of changes; what is there already are its `keys`."""
         self._listeners.append(listener)
 
-    def remove_listener(self, listener: PrefixListener) -> None:
-        """Raises ValueError when it was never added."""
-        self._listeners.remove(listener)
-
     def _evict(self) -> None:
         key, state = self._entries.popitem(last=False)
         self._evictions += 1

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from training.evaluation.page.document import document
 from training.evaluation.page.markup import Markup, tag, text
 from training.evaluation.page.sections import cards, comparison, table, tiles
-from training.evaluation.page.style import STYLE
 from training.evaluation.report import EvalReport, SaeReport
 
 EVAL_HTML: Final = "eval.html"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def page(report: EvalReport) -> str:
     """The whole document. All that comes from files is escaped, and the page may load nothing."""
-    title = f"SAE evaluation of {', '.join(sae.name for sae in report.saes)}"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        + tag("title", text(title))
-        + f"<style>{STYLE}</style></head>"
-        + tag("body", tag("main", *_body(report)))
-        + "</html>\n"
-    )
+    return document(f"SAE evaluation of {', '.join(sae.name for sae in report.saes)}", _body(report))
 
 
 def _body(report: EvalReport) -> list[Markup]:

@@ -28,7 +28,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         FeaturewatchError: it is missing; or, while it is read in this context, damaged or not UTF-8.
     """
     if not path.is_file():
-        raise FeaturewatchError(f"data file {path}", "there is no such file", "check the path given to --data")
+        raise FeaturewatchError(f"data file {path}", "there is no such file", "check the path")
     try:
         with _unpacked(path) as file:
             yield file

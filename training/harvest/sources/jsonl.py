@@ -19,6 +19,16 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, _row(path, number, line)
 
 
+def require_characters(text: str, place: str) -> None:
+    """Raises FeaturewatchError, with the place, where a text of a row cannot be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise FeaturewatchError(
+            place, "the row holds half of a surrogate pair, which is no character", "repair the row"
+        ) from error
+
+
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)

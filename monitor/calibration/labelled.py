@@ -1,0 +1,58 @@
+"""What people said of recorded traffic, and what its recall is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labels of recorded generations, as far as those were taken.
+
+    Attributes:
+        given: labels in the files.
+        unknown: ids among them that the store does not have.
+        not_taken: labels of generations that the store has and that were left out.
+        harmful: generations labelled harmful. They count for recall, and for nothing else.
+        flagged: of these, that a rule had flagged when they were recorded.
+        outside: of these, that are not of the random sample of traffic: flagged ones, which a store always holds.
+        benign: generations of the sample labelled benign.
+        unread: generations of the sample without a label; they count as benign.
+    """
+
+    given: int
+    unknown: tuple[str, ...]
+    not_taken: int
+    harmful: int
+    flagged: int
+    outside: int
+    benign: int
+    unread: int
+
+    @property
+    def shows_recall(self) -> bool:
+        """Whether the share found of the harmful ones is that of traffic: all of the sample was read, and no others
+        count. Else it is rather too high, because what a rule flags is recorded, read and labelled first."""
+        return not self.unread and not self.outside
+
+    def notes(self) -> list[str]:
+        """What a reader must know of the labels."""
+        found = [
+            f"Labels given: {self.given:,}. {self.harmful:,} harmful generations are no part of the benign sample; of "
+            f"that {self.benign:,} are labelled benign, {self.unread:,} are unread and count as benign."
+        ]
+        if self.unknown:
+            first = ", ".join(repr(name) for name in self.unknown[:_SHOWN])
+            more = f" and {len(self.unknown) - _SHOWN:,} more" if len(self.unknown) > _SHOWN else ""
+            found.append(f"The store does not have {len(self.unknown):,} of the labelled generations: {first}{more}.")
+        if self.not_taken:
+            found.append(f"Left out were {self.not_taken:,} of the labelled generations that it has.")
+        if self.harmful and not self.shows_recall:
+            found.append(
+                f"Recall, ROC and AUROC are of the labelled generations, not of traffic, and rather too high: "
+                f"{self.flagged:,} of the {self.harmful:,} harmful ones were flagged when they were recorded, and what "
+                "no rule flagged is hardly ever read. The policy file gets no recall from them."
+            )
+        return found

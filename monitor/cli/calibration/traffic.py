@@ -1,0 +1,133 @@
+"""Recorded traffic as a sample: what was drawn at random counts as benign, unless somebody says that it is harmful."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from monitor.audit import in_sample
+from monitor.calibration.labelled import Labelled
+from monitor.calibration.report import Data
+from monitor.cli.calibration.computed import Computed
+from monitor.cli.calibration.labels import Label, Matched, match_labels, read_labels
+from monitor.cli.calibration.records import WholeRecord, generation_of, read_records, read_summaries, serving_of
+from monitor.cli.calibration.subject import Subject
+from monitor.cli.calibration.texts import data_name
+from monitor.errors import FeaturewatchError
+from monitor.policy.binomial import probability_of_at_most
+from monitor.v1.generations_pb2 import GenerationSummary
+
+_NANOS = 1_000_000_000
+# A store that was kept as stated is refused once in so many runs.
+_UNLIKELY = 1e-4
+
+
+def run_records(subject: Subject, store: Path, keep_share: float, labels: Sequence[Path] = ()) -> tuple[Computed, Data]:
+    """Recorded traffic: generations of the random sample are benign, but for those that are labelled harmful.
+
+    Of generations outside of the sample, which are there for having been flagged, only those labelled harmful are
+    taken: as benign ones they would weigh more than in traffic.
+
+    Args:
+        keep_share: of the sidecar that recorded the store, or a smaller one.
+
+    Raises:
+        FeaturewatchError: see `require_kept_share`, `read_labels`, `match_labels` and `read_records`.
+    """
+    summaries = read_summaries(store)
+    require_kept_share(store, summaries, keep_share)
+    given = read_labels(labels) if labels else []
+    matched = match_labels(given, summaries) if given else Matched({}, ())
+    by_generation = matched.by_generation
+
+    def unwanted(summary: GenerationSummary) -> str:
+        label = by_generation.get(summary.generation_id)
+        if in_sample(summary.generation_id, keep_share) or (label is not None and label.is_harmful):
+            return ""
+        return "not of the sample" if label is None else "labelled benign, but not of the sample"
+
+    found = read_records(subject, store, unwanted)
+    generations = [
+        generation_of(record, label is not None and label.is_harmful, *_kind(record, label))
+        for record in found.whole
+        for label in [by_generation.get(record.summary.generation_id)]
+    ]
+    labelled = _labelled(found.whole, matched, keep_share, len(given)) if labels else None
+    notes = [_period(found.whole)]
+    if labelled is None:
+        notes.append(
+            "Recorded traffic counts as benign, unread: harmful requests among it make thresholds stricter. Say with "
+            "--labels which generations were harmful."
+        )
+    else:
+        notes += labelled.notes()
+    benign = [one.name for one in generations if not one.is_harmful]
+    data = Data(
+        _sample_name(store, keep_share, benign, labelled),
+        data_name(labels) if any(one.is_harmful for one in generations) else None,
+        dict(found.left_out),
+        labelled,
+    )
+    return Computed(
+        generations, f"recorded by vLLM {found.engine.version}", serving_of(found.engine), tuple(notes), {}
+    ), data
+
+
+def require_kept_share(store: Path, summaries: Iterable[GenerationSummary], share: float) -> None:
+    """Raises FeaturewatchError when a smaller share of what nothing flagged was kept, so that flagged generations weigh
+    more than in traffic.
+
+    Generations are drawn by a hash that is uniform on 0 to 1. Of those up to `share` half lie above the half of it: far
+    fewer of them speak for a smaller share (binomial test, one-sided).
+    """
+    drawn = [
+        in_sample(summary.generation_id, share / 2)
+        for summary in summaries
+        if not summary.fired and in_sample(summary.generation_id, share)
+    ]
+    if drawn and probability_of_at_most(drawn.count(False), len(drawn), 0.5) < _UNLIKELY:
+        raise FeaturewatchError(
+            f"--keep-share {share:.4g} with {len(drawn):,} unflagged generations in {store}, {drawn.count(True):,} of "
+            f"them among the first {share / 2:.4g}",
+            "a sidecar that kept this share would have kept about as many above the half of it as below",
+            "give the smallest --keep-share with which the sidecar wrote this store",
+        )
+
+
+def _kind(record: WholeRecord, label: Label | None) -> tuple[str, str]:
+    """Source and category."""
+    model = record.summary.model
+    return (model, "") if label is None else (label.source or model, label.category)
+
+
+def _labelled(whole: Sequence[WholeRecord], matched: Matched, share: float, given: int) -> Labelled:
+    labels: Mapping[str, Label] = matched.by_generation
+    summaries = [record.summary for record in whole]
+    harmful = [one for one in summaries if one.generation_id in labels and labels[one.generation_id].is_harmful]
+    benign = sum(one.generation_id in labels for one in summaries) - len(harmful)
+    return Labelled(
+        given=given,
+        unknown=matched.unknown,
+        not_taken=len(labels) - len(harmful) - benign,
+        harmful=len(harmful),
+        flagged=sum(bool(one.fired) for one in harmful),
+        outside=sum(not in_sample(one.generation_id, share) for one in harmful),
+        benign=benign,
+        unread=len(summaries) - len(harmful) - benign,
+    )
+
+
+def _sample_name(store: Path, share: float, benign: Sequence[str], labelled: Labelled | None) -> str:
+    """With the hash of the ids that were taken: the store itself goes on growing."""
+    about = [] if share == 1 else [f"a sample of {share:.4g}"]
+    if labelled is not None:
+        about.append(f"{labelled.benign:,} of {labelled.benign + labelled.unread:,} read")
+    told = f" ({', '.join(about)})" if about else ""
+    return f"{store.name}{told}@sha256:{hashlib.sha256(chr(10).join(sorted(benign)).encode()).hexdigest()}"
+
+
+def _period(whole: Sequence[WholeRecord]) -> str:
+    days = [datetime.fromtimestamp(one.summary.start_unix_nanos // _NANOS, UTC).date().isoformat() for one in whole]
+    return f"Traffic from {min(days)} to {max(days)}."
