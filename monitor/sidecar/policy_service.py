@@ -54,7 +54,7 @@ class PolicyService(PolicyServiceServicer):
     ) -> ListPoliciesResponse:
         return ListPoliciesResponse(
             policies=await self._statuses(self._rollout.current.book.policies),
-            plan_version=self._taps.plan_version,
+            plan_version=self._taps.policies.plan_version,
             taps=[tap.status() for tap in self._taps],
         )
 

@@ -97,7 +97,7 @@ class Rollout:
         self._told_stale: set[tuple[str, str]] = set()
         # Why what was read last is not in force; empty when it is.
         self._problems: tuple[Problem, ...] = ()
-        taps.on_plan = self._tell_stale
+        taps.policies.on_plan = self._tell_stale
 
     @property
     def refused(self) -> bool:

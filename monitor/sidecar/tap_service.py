@@ -144,7 +144,7 @@ class TapService(TapServiceServicer):
         if tap.reader is reader:
             tap.downlink = downlink
             # It may have changed since the first one was made.
-            self._taps.send_plan(tap)
+            self._taps.policies.send_plan(tap)
         try:
             await self._judge(tap, inbox, reader, downlink)
             downlink.close()

@@ -6,29 +6,24 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-import numpy as np
-
+from monitor.sidecar.background import Background
 from monitor.sidecar.correlations import Correlations
-from monitor.sidecar.downlink import Downlink
-from monitor.sidecar.evidence.capture import Capture, CaptureRefusedError, Subject
-from monitor.sidecar.evidence.desk import EvidenceDesk, Gathered, Seen
+from monitor.sidecar.evidence.desk import EvidenceDesk
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.judge import TapJudge
 from monitor.sidecar.ledger import PolicyLedger
 from monitor.sidecar.metrics.totals import Totals
 from monitor.sidecar.modes import Modes
-from monitor.sidecar.plan import TapPlan, model_name, plan_for_tap
-from monitor.sidecar.plan_log import log_plan
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.prefix.states import PrefixStates
-from monitor.sidecar.publisher import CaptureOrder, Outcome, Publisher
-from monitor.sidecar.stale import stale_alerts
+from monitor.sidecar.publisher import Outcome, Publisher
 from monitor.sidecar.tap import Tap
-from monitor.sidecar.tap_edition import TapEdition
+from monitor.sidecar.tap_captures import TapCaptures
+from monitor.sidecar.tap_policies import TapPolicies
 from monitor.sidecar.tokenizer_cache import TokenizerCache
 from monitor.sidecar.turns import Turns
 from monitor.sidecar.verdicts import Verdicts
@@ -68,12 +63,7 @@ class Taps:
         self.prefix_states = prefix_states
         self.on_change: Callable[[], None] = lambda: None
         """Called when a tap with a new plan has come, or one is gone for good."""
-        self.on_plan: Callable[[Tap, TapPlan], None] = lambda _tap, _plan: None
-        """Called with each plan that is new on a tap."""
         self.history = history
-        self.plan_version = 1
-        self._book = book
-        self._modes = modes or Modes()
         self._publisher = publisher
         self._tokenizers = tokenizers
         self._session_id = session_id
@@ -86,7 +76,17 @@ class Taps:
         self._gone_problems: Counter[str] = Counter()
         self._turns = Turns()
         self._attaching = asyncio.Lock()
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background = Background()
+        self.policies = TapPolicies(
+            self,
+            book=book,
+            modes=modes or Modes(),
+            publisher=publisher,
+            ledger=self.ledger,
+            turns=self._turns,
+            background=self._background,
+        )
+        self.captures = TapCaptures(self, evidence, self._turns, self._background)
 
     def __iter__(self) -> Iterator[Tap]:
         return iter([*self._taps.values()])
@@ -116,31 +116,6 @@ class Taps:
         """Runs `work` between frames, when the state of all requests is consistent."""
         return await self._turns.run(work)
 
-    async def find(self, generation_id: str) -> tuple[Tap, Subject] | None:
-        """The tap of a generation, live or lately ended, with what a capture must know of it."""
-
-        def work() -> tuple[Tap, Subject] | None:
-            for tap in self:
-                subject = tap.judge.subject(generation_id)
-                if subject is not None:
-                    return tap, subject
-            return None
-
-        return await self.between_frames(work)
-
-    def gather(self, tap: Tap, capture: Capture, reason: str) -> asyncio.Task[Gathered]:
-        """Evidence of a capture at hook points with dictionaries, which the store gets too; `close` waits for it."""
-        subject = capture.subject
-
-        def look() -> Seen:
-            now, observed_p = tap.judge.subject(subject.generation_id), tap.judge.observed(subject.generation_id)
-            # So many have ended since that it is forgotten.
-            if now is None or observed_p is None:
-                return Seen("", np.ones(subject.positions, np.bool_))
-            return Seen(now.content, observed_p)
-
-        return self._start(self.evidence.gather(tap, capture, reason, look=lambda: self.between_frames(look)))
-
     async def attach(self, hello: Hello) -> Tap:
         """The tap's state, as it was left or new; an older stream of the same tap ends. Raises FeaturewatchError."""
         async with self._attaching:
@@ -159,10 +134,7 @@ class Taps:
                 tap = await self.between_frames(lambda: self._new_tap(hello))
                 self._taps[hello.tap_id] = tap
                 self.on_change()
-                self.on_plan(tap, tap.plan)
-                if any(served.stale for served in tap.plan.served.values()):
-                    # By itself: a stream that breaks meanwhile must not take it along, for it is told once.
-                    self._start(self.tell_stale(tap, tap.plan))
+                self.policies.came(tap)
         if tap.expiry is not None:
             tap.expiry.cancel()
             tap.expiry = None
@@ -175,52 +147,10 @@ class Taps:
         return tap
 
     async def change(self, book: PolicyBook, modes: Modes, *, new_edition: bool) -> None:
-        """Puts policies and modes in force on all taps, all or nothing, between two frames.
-
-        Modes hold for requests that run as well. With `new_edition` requests that begin from now on, as soon as their
-        tap watches what it needs, are judged by `book` and by which of its policies are not off now; those that run
-        keep their edition. What takes time is done elsewhere while frames are judged. Raises FeaturewatchError.
-        """
+        """As `TapPolicies.change`."""
         async with self._attaching:
-            version = self.plan_version + new_edition
-            prepared: list[tuple[Tap, TapEdition]] = []
-            for tap in self if new_edition else ():
-                prepared.append((tap, await asyncio.to_thread(_edition, tap, book, modes, version)))
-
-            def work() -> list[tuple[Tap, frozenset[str]]]:
-                loaded = frozenset(policy.name for policy in book.policies)
-                fallen = [(tap, tap.plan.fallen) for tap in self]
-                for tap, _ in fallen:
-                    tap.judge.retune(modes, loaded)
-                for tap, edition in prepared:
-                    tap.judge.adopt(edition)
-                self._book, self._modes, self.plan_version = book, modes, version
-                return [(tap, tap.plan.fallen - before) for tap, before in fallen]
-
-            newly_fallen = await self.between_frames(work)
+            await self.policies.change(book, modes, new_edition=new_edition)
         self.on_change()
-        for tap, edition in prepared:
-            self.send_plan(tap)
-            # By itself: it is in force, whatever becomes of telling it.
-            self._start(self._announce(tap, edition.plan))
-        for tap, names in newly_fallen if not new_edition else ():
-            if names:
-                self._start(self.tell_stale(tap, tap.plan, names))
-
-    async def _announce(self, tap: Tap, plan: TapPlan) -> None:
-        log_plan(tap.hello, plan)
-        self.on_plan(tap, plan)
-        await self.tell_stale(tap, plan)
-
-    def send_plan(self, tap: Tap) -> None:
-        """Has the tap told what to watch, unless its stream was told that already."""
-        downlink = tap.downlink
-        if downlink is not None and downlink.watched != tap.judge.editions.watch.version:
-            downlink.watched = tap.judge.editions.watch.version
-            self._start(self._send_plan(tap, downlink))
-
-    async def _send_plan(self, tap: Tap, downlink: Downlink) -> None:
-        downlink.watch(await asyncio.to_thread(tap.judge.editions.message))
 
     def detach(self, tap: Tap, reader: asyncio.Task[None]) -> None:
         """The stream that `reader` read has ended: what is flagged is written, the state waits for the tap."""
@@ -230,13 +160,13 @@ class Taps:
         tap.downlink = None
         self.evidence.captures.tap_gone(tap)
         loop = asyncio.get_running_loop()
-        tap.expiry = loop.call_later(self._grace_seconds, lambda: self._start(self._expire_away(tap)))
-        self._start(self._save_flagged(tap))
+        tap.expiry = loop.call_later(self._grace_seconds, lambda: self._background.start(self._expire_away(tap)))
+        self._background.start(self._save_flagged(tap))
         _log.info("tap %s: stream ended with %d requests live", tap.hello.tap_id, len(tap.judge.live))
 
     async def judge(self, tap: Tap, frames: Sequence[StepFrame]) -> None:
         """Judges frames in order and publishes what they gave, also when the stream that brought them ends."""
-        await asyncio.shield(self._start(self._judge(tap, frames)))
+        await asyncio.shield(self._background.start(self._judge(tap, frames)))
 
     async def close(self) -> None:
         """Ends all requests as far as they got, publishes them, and ends the thread."""
@@ -245,41 +175,21 @@ class Taps:
                 tap.expiry.cancel()
         await self.evidence.close()
         # Frames that wait for their turn come before the end of their requests.
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._background.wait()
         for tap in self:
             await self._finish(tap, "the sidecar shut down before it ended")
         self._turns.close()
-
-    async def tell_stale(self, tap: Tap, plan: TapPlan, names: Collection[str] | None = None) -> None:
-        """Publishes that policies of a plan were fitted on another configuration: all of them where the plan is new on
-        a tap, else those of these names."""
-
-        def work() -> Outcome:
-            alerts = stale_alerts(
-                plan,
-                names,
-                tap_id=tap.hello.tap_id,
-                session_id=tap.session_id,
-                model=model_name(tap.hello.engine),
-                now_unix_nanos=time.time_ns(),
-            )
-            for alert in alerts:
-                self.ledger.fired(alert)
-            return Outcome.of_policies(alerts, plan)
-
-        self._publisher.publish(await self.between_frames(work), tap.hello.tap_id)
 
     def _new_tap(self, hello: Hello) -> Tap:
         self._lives[hello.tap_id] += 1
         life = self._lives[hello.tap_id]
         # A tap whose state was given up must learn that it is lost, although the process is still the same.
         session_id = self._session_id if life == 1 else f"{self._session_id}/{life}"
-        plan = plan_for_tap(self._book, hello.engine, hello.hook_points, self.plan_version, self._modes)
         judge = TapJudge(
             tap_id=hello.tap_id,
             session_id=session_id,
             engine_info=hello.engine,
-            plan=plan,
+            plan=self.policies.plan_for(hello),
             reader=self._tokenizers.reader_for(hello.engine.tokenizer),
             ledger=self.ledger,
             prefix_states=self.prefix_states,
@@ -297,9 +207,9 @@ class Taps:
         for outcome in await self._turns.run(work, short=short):
             self._publisher.publish(outcome, tap.hello.tap_id)
             # An edition may have gone with its last request.
-            self.send_plan(tap)
+            self.policies.send_plan(tap)
             for order in outcome.captures:
-                self._follow(tap, order)
+                self.captures.follow(tap, order)
             for generation_id in outcome.ended:
                 self.evidence.captures.request_ended(generation_id)
 
@@ -307,27 +217,6 @@ class Taps:
         verdicts = tap.judge.apply(frame)
         self.correlations.follow(verdicts, tap.hello.tap_id, self.ledger)
         return _outcome(verdicts, tap.judge)
-
-    def _follow(self, tap: Tap, order: CaptureOrder) -> None:
-        """Begins to gather evidence of a request on which a rule fired, until its end."""
-        hook_points = [*order.subject.dictionaries]
-        try:
-            if not hook_points:
-                raise CaptureRefusedError(
-                    "NO_DICTIONARY",
-                    order.reason,
-                    "no policy of this request names an SAE",
-                    "remove capture from the rule",
-                )
-            capture = self.evidence.captures.start(tap, order.subject, hook_points, follow=True)
-        except CaptureRefusedError as refused:
-            tap.judge.problems.note("capture refused", f"request {order.subject.request_id}: {refused}")
-            self._start(self._note(tap, order.subject.generation_id, f"no evidence for {order.reason}: {refused}"))
-        else:
-            self.gather(tap, capture, order.reason)
-
-    async def _note(self, tap: Tap, generation_id: str, text: str) -> None:
-        await self.between_frames(lambda: tap.judge.note(generation_id, text))
 
     async def _save_flagged(self, tap: Tap) -> None:
         def work() -> Outcome:
@@ -361,17 +250,6 @@ class Taps:
 
         self._publisher.publish(await self.between_frames(work), tap.hello.tap_id)
 
-    def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("background work failed", exc_info=error)
-
 
 def _outcome(verdicts: Verdicts, judge: TapJudge) -> Outcome:
     outcome = Outcome.of(verdicts, judge)
@@ -385,11 +263,6 @@ def _positions(frame: StepFrame) -> int:
     """How many a frame speaks of: rows, gaps, prompts."""
     gaps = sum(gap.count for gap in frame.gaps)
     return sum(frame.row_counts) + gaps + sum(len(begin.prompt_token_ids) // 4 for begin in frame.begins)
-
-
-def _edition(tap: Tap, book: PolicyBook, modes: Modes, version: int) -> TapEdition:
-    plan = plan_for_tap(book, tap.hello.engine, tap.hello.hook_points, version, modes)
-    return tap.judge.prepare(plan)
 
 
 def _same_tap(one: Hello, other: Hello) -> bool:

@@ -180,7 +180,7 @@ async def test_frames_on_their_way_to_the_judge_are_judged_before_the_end(world:
     )
     tap = await taps.attach(hello())
     frame = FrameMaker(tap.plan.watch_plan)([Rows(1, 0, [0, 1], dense=[0, 9])], begins=[begin(1, [0, 1])])
-    taps._start(taps._judge(tap, [frame]))
+    taps._background.start(taps._judge(tap, [frame]))
     await taps.close()
     writer.close(timeout_seconds=60)
     (summary,) = store.page(10)

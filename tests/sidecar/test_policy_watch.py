@@ -117,7 +117,7 @@ async def test_frames_are_judged_while_policies_are_read_and_compiled(
     async with running_sidecar(world.config()), channel_to(world.socket) as channel:
         alerts = await watch(channel)
         tap = await connect(channel)
-        monkeypatch.setattr("monitor.sidecar.taps.plan_for_tap", slow)
+        monkeypatch.setattr("monitor.sidecar.tap_policies.plan_for_tap", slow)
         (world.policies / "loud.yaml").write_text(LOUDER)
         reloading = asyncio.create_task(reload(channel))
         assert await asyncio.to_thread(compiling.wait, 60)
@@ -197,7 +197,7 @@ async def test_what_fails_on_one_tap_changes_nothing_on_any(world: World, monkey
 
     async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
         both = [await connect(channel, hello(tap_id)) for tap_id in ("one", "two")]
-        monkeypatch.setattr("monitor.sidecar.taps.plan_for_tap", fails_second)
+        monkeypatch.setattr("monitor.sidecar.tap_policies.plan_for_tap", fails_second)
         (world.policies / "loud.yaml").write_text(OTHER)
         (problem,) = (await reload(channel)).problems
         assert problem.rule == "its file is gone"

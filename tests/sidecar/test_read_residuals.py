@@ -212,7 +212,7 @@ async def test_captures_are_bounded_in_number_and_in_bytes(world: World, monkeyp
         tap = await connect(channel)
         for handle in (1, 2, 3):
             await quiet_request(tap, handle)
-        found = await sidecar.taps.find((await record_of(channel, "req-1")).summary.generation_id)
+        found = await sidecar.taps.captures.find((await record_of(channel, "req-1")).summary.generation_id)
         assert found is not None
         running = [sidecar.taps.evidence.captures.start(*found, HOOKS, follow=False) for _ in range(2)]
         third = await refusal(read(channel, "req-3"))

@@ -79,7 +79,7 @@ async def test_a_tap_is_served_while_what_is_stale_is_told(world: World, monkeyp
         await told.wait()
 
     async with running_sidecar(world.config()) as sidecar, channel_to(world.socket) as channel:
-        monkeypatch.setattr(sidecar.taps, "tell_stale", slow)
+        monkeypatch.setattr(sidecar.taps.policies, "tell_stale", slow)
         try:
             async with asyncio.timeout(60):
                 tap = await connect(channel, hello(engine=other_engine()))

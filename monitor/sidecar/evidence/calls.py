@@ -55,7 +55,7 @@ class CaptureCalls:
             )
         await self._keep(tap, subject)
         capture = self._taps.evidence.captures.start(tap, subject, asked, follow=False)
-        gathered = await asyncio.shield(self._taps.gather(tap, capture, "client"))
+        gathered = await asyncio.shield(self._taps.captures.gather(tap, capture, "client"))
         if gathered.withheld:
             raise _withheld(generation_id)
         if not any(one.tokens for one in gathered.evidence):
@@ -105,7 +105,7 @@ class CaptureCalls:
             self._taps.evidence.captures.stop(capture)
 
     async def _find(self, generation_id: str) -> tuple[Tap, Subject]:
-        found = await self._taps.find(generation_id)
+        found = await self._taps.captures.find(generation_id)
         if found is None:
             raise CaptureRefusedError(
                 "ROWS_GONE",
