@@ -5,10 +5,10 @@ They look at the plain fields, so that they are found in the same run as faults 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
+from monitor.policy.nearest import nearest
 from monitor.policy.when import ConditionError, parse_condition
 from monitor.policy.yaml_fields import Fields, line_of
 
@@ -37,7 +37,7 @@ def _unique_ids(fields: Fields, blocks: dict[str, dict[str, Any]]) -> None:
         seen.setdefault(name, line)
 
 
-def _conditions(fields: Fields, rules: dict[str, dict[str, Any]], known: Sequence[str]) -> None:
+def _conditions(fields: Fields, rules: dict[str, dict[str, Any]], known: Collection[str]) -> None:
     for block_path, block in rules.items():
         when = block.get("when")
         if not isinstance(when, str):
@@ -50,7 +50,7 @@ def _conditions(fields: Fields, rules: dict[str, dict[str, Any]], known: Sequenc
             _must_know(fields, f"{block_path}.when", name, known, "detector")
 
 
-def _correlated(fields: Fields, correlations: dict[str, dict[str, Any]], known: Sequence[str]) -> None:
+def _correlated(fields: Fields, correlations: dict[str, dict[str, Any]], known: Collection[str]) -> None:
     for block_path, block in correlations.items():
         named = block.get("rules")
         for index, name in enumerate(named if isinstance(named, list) else ()):
@@ -58,18 +58,18 @@ def _correlated(fields: Fields, correlations: dict[str, dict[str, Any]], known: 
                 _must_know(fields, f"{block_path}.rules[{index}]", name, known, "rule")
 
 
-def _must_know(fields: Fields, path: str, name: str, known: Sequence[str], kind: str) -> None:
+def _must_know(fields: Fields, path: str, name: str, known: Collection[str], kind: str) -> None:
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1)
+    near = None if fields.full else nearest(name, known)
     rule = f"the policy has no such {kind} (it has: {', '.join(known) or 'none'})"
-    remedy = f"did you mean {near[0]}" if near else f"name one of them or add the {kind}"
+    remedy = f"did you mean {near}" if near else f"name one of them or add the {kind}"
     fields.refuse(line_of(fields.lines, path), path, name, rule, remedy)
 
 
-def _ids(blocks: dict[str, dict[str, Any]]) -> list[str]:
+def _ids(blocks: dict[str, dict[str, Any]]) -> dict[str, None]:
     """Each once, in order."""
-    return list(dict.fromkeys(block["id"] for block in blocks.values() if isinstance(block.get("id"), str)))
+    return dict.fromkeys(block["id"] for block in blocks.values() if isinstance(block.get("id"), str))
 
 
 def _blocks(data: Any, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:

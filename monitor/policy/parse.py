@@ -10,7 +10,7 @@ from monitor.policy.crosscheck import crosscheck
 from monitor.policy.planned import RULE, planned_fields
 from monitor.policy.policy import Policy
 from monitor.policy.problem import PolicyError
-from monitor.policy.problem_text import add_problem, show
+from monitor.policy.problem_text import add_problems, show
 from monitor.policy.schema.document import PolicyDocument
 from monitor.policy.vocabulary import Mode
 from monitor.policy.yaml_fields import Fields, line_of, read_fields
@@ -42,15 +42,13 @@ def parse_policy(text: str, file: str = "<policy>") -> Policy:
         try:
             document = PolicyDocument.model_validate(fields.data)
         except ValidationError as error:
-            told = frozenset(problem.field for problem in fields.problems)
-            for details in error.errors(include_url=False):
-                add_problem(details, fields, told)
+            add_problems(error, fields)
         crosscheck(fields)
     elif not fields.problems:
         rule = "a policy is a block of fields: apiVersion, kind, metadata, spec"
         fields.refuse(1, "", "", rule, "begin with apiVersion: monitor/v1")
     if fields.problems or document is None:
-        raise PolicyError(sorted(fields.problems, key=lambda problem: problem.line))
+        raise PolicyError(fields.told())
     return Policy(
         name=document.metadata.name,
         revision=document.metadata.revision,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, ValidationError
 
 from monitor.policy.json_schema import json_schema
+from monitor.policy.nearest import nearest
 from monitor.policy.schema.rules import RULE_ERROR
 from monitor.policy.yaml_fields import Fields, line_of
 
@@ -57,12 +57,27 @@ _PATTERNS = {
 _INDEX = re.compile(r"\[[0-9]+\]")
 
 
-def add_problem(error: ErrorDetails, fields: Fields, told: frozenset[str]) -> None:
-    """Adds one of pydantic's errors to the problems of the file, unless reading has told of its field already."""
+def add_problems(
+    found: ValidationError, fields: Fields, change: Callable[[ErrorDetails], ErrorDetails] = lambda error: error
+) -> None:
+    """Adds pydantic's errors to the problems of the file, but for fields of which reading has told already.
+
+    `change` puts an error into the words of another kind of file.
+    """
+    told = frozenset(fields.refused)
+    for error in found.errors(include_url=False):
+        _add_problem(change(error) if not fields.full else error, fields, told)
+
+
+def _add_problem(error: ErrorDetails, fields: Fields, told: frozenset[str]) -> None:
     location, value, kind = error["loc"], error["input"], error["type"]
     context = error.get("ctx") or {}
     path, name = _path(location), str(location[-1]) if location else ""
     if kind == "too_short" and value:  # pydantic counts only the good entries of a list.
+        return
+    if fields.full:
+        if not _is_told(path, told):
+            fields.refuse(1, path, "", "", "")
         return
     if kind == "missing":
         rule, remedy, value = "the field is required", f"add {name}", None
@@ -82,8 +97,17 @@ def add_problem(error: ErrorDetails, fields: Fields, told: frozenset[str]) -> No
         rule, remedy = (part.format(**bounds) for part in _PLAIN[kind])
     else:
         rule, remedy = error["msg"], "see docs/policies.md"
-    if not any(path == other or path.startswith((f"{other}.", f"{other}[")) for other in told):
+    if not _is_told(path, told):
         fields.refuse(line_of(fields.lines, path), path, "" if value is None else show(value), rule, remedy)
+
+
+def _is_told(path: str, told: frozenset[str]) -> bool:
+    """Whether the field or a block around it is among those."""
+    while path:
+        if path in told:
+            return True
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return False
 
 
 def show(value: Any) -> str:
@@ -110,15 +134,15 @@ def _path(location: tuple[int | str, ...]) -> str:
 def unknown_field(schema: dict[str, Any], location: Sequence[int | str]) -> tuple[str, str]:
     """Rule and remedy for a field that its block does not have; `schema` is the JSON Schema of the whole file."""
     name, known = str(location[-1]), _known_fields(schema, location[:-1])
-    near = difflib.get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     rule = f"there is no such field here (known: {', '.join(known)})"
-    return rule, f"did you mean {near[0]}" if near else f"remove {name}"
+    return rule, f"did you mean {near}" if near else f"remove {name}"
 
 
 def _not_a_choice(value: Any, expected: str) -> tuple[str, str]:
     choices = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
-    near = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
-    return f"must be {expected}", f"did you mean {near[0]}" if near else f"choose {choices[0]}"
+    near = nearest(value, choices) if isinstance(value, str) else None
+    return f"must be {expected}", f"did you mean {near}" if near else f"choose {choices[0]}"
 
 
 def _pattern(path: str) -> tuple[str, str]:

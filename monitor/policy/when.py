@@ -95,8 +95,8 @@ class _Word:
 
 
 def _words(text: str) -> list[_Word]:
-    words, at = [], 0
-    while text[at:].strip():
+    words, at, end = [], 0, len(text.rstrip())
+    while at < end:
         match = _TOKEN.match(text, at)
         if match is None:
             position = at + len(text[at:]) - len(text[at:].lstrip())

@@ -1,13 +1,14 @@
 """Reads YAML into plain values with the line of every field, and refuses what a policy has no use for.
 
 Scalars follow YAML 1.2's core rules (``off`` is a word, ``1e3`` a number). Anchors, aliases, tags, several documents,
-duplicate keys, empty values and deep nesting are refused, so a hostile file costs no more than its size.
+duplicate keys, empty values, deep nesting, long names and too many values are refused, and only so many problems of a
+file are told: a hostile file costs no more than its size.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import yaml
@@ -18,6 +19,11 @@ from monitor.policy.problem import Problem
 
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 24
+#: Names, values, lists and blocks; 4,096 latents with all their fields are 37,000. PyYAML takes seconds for more.
+MAX_VALUES = 50_000
+MAX_NAME = 200
+#: Problems of one file that are told one by one; of the others their number.
+MOST_PROBLEMS = 100
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
@@ -41,13 +47,22 @@ class Fields:
     Attributes:
         data: the plain value; None if the file could not be read at all.
         lines: line (from 1) of each field by path, e.g. ``spec.rules[0].when``; ``""`` is the document.
-        problems: what was refused while reading.
+        problems: what was refused, the first `MOST_PROBLEMS`.
+        more: how many were refused beyond these.
+        refused: paths of all that was refused.
     """
 
     file: str
     data: Value = None
     lines: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    more: int = 0
+    refused: set[str] = field(default_factory=set)
+
+    @property
+    def full(self) -> bool:
+        """Whether further problems are only counted: finding words for them would be in vain."""
+        return len(self.problems) >= MOST_PROBLEMS
 
     def at(self, path: str) -> Value:
         """The value of the field at this path; None where there is none."""
@@ -60,12 +75,25 @@ class Fields:
         return value
 
     def refuse(self, line: int, path: str, value: str, rule: str, remedy: str) -> None:
+        self.refused.add(path)
+        if self.full:
+            self.more += 1
+            return
         self.problems.append(
             Problem(self.file, line, shorten(path, 160), shorten(value), shorten(rule, 800), shorten(remedy, 400))
         )
 
+    def told(self) -> list[Problem]:
+        """The problems in order of lines, and behind them how many more there are."""
+        problems = sorted(self.problems, key=lambda problem: problem.line)
+        if self.more:
+            rule = f"of a file the first {MOST_PROBLEMS} problems are told"
+            value = f"and {self.more:,} more problem{'s' * (self.more > 1)}"
+            problems.append(Problem(self.file, problems[-1].line, "", value, rule, "correct these and try again"))
+        return problems
 
-def line_of(lines: dict[str, int], path: str) -> int:
+
+def line_of(lines: Mapping[str, int], path: str) -> int:
     """Line of the field, or of the nearest block around it."""
     while path and path not in lines:
         path = path[: max(path.rfind("."), path.rfind("["), 0)]
@@ -74,15 +102,17 @@ def line_of(lines: dict[str, int], path: str) -> int:
 
 def shorten(text: str, limit: int = 80) -> str:
     """One line of at most `limit` characters that a terminal can show."""
-    shown = "".join(character if character.isprintable() else " " for character in text).strip()
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    part = text[: 8 * limit]  # room for blanks before it
+    shown = "".join(character if character.isprintable() else " " for character in part).strip()
+    return shown if len(shown) <= limit and len(part) == len(text) else shown[: limit - 1] + "…"
 
 
 def read_fields(text: str, file: str) -> Fields:
     """Reads the text; never raises for what the text holds."""
     fields = Fields(file)
     if len(text) > MAX_CHARACTERS:
-        fields.refuse(1, "", f"{len(text)} characters", f"a policy has at most {MAX_CHARACTERS}", "split the policy")
+        rule = f"the file has at most {MAX_CHARACTERS:,} characters"
+        fields.refuse(1, "", f"{MAX_CHARACTERS + 1:,} characters or more", rule, "split it")
         return fields
     try:
         node = _compose(text, fields)
@@ -121,11 +151,12 @@ class _EventComposer(Composer, BaseResolver):
 
 def _compose(text: str, fields: Fields) -> yaml.Node | None:
     """The node tree; problems are noted before anything is built from anchors or depth."""
-    depth = documents = 0
+    depth = documents = values = 0
     events: list[yaml.Event] = []
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
         events.append(event)
         line = _line(event)
+        values += isinstance(event, yaml.NodeEvent)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
         if isinstance(event, yaml.CollectionStartEvent):
@@ -138,6 +169,8 @@ def _compose(text: str, fields: Fields) -> yaml.Node | None:
             )
         elif depth > MAX_DEPTH:
             fields.refuse(line, "", "", f"blocks are nested at most {MAX_DEPTH} deep", "flatten the file")
+        elif values > MAX_VALUES:
+            fields.refuse(line, "", "", f"a file has at most {MAX_VALUES:,} names and values", "split it")
         elif documents > 1:
             fields.refuse(line, "", "---", "a file holds one policy", "put each policy into its own file")
         if fields.problems:
@@ -174,6 +207,11 @@ def _entries(node: yaml.MappingNode, path: str, fields: Fields) -> Iterator[tupl
             continue
         name = str(key.value)
         inner = f"{path}.{name}" if path else name
+        if len(name) > MAX_NAME:
+            # The paths of all fields below would be as long.
+            rule = f"a field's name has at most {MAX_NAME} characters, this one has {len(name)}"
+            fields.refuse(line, inner, "", rule, "remove the field")
+            continue
         if name in first_lines:
             rule = f"the field was already given in line {first_lines[name]}"
             fields.refuse(line, inner, name, rule, "keep one of them")

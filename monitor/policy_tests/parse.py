@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,11 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from monitor.policy.nearest import nearest
 from monitor.policy.policy import Policy
 from monitor.policy.problem import PolicyError, Problem
-from monitor.policy.problem_text import add_problem, unknown_field
+from monitor.policy.problem_text import add_problems, unknown_field
 from monitor.policy.schema.rules import RULE_ERROR
-from monitor.policy.yaml_fields import Fields, line_of, read_fields, shorten
+from monitor.policy.yaml_fields import Fields, line_of, read_fields
 from monitor.policy_tests.schema import CLASSES, PHASES, Case, PolicyTestDocument, json_schema_of_tests
 from monitor.policy_tests.series import length_of, parse_scores, parse_words
 
@@ -37,7 +37,7 @@ class PolicyTests:
     lines: Mapping[str, int] = field(repr=False, default_factory=dict)
 
     def line(self, path: str) -> int:
-        return line_of(dict(self.lines), path)
+        return line_of(self.lines, path)
 
 
 def parse_tests(text: str, file: str = "<tests>") -> PolicyTests:
@@ -52,31 +52,29 @@ def parse_tests(text: str, file: str = "<tests>") -> PolicyTests:
         try:
             document = PolicyTestDocument.model_validate(fields.data)
         except ValidationError as error:
-            told = frozenset(problem.field for problem in fields.problems)
-            for details in error.errors(include_url=False):
-                add_problem(_with_own_fields(details), fields, told)
+            add_problems(error, fields, _with_own_fields)
         _different_names(fields)
     elif not fields.problems:
         rule = "a test file is a block of fields: apiVersion, kind, policy, tests"
         fields.refuse(1, "", "", rule, "begin with apiVersion: monitor/v1")
     if fields.problems or document is None:
-        raise PolicyError(sorted(fields.problems, key=lambda problem: problem.line))
+        raise PolicyError(fields.told())
     return PolicyTests(file, document.policy, document.tests, fields.lines)
 
 
 def check_against(tests: PolicyTests, policy: Policy) -> list[Problem]:
     """What the tests name must be in the policy, and a test's series must be equally long; in order of lines."""
-    check = _Check(tests, policy)
+    check = _Check(tests, policy, Fields(tests.file))
     for index, case in enumerate(tests.cases):
         check.case(f"tests[{index}]", case)
-    return sorted(check.problems, key=lambda problem: problem.line)
+    return check.found.told()
 
 
 @dataclass
 class _Check:
     tests: PolicyTests
     policy: Policy
-    problems: list[Problem] = field(default_factory=list)
+    found: Fields
 
     def case(self, path: str, case: Case) -> None:
         spec = self.policy.document.spec
@@ -109,9 +107,9 @@ class _Check:
     def known(self, path: str, name: str, names: Iterable[str], what: str) -> None:
         known = list(names)
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = None if self.found.full else nearest(name, known)
             rule = f"the policy has no such {what} (it has: {', '.join(known) or 'none'})"
-            self.refuse(path, name, rule, f"did you mean {near[0]}" if near else "name one of them")
+            self.refuse(path, name, rule, f"did you mean {near}" if near else "name one of them")
 
     def equal(self, path: str, length: int, size: int, first: str) -> None:
         if length != size:
@@ -123,8 +121,7 @@ class _Check:
             self.refuse(path, str(at), f"the test has tokens 0 to {size - 1}", "name one of them")
 
     def refuse(self, path: str, value: str, rule: str, remedy: str) -> None:
-        line = self.tests.line(path)
-        self.problems.append(Problem(self.tests.file, line, path, shorten(value), shorten(rule, 800), remedy))
+        self.found.refuse(self.tests.line(path), path, value, rule, remedy)
 
 
 def _different_names(fields: Fields) -> None:

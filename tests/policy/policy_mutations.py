@@ -21,10 +21,14 @@ ODD_VALUES = [
     *("", " ", "\x1b[0m", "é", "x" * 5000, "1e5", "3", "true", "null", "a.fire", "off", "none", "10m", "2027-02-30"),
     *("enforce", "3 windows", "1 token", "resid_post.99", "on-drop", "*", "../x", "sha256:0", "\ud83d\ude00", "\u2028"),
     *([], [[]], {}, {"a": 1}, {"": ""}, [None], ["*"], [1, "a"], {"a.b[0]": []}),
+    # More problems than are told, more nesting than is read, names longer than any.
+    *([1] * 150, [{}] * 150, {f"x{number}": number for number in range(150)}, {"k" * 201: [1]}),
+    *("(" * 40 + "a.fire", " or ".join(["a.fire"] * 61), "not " * 40 + "a.fire", 10**300, -(10**301)),
 ]
 ODD_TEXTS = [
     *("&a ", "*a", "!!set ", "\t", "---\n", "'", '"', "{", "}", "[", "]", ": ", "#", "\\", "\0", "%", "|\n", "? "),
     *("- ", ", ", "\r", "\ufeff", "~", "<<: ", "0x1", "1_000", "\u0085", "@", "`", "...\n", ">-\n"),
+    *("[" * 25, "{a: " * 25, "- " * 25, "? " * 25, "9" * 301, "k" * 201 + ": ", "a: &a [*a, *a]\n", "x:\n" * 150),
 ]
 TREES: list[Any] = [read_fields(text, name).data for name, text in SEEDS.items()]
 KNOWN_NAMES = sorted({path.rpartition(".")[2] for path, _ in schema_paths(json_schema()) if not path.endswith("[]")})

@@ -239,7 +239,8 @@ BILLION_LAUGHS = "a: &a [x, x]\n" + "".join(
         ("[" * 5000, 1, "at most 24 deep"),
         ("a: " + "{b: " * 5000, 1, "at most 24 deep"),
         ("? [a, b]\n: c\n", 1, "must be a word"),
-        ("x" * 1_000_001, 1, "a policy has at most 1000000"),
+        ("x" * 1_000_001, 1, "the file has at most 1,000,000 characters"),
+        (f"a:\n  [{'1, ' * 50_000}1]\n", 2, "a file has at most 50,000 names and values"),
     ],
 )
 def test_a_file_that_is_no_policy_is_refused_without_traceback(text: str, line: int, part: str) -> None:

@@ -79,11 +79,13 @@ def index_or_label(index: int | None, label: str | None) -> None:
 
 def latents_once(latents: Sequence[tuple[int | None, str | None]]) -> None:
     """By index, else by label."""
-    names = [label if index is None else index for index, label in latents]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            field = "label" if latents[number][0] is None else "index"
+    seen = set[int | str | None]()
+    for number, (index, label) in enumerate(latents):
+        name = label if index is None else index
+        if name in seen:
+            field = "label" if index is None else "index"
             refuse("every latent is given once", "remove the repeated entry", f"latents[{number}].{field}")
+        seen.add(name)
 
 
 def k_of_latents(combine: str, k: int | None, count: int) -> None:
