@@ -179,7 +179,6 @@ class TapJudge:
         verdicts = Verdicts()
         for handle, request in [*self._live.items()]:
             request.notes.append(note)
-            verdicts.ended.append(request)
             self._try("end", self._settle, handle, request, request.coverage.next_position, self._clock(), verdicts)
         return verdicts
 
@@ -207,7 +206,6 @@ class TapJudge:
             self.problems.note("end never reported", f"{known.identity.request_id}: its handle names another request")
             known.notes.append("its end was never reported")
             self._settle(begin.handle, known, known.coverage.next_position, self._clock(), verdicts)
-            verdicts.ended.append(known)
         self._ended.forget(begin.handle)
         opened.kept = in_sample(opened.identity.generation_id, self._keep_share)
         self._live[begin.handle] = opened
@@ -298,11 +296,12 @@ class TapJudge:
             self.problems.note("malformed end", f"{request.identity.request_id}: {error}")
         end_unix_nanos = min(end.end_unix_nanos, LATEST_NANOS) or self._clock()
         self._settle(end.handle, request, positions, end_unix_nanos, verdicts)
-        verdicts.ended.append(request)
 
     def _settle(
         self, handle: int, request: LiveRequest, positions: int, end_unix_nanos: int, verdicts: Verdicts
     ) -> None:
+        """Closes the books of a request; it counts as ended whatever becomes of what is told of it."""
+        verdicts.ended.append(request)
         faults = request.coverage.finish(positions)
         for kind, fault in faults.items():
             told = f"{request.identity.request_id}: {fault}"
@@ -313,10 +312,13 @@ class TapJudge:
         del self._live[handle]
         edition = self._edition_of.pop(handle)
         edition.requests -= 1
-        verdicts.add(request, edition.gaps.ended(request))
+        self._try("what was dropped", self._tell_dropped, edition, request, verdicts)
         self._ended.add(request)
         edition.prefixes.end(request)
         request.close()
+
+    def _tell_dropped(self, edition: TapEdition, request: LiveRequest, verdicts: Verdicts) -> None:
+        verdicts.add(request, edition.gaps.ended(request))
 
     def _request(self, generation_id: str) -> LiveRequest | None:
         return next((r for r in self._live.values() if r.identity.generation_id == generation_id), None)
