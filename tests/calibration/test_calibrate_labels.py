@@ -86,7 +86,7 @@ def test_harmful_ones_leave_the_benign_sample_and_count_for_recall(policy_file: 
         "unread": len(IN) - 32,
     }
     assert found["data"]["benign"].startswith(f"audit.sqlite (a sample of 0.5, 2 of {len(IN) - 30} read)@sha256:")
-    assert found["data"]["benign"] != without["data"]["benign"]
+    assert found["data"]["benign"].partition("@")[2] != without["data"]["benign"].partition("@")[2]
     notes = "\n".join(found["notes"])
     assert "The store does not have 1 of the labelled generations: 'generation-5000'." in notes
     assert "42 of the 42 harmful ones were flagged when they were recorded" in notes
