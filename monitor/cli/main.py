@@ -15,10 +15,12 @@ from monitor.cli.demo import demo
 from monitor.cli.discover import discover
 from monitor.cli.harvest import harvest
 from monitor.cli.printable import printable_lines
+from monitor.cli.problems import print_problems
 from monitor.cli.sidecar import sidecar
 from monitor.cli.train import TrainCommand, train
 from monitor.cli.verify import verify
 from monitor.errors import FeaturewatchError
+from monitor.policy import PolicyError
 
 # The sidecar's image has none of these; only some commands need them.
 _EXTRA_OF = {
@@ -69,6 +71,9 @@ def main() -> None:
     """Runs the command; a bad input becomes one readable message and exit code 2."""
     try:
         app()
+    except PolicyError as error:
+        print_problems(error.problems)
+        sys.exit(2)
     except FeaturewatchError as error:
         _say(error)
         sys.exit(2)

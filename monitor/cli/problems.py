@@ -11,9 +11,11 @@ from monitor.cli.printable import printable_line
 from monitor.policy import Problem
 
 
-def print_problems(problems: Iterable[Problem]) -> None:
-    """One line each; the file is refused."""
-    _print_lines(problems, "[bold red]error[/bold red]")
+def print_problems(problems: Iterable[Problem], then: str = "") -> None:
+    """One line each, and how many there are; `then` is what follows from them."""
+    told = [*problems]
+    _print_lines(told, "[bold red]error[/bold red]")
+    err_console.print(escape(f"problems: {len(told)}{then}"), soft_wrap=True, highlight=False)
 
 
 def print_advice(remarks: Iterable[Problem]) -> None:

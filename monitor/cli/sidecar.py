@@ -13,7 +13,7 @@ from rich.table import Table
 
 from monitor import __version__
 from monitor.cli.audit_reader import default_store
-from monitor.cli.common import console, default_policies, default_socket, default_zoo, err_console, home
+from monitor.cli.common import console, default_policies, default_socket, default_zoo, home
 from monitor.cli.log_lines import log_to_stderr
 from monitor.cli.problems import print_problems
 from monitor.errors import FeaturewatchError
@@ -183,8 +183,7 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
     try:
         asyncio.run(_serve(Sidecar(config)))
     except PolicyError as error:
-        print_problems(error.problems)
-        err_console.print(f"problems: {len(error.problems)}; nothing was started", highlight=False)
+        print_problems(error.problems, "; nothing was started")
         raise typer.Exit(2) from error
 
 

@@ -13,8 +13,10 @@ from monitor.errors import FeaturewatchError
 from monitor.policy import CompiledDetector, DetectorState, Mode, Policy
 from monitor.policy.schema.rule import Rule
 from monitor.policy.truth import Truth, evaluate, is_in, literals
+from monitor.policy.vocabulary import RESERVED_RULES
 from monitor.policy.when import State, parse_condition
 from monitor.replay.known_states import UNKNOWN, known_states
+from monitor.replay.other_alerts import OtherAlert, asked_for, other_alerts
 from monitor.replay.recorded import Recorded
 from monitor.replay.rejudge import rejudge, standing
 from monitor.replay.report import recorded_firings
@@ -61,8 +63,10 @@ class Explanation:
         detectors: compiled.
         token_scores_pd, scores_pd: NaN where nothing was judged.
         states_pd: codes of `DetectorState`; 0 where it is not known.
-        rules: all, or the one that was asked for.
-        spans: of all tokens, in order.
+        only: the rule that was asked for; empty: all.
+        rules: all, or the one that was asked for; of a correlation those that it counts, of a reserved rule none.
+        spans: of all tokens, in order; none without rules.
+        others: alerts that no rule's condition explains; only of the policy that judged.
         unknown: what cannot be known, one readable line each.
     """
 
@@ -74,8 +78,10 @@ class Explanation:
     token_scores_pd: Floats
     scores_pd: Floats
     states_pd: npt.NDArray[np.int8]
+    only: str
     rules: tuple[RuleView, ...]
     spans: tuple[Span, ...]
+    others: tuple[OtherAlert, ...]
     unknown: tuple[str, ...]
 
 
@@ -86,7 +92,7 @@ def explain(recorded: Recorded, policy: Policy, made_of: Mapping[str, Ingredient
         recorded: the generation.
         policy: one that judged it, or another that is to be tried on it.
         made_of: see `rejudge`; not looked at for the recorded policy.
-        rule: only this rule, with the detectors that it names; empty: all.
+        rule: only this rule, with the detectors that it names; also a correlation or a reserved rule; empty: all.
 
     Raises:
         NotReplayableError: of another policy, see `rejudge`.
@@ -114,6 +120,8 @@ def explain(recorded: Recorded, policy: Policy, made_of: Mapping[str, Ingredient
             states_pd = again.judgement.states_nd
         fired = [(firing.rule.id, firing.position, firing.exception) for firing in again.firings]
         mode, reason = again.mode, again.reason
+        if asked := [one for one in asked_for(policy) if rule in ("", one)]:
+            unknown.append(f"alerts of {', '.join(asked)}: they are told of the policy that judged only")
     order = {detector.id: d for d, detector in enumerate(detectors)}
     judged_pd = ~np.isnan(token_scores_pd)
     views = tuple(_view(one, order, states_pd, judged_pd, fired) for one in chosen)
@@ -128,8 +136,10 @@ def explain(recorded: Recorded, policy: Policy, made_of: Mapping[str, Ingredient
         token_scores_pd=token_scores_pd[:, kept],
         scores_pd=scores_pd[:, kept],
         states_pd=states_pd[:, kept],
+        only=rule,
         rules=views,
-        spans=_spans(recorded, judged_pd[:, kept], states_pd[:, kept], views),
+        spans=_spans(recorded, judged_pd[:, kept], states_pd[:, kept], views) if views else (),
+        others=tuple(one for one in other_alerts(recorded, policy) if rule in ("", one.alert.rule)) if own else (),
         unknown=tuple(unknown),
     )
 
@@ -141,10 +151,11 @@ def truth_of(literal: State, states: Mapping[str, int]) -> Truth:
 
 
 def _chosen(policy: Policy, rule: str) -> Sequence[Rule]:
-    rules = policy.document.spec.rules
-    chosen = [one for one in rules if not rule or one.id == rule]
-    if not chosen:
-        known = ", ".join(one.id for one in rules)
+    spec = policy.document.spec
+    named = next((one.rules for one in spec.correlations if one.id == rule), (rule,))
+    chosen = [one for one in spec.rules if not rule or one.id in named]
+    if not chosen and rule not in RESERVED_RULES:
+        known = ", ".join([*(one.id for one in spec.rules), *(one.id for one in spec.correlations)])
         raise FeaturewatchError(f"rule {rule!r} of policy {policy.name}", f"it has {known}", "name one of them")
     return chosen
 

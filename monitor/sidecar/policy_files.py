@@ -8,6 +8,7 @@ from pathlib import Path
 
 from monitor.errors import FeaturewatchError
 from monitor.policy import Policy, PolicyError, Problem, parse_policy, same_names
+from monitor.policy.yaml_fields import MAX_CHARACTERS
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -30,10 +31,30 @@ def read_policies(files: Sequence[Path]) -> tuple[list[Policy], list[Problem]]:
     problems: list[Problem] = []
     for file in files:
         try:
-            policies.append(_read(file))
+            policies.append(read_policy(file, "give a policy file, or a folder of them"))
         except PolicyError as error:
             problems += error.problems
     return policies, [*problems, *same_names(policies)]
+
+
+def read_policy(file: Path, remedy: str = "give a policy file") -> Policy:
+    """One file, its sources aside. Raises PolicyError; the remedy is for a file that cannot be read."""
+    return parse_policy(text_of(file, remedy), str(file))
+
+
+def text_of(file: Path, remedy: str) -> str:
+    """The text of a policy or test file; of one that is too long only so much that this shows.
+
+    Raises:
+        PolicyError: it cannot be read, or is no text; the remedy is the caller's.
+    """
+    try:
+        with file.open(encoding="utf-8") as opened:
+            return opened.read(MAX_CHARACTERS + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        rule = "it must be a readable text file in UTF-8"
+        raise PolicyError([Problem(str(file), 1, "", str(reason), rule, remedy)]) from error
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
@@ -50,16 +71,6 @@ def fingerprint(paths: Sequence[Path]) -> str:
             content = str(error.strerror)
         digest.update(f"{file}\0{content}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _read(file: Path) -> Policy:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        rule, remedy = "it must be a readable text file in UTF-8", "give a policy file, or a folder of them"
-        raise PolicyError([Problem(str(file), 1, "", str(reason), rule, remedy)]) from error
-    return parse_policy(text, str(file))
 
 
 def _is_folder(path: Path) -> bool:

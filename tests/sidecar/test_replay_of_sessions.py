@@ -163,6 +163,13 @@ async def test_a_file_is_compared_with_what_the_sidecar_has_loaded(world: World)
         address = ("--sidecar", f"unix:{world.socket}")
         same = await asyncio.to_thread(run, "diff", world.policies / "loud.yaml", "live", *address)
         other = await asyncio.to_thread(run, "diff", "live", changed, *address)
+        (world.folder / "next").mkdir()
+        changed.rename(world.folder / "next" / "loud.yaml")
+        (world.folder / "next" / "quiet.yaml").write_text((world.policies / "quiet.yaml").read_text())
+        folder = await asyncio.to_thread(run, "diff", "live", world.folder / "next", *address)
+    assert folder.stdout.count("  the same") == 1
+    assert f"- quiet revision 1  live {world.policies}/quiet.yaml" in folder.stdout
+    assert "less  detectors[dense].threshold.fire: 2.0 → 3.0" in folder.stdout
     assert (same.exit_code, same.stdout.splitlines()[-1]) == (0, "They mean the same.")
     assert other.exit_code == 1
     assert "less  detectors[dense].threshold.fire: 2.0 → 3.0  LOUD-001 can fire on fewer generations" in other.stdout

@@ -54,8 +54,13 @@ async def test_status_says_what_is_in_force_and_what_rules_did(world: World, say
         (policy,) = json.loads(shown)["policies"]
         assert (policy["name"], policy["mode_source"]) == ("loud", "MODE_SOURCE_FILE")
         assert policy["rule_status"] == [{"rule": "LOUD-001", "alerts": "1"}]
-        code, _, said = await say("status", "lout")
-        assert (code, "Did you mean 'loud'" in said) == (2, True)
+        for words in (("status", "lout"), ("mode", "lout", "off", "--reason", "loud"), ("history", "lout")):
+            code, shown, said = await say(*words)
+            assert (code, shown, "Did you mean 'loud'" in said) == (2, "", True)
+        (world.policies / "quiet.yaml").unlink()
+        assert (await say("reload"))[0] == 0
+        code, shown, _ = await say("history", "quiet", "--limit", "1")
+        assert (code, "removed" in shown) == (0, True)
 
 
 async def test_mode_reload_and_history_tell_one_story(world: World, say: Say) -> None:
@@ -91,8 +96,10 @@ async def test_history_is_read_from_the_store_without_a_sidecar(world: World, fe
     assert [json.loads(line)["kind"] for line in shown.splitlines()] == ["KIND_STARTED"] * 2
     code, _, said = featurewatch("policy", "history", "--store", store, "--sidecar", "unix:/nowhere")
     assert (code, "only one of them" in said) == (2, True)
-    code, shown, _ = featurewatch("policy", "history", "nobody", "--store", store)
-    assert (code, shown.strip()) == (0, "No change of a policy nobody is known.")
+    code, _, said = featurewatch("policy", "history", "lout", "--store", store, "--json")
+    assert (code, said.strip()) == (2, "error: policy 'lout': the history is of loud, quiet. Did you mean 'loud'.")
+    code, shown, _ = featurewatch("policy", "history", "loud", "--since", "0s", "--store", store)
+    assert (code, shown.strip()) == (0, "No change of a policy loud is known since 0s.")
 
 
 @pytest.mark.parametrize(

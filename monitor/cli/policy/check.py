@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from monitor.cli.common import default_zoo, err_console, resolve_model
+from monitor.cli.common import default_zoo, resolve_model
 from monitor.cli.model_shape import ModelShape, read_model_shape
 from monitor.cli.problems import print_advice, print_problems
 
@@ -37,6 +37,7 @@ def check(
 
     Exit code 0: all are good, whatever the advice. 1: there is advice, with --strict. 2: at least one has a problem.
     """
+    from monitor.cli.policy.summary import show_policy
     from monitor.policy import check_policy
     from monitor.policy.advice import advice
     from monitor.sae import Catalog
@@ -56,22 +57,15 @@ def check(
     if as_json:
         _print_json(good, problems, remarks)
     else:
-        _print(good, problems, remarks)
+        for policy in good:
+            show_policy(policy)
+        print_advice(remarks)
         if problems:
-            err_console.print(f"problems: {len(problems)}, in {len(bad_files)} of {len(files)} files", highlight=False)
+            print_problems(problems, f", in {len(bad_files)} of {len(files)} files")
     if problems:
         raise typer.Exit(2)
     if remarks and strict:
         raise typer.Exit(1)
-
-
-def _print(good: Sequence[Policy], problems: Sequence[Problem], remarks: Sequence[Problem]) -> None:
-    from monitor.cli.policy.summary import show_policy
-
-    for policy in good:
-        show_policy(policy)
-    print_advice(remarks)
-    print_problems(problems)
 
 
 def _print_json(good: Sequence[Policy], problems: Sequence[Problem], remarks: Sequence[Problem]) -> None:

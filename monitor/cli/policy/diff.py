@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import json as json_text
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-from monitor.cli.common import SIDECAR_HELP, TlsCa, TlsCert, TlsKey, client_tls, console, default_socket
+from monitor.cli.common import TlsCa, TlsCert, TlsKey, console
+from monitor.cli.policy.remote import SidecarOption, policy_service
 from monitor.cli.printable import printable_line
-from monitor.errors import FeaturewatchError
 
 if TYPE_CHECKING:
+    from monitor.cli.policy.diff_sides import Pair
     from monitor.policy import Policy
     from monitor.policy_diff import Change
-    from monitor.rpc import Target
 
-_LIVE = "live"
-_SECONDS = 10.0
 _SHOWN = 60
 _STYLES = {"more": "yellow", "less": "cyan", "other": "magenta", "words": "dim"}
 _WAYS = "more, less: can be judged, fire or be sent. other: neither is certain. words: for the reader."
 
 
 def diff(  # noqa: PLR0917 - one parameter per command-line option
-    old: Annotated[str, typer.Argument(metavar="OLD", help="Policy file, or live: what the sidecar has loaded.")],
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", help="Policy file, folder of them, or live: what the sidecar has loaded.")
+    ],
     new: Annotated[str, typer.Argument(metavar="NEW", help="The same.")],
-    sidecar: Annotated[str | None, typer.Option(metavar="TARGET", help=SIDECAR_HELP, show_default=False)] = None,
+    sidecar: SidecarOption = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -36,58 +36,49 @@ def diff(  # noqa: PLR0917 - one parameter per command-line option
 ) -> None:
     """Compare what two versions of a policy mean; order, layout and written-out defaults do not count.
 
-    Exit code 0: they mean the same, whatever their words. 1: they differ. 2: a file has a problem.
-    """
-    from monitor.cli.policy.recorded import read_policy
-    from monitor.policy_diff import Kind, diff_policies
-    from monitor.rpc import Target
+    Of folders, policies of the same name are compared.
 
-    if old == new == _LIVE:
-        raise FeaturewatchError("live and live", "they are the same policy", "name a file")
-    target = Target.parse(sidecar or default_socket())
-    tls = (tls_ca, tls_cert, tls_key)
-    if old == _LIVE:
-        after = read_policy(Path(new))
-        before = _live(after.name, target, tls)
-    else:
-        before = read_policy(Path(old))
-        after = _live(before.name, target, tls) if new == _LIVE else read_policy(Path(new))
-    changes = diff_policies(before, after)
+    Exit code 0: they mean the same, whatever their words. 1: they differ, or only one side has a policy of a name. 2: a
+    file has a problem, or the sidecar does not answer.
+    """
+    from monitor.cli.policy.diff_sides import pairs, read_sides
+    from monitor.policy_diff import Kind, diff_policies
+    from monitor.rpc import ClientTls
+
+    sides = read_sides(old, new, lambda: policy_service(sidecar, ClientTls(tls_ca, tls_cert, tls_key)))
+    found = [
+        ((before, after), [] if before is None or after is None else diff_policies(before, after))
+        for before, after in pairs(*sides)
+    ]
     if json:
-        typer.echo(json_text.dumps(_summary(before, after, changes), indent=2))
+        summary = _summary(found) if any(side.whole for side in sides) else _pair_summary(*found[0])
+        typer.echo(json_text.dumps(summary, indent=2))
     else:
-        _show(before, after, changes)
-    if any(change.kind is not Kind.WORDS for change in changes):
+        differ = any(None in pair or changes for pair, changes in found)
+        for pair, changes in found:
+            _show(pair, changes)
+            if differ and not changes and None not in pair:
+                _say(Text("  the same", style="dim"))
+        _say(Text(_WAYS if differ else "They mean the same.", style="dim"))
+    if any(None in pair or any(change.kind is not Kind.WORDS for change in changes) for pair, changes in found):
         raise typer.Exit(1)
 
 
-def _live(name: str, target: Target, tls: tuple[Path | None, Path | None, Path | None]) -> Policy:
-    """The policy of this name as the sidecar has loaded it."""
-    import grpc
-
-    from monitor.policy import parse_policy
-    from monitor.rpc import call_error, open_channel
-    from monitor.v1.policies_pb2 import GetPolicyRequest
-    from monitor.v1.policies_pb2_grpc import PolicyServiceStub
-
-    with open_channel(target, client_tls(target, *tls)) as channel:
-        try:
-            answer = PolicyServiceStub(channel).GetPolicy(GetPolicyRequest(name=name), timeout=_SECONDS)
-        except grpc.RpcError as error:
-            raise call_error(error, target) from error
-    return parse_policy(answer.source, f"live {answer.status.file}")
-
-
-def _show(before: Policy, after: Policy, changes: list[Change]) -> None:
-    for mark, policy in (("-", before), ("+", after)):
-        name = f"{mark} {policy.name} revision {policy.revision}  {printable_line(policy.file)}"
-        console.print(Text(name, style="bold"), soft_wrap=True, highlight=False)
+def _show(pair: Pair, changes: Sequence[Change]) -> None:
+    for mark, policy, other in zip("-+", pair, reversed(pair), strict=True):
+        if policy is not None:
+            line = Text(f"{mark} {policy.name} revision {policy.revision}  {printable_line(policy.file)}", style="bold")
+            line.append("  the other side has no policy of this name" if other is None else "", style="not bold yellow")
+            _say(line)
     for change in changes:
         line = Text(f"  {change.kind.value:<6}", style=_STYLES[change.kind.value])
         line.append(f"{printable_line(change.path)}: {_value(change.old, change.new)}", style="not dim")
         line.append(f"  {printable_line(change.effect)}" if change.effect else "", style="dim")
-        console.print(line, soft_wrap=True, highlight=False)
-    console.print(Text(_WAYS if changes else "They mean the same.", style="dim"), soft_wrap=True, highlight=False)
+        _say(line)
+
+
+def _say(text: Text) -> None:
+    console.print(text, soft_wrap=True, highlight=False)
 
 
 def _value(old: object, new: object) -> str:
@@ -103,10 +94,19 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
-def _summary(before: Policy, after: Policy, changes: list[Change]) -> dict[str, Any]:
+def _summary(found: Sequence[tuple[Pair, Sequence[Change]]]) -> dict[str, Any]:
+    """Of folders."""
     return {
-        "old": {"policy": before.name, "revision": before.revision, "sha256": before.sha256, "file": before.file},
-        "new": {"policy": after.name, "revision": after.revision, "sha256": after.sha256, "file": after.file},
+        "policies": [_pair_summary(pair, changes) for pair, changes in found if None not in pair],
+        "onlyOld": [_named(old) for (old, new), _ in found if new is None],
+        "onlyNew": [_named(new) for (old, new), _ in found if old is None],
+    }
+
+
+def _pair_summary(pair: Pair, changes: Sequence[Change]) -> dict[str, Any]:
+    return {
+        "old": _named(pair[0]),
+        "new": _named(pair[1]),
         "same": all(change.kind.value == "words" for change in changes),
         "changes": [
             {
@@ -119,3 +119,8 @@ def _summary(before: Policy, after: Policy, changes: list[Change]) -> dict[str, 
             for change in changes
         ],
     }
+
+
+def _named(policy: Policy | None) -> dict[str, Any]:
+    assert policy is not None
+    return {"policy": policy.name, "revision": policy.revision, "sha256": policy.sha256, "file": policy.file}

@@ -11,8 +11,11 @@ from rich.text import Text
 
 from monitor.cli.common import SIDECAR_HELP, TlsCa, TlsCert, TlsKey, console, default_zoo
 from monitor.errors import FeaturewatchError
+from monitor.policy.nearest import nearest
+from monitor.policy.vocabulary import RESERVED_RULES
 
 if TYPE_CHECKING:
+    from monitor.policy import Policy
     from monitor.replay import Explanation, Recorded
 
 
@@ -26,7 +29,14 @@ def explain(  # noqa: PLR0917 - one parameter per command-line option
             "--policy", metavar="FILE", help="Explain what this policy would have done instead.", show_default=False
         ),
     ] = None,
-    rule: Annotated[str, typer.Option(metavar="ID", help="Only this rule and its detectors.", show_default=False)] = "",
+    rule: Annotated[
+        str,
+        typer.Option(
+            metavar="ID",
+            help="Only this rule and its detectors, this correlation, or on-unseen, on-drop, on-timeout, on-stale.",
+            show_default=False,
+        ),
+    ] = "",
     sidecar: Annotated[str | None, typer.Option(metavar="TARGET", help=SIDECAR_HELP, show_default=False)] = None,
     store: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read this file instead of a sidecar.", show_default=False)
@@ -41,16 +51,21 @@ def explain(  # noqa: PLR0917 - one parameter per command-line option
 ) -> None:
     """Say why each detector and rule stood as it did on a generation, token by token.
 
-    Tokens over which no state and no condition changes are told together. Only recorded generations can be explained.
+    Tokens over which no state and no condition changes are told together. Alerts of correlations, and of tokens that
+    were not seen, were dropped or were judged too late, come first. Only recorded generations can be explained.
+
+    Exit code 0: explained. 2: there is no such generation or rule, it is not recorded, or a file has a problem.
     """
     from monitor.cli.audit_reader import open_reader
-    from monitor.cli.policy.explained import as_json, head_lines, span_lines
-    from monitor.cli.policy.recorded import circumstances_of, made_of, read_policy
+    from monitor.cli.policy.explained import head_lines, span_lines
+    from monitor.cli.policy.explained_json import as_json
+    from monitor.cli.policy.recorded import circumstances_of, made_of
     from monitor.replay import explain as explain_policy
     from monitor.replay import read_record
     from monitor.replay.shelf import Shelf
     from monitor.rpc import ClientTls
     from monitor.sae import Catalog
+    from monitor.sidecar.policy_files import read_policy
 
     other = None if policy is None else read_policy(policy)
     with open_reader(sidecar, store, ClientTls(tls_ca, tls_cert, tls_key)) as reader:
@@ -67,7 +82,7 @@ def explain(  # noqa: PLR0917 - one parameter per command-line option
     if other is not None:
         explained = [explain_policy(recorded, other, made_of(other, Catalog(zoo or default_zoo())), rule)]
     else:
-        having = [one for one in recorded.policies.values() if not rule or rule in _rules(recorded, one.name)]
+        having = [one for one in recorded.policies.values() if rule in ("", *RESERVED_RULES, *_rules(one))]
         explained = [explain_policy(recorded, one, {}, rule) for one in having]
     if not explained:
         raise _nothing(recorded, rule)
@@ -81,14 +96,18 @@ def explain(  # noqa: PLR0917 - one parameter per command-line option
         console.print(Text(f"policy {name} also judged it, but {why}; give its file with --policy"), soft_wrap=True)
 
 
-def _rules(recorded: Recorded, policy: str) -> list[str]:
-    return [rule.id for rule in recorded.policies[policy].document.spec.rules]
+def _rules(policy: Policy) -> list[str]:
+    """Ids of its rules and correlations."""
+    spec = policy.document.spec
+    return [*(one.id for one in spec.rules), *(one.id for one in spec.correlations)]
 
 
 def _nothing(recorded: Recorded, rule: str) -> FeaturewatchError:
     subject = f"generation {recorded.id}"
     if rule and recorded.policies:
-        known = ", ".join(id_ for name in recorded.policies for id_ in _rules(recorded, name))
-        return FeaturewatchError(f"rule {rule!r} on {subject}", f"it was judged by {known}", "name one of them")
+        known = [id_ for policy in recorded.policies.values() for id_ in _rules(policy)]
+        near = nearest(rule, known)
+        remedy = f"did you mean {near}" if near else "name one of them"
+        return FeaturewatchError(f"rule {rule!r} on {subject}", f"it was judged by {', '.join(known)}", remedy)
     why = "; ".join(f"{name}: {reason}" for name, reason in recorded.without_text.items()) or "no policy judged it"
     return FeaturewatchError(subject, why, "give a policy's file with --policy")

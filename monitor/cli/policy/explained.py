@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.text import Text
 
+from monitor.cli.policy.explained_alerts import alert_lines, correlation_words, late_words
 from monitor.cli.printable import printable_line
-from monitor.policy import CompiledDetector, DetectorState, Mode, Phase
+from monitor.policy import STALE_RULE, CompiledDetector, DetectorState, Mode, Phase
 from monitor.replay import Explanation, Recorded, RuleView, Span
 
-_STATES = {0: "unknown", **{int(state): state.name.lower() for state in DetectorState}}
+#: By their codes.
+STATE_NAMES = {0: "unknown", **{int(state): state.name.lower() for state in DetectorState}}
 _STYLES = {"warn": "yellow", "fire": "bold red", "unknown": "dim"}
 _TRUTH = {True: "✓", False: "✗", None: "?"}
 _TEXT = 60
+_LEGEND = (
+    "tokens; of each detector the scores of the tokens → the aggregate (lowest … highest of tokens told together) and "
+    "the state after them; of each rule, where one changed, the states that it names"
+)
 
 
 def head_lines(explained: Explanation, recorded: Recorded) -> Iterator[Text]:
-    """Which policy on which generation, its detectors and rules, and what cannot be known."""
+    """Which policy on which generation, its detectors and rules, alerts of others, and what cannot be known."""
     policy, summary = explained.policy, recorded.record.summary
     how = "as it judged" if explained.recorded else "as it would have judged"
     name = printable_line(f"{summary.generation_id[:8]} ({summary.external_id or summary.request_id})")
@@ -29,11 +34,17 @@ def head_lines(explained: Explanation, recorded: Recorded) -> Iterator[Text]:
         yield Text(f"  it does not judge this generation: {printable_line(explained.reason)}", style="yellow")
     else:
         why = f": {printable_line(explained.reason)}" if explained.reason else ""
-        yield Text(f"  mode {explained.mode.name.lower()}{why}", style="yellow" if why else "")
+        # A lower mode than the file's comes of fittedOn alone.
+        told = f"; rule {STALE_RULE} alerts of it once for the tap" if why and explained.recorded else ""
+        yield Text(f"  mode {explained.mode.name.lower()}{why}{told}", style="yellow" if why else "")
     for one in explained.detectors:
         yield Text(f"  detector {one.id}: {_aggregate(one)}; warn {one.warn:g}, fire {one.fire:g}, clear {one.clear:g}")
     for view in explained.rules:
         yield Text(f"  rule {view.rule.id}: {printable_line(view.rule.when)}, for {view.rule.hold}")
+    for correlation in explained.policy.document.spec.correlations:
+        if explained.only in ("", correlation.id):
+            yield Text(f"  correlation {correlation.id}: {correlation_words(correlation)}")
+    yield from alert_lines(explained, recorded)
     for line in unknown_lines(explained, recorded):
         yield Text(f"  not known: {printable_line(line)}", style="yellow")
 
@@ -52,6 +63,8 @@ def unknown_lines(explained: Explanation, recorded: Recorded) -> list[str]:
 
 def span_lines(explained: Explanation, recorded: Recorded) -> Iterator[Text]:
     """Each span with what is new in it; a detector or rule that goes on as before is left out."""
+    if explained.spans:
+        yield Text(_LEGEND, style="dim")
     before: Span | None = None
     for span in explained.spans:
         yield _where(recorded, span)
@@ -68,54 +81,12 @@ def span_lines(explained: Explanation, recorded: Recorded) -> Iterator[Text]:
         before = span
 
 
-def as_json(explained: Explanation, recorded: Recorded) -> dict[str, Any]:
-    """Everything, token by token; `null` where nothing was judged or nothing is known."""
-    tokens = recorded.record.tokens
-    return {
-        "generation": recorded.id,
-        "policy": explained.policy.name,
-        "revision": explained.policy.revision,
-        "sha256": explained.policy.sha256,
-        "recorded": explained.recorded,
-        "mode": explained.mode.name.lower(),
-        "reason": explained.reason,
-        "unknown": unknown_lines(explained, recorded),
-        "tokens": [
-            {
-                "position": token.position,
-                "phase": _phase(token.phase),
-                "text": token.text,
-                "observed": token.observed,
-                "detectors": {
-                    one.id: {
-                        "tokenScore": _number(explained.token_scores_pd[p, d]),
-                        "score": _number(explained.scores_pd[p, d]),
-                        "state": _STATES[int(explained.states_pd[p, d])],
-                    }
-                    for d, one in enumerate(explained.detectors)
-                },
-                "rules": {
-                    view.rule.id: {
-                        "value": view.value_p[p],
-                        "terms": [list(pair) for pair in zip(view.terms, view.terms_p[p], strict=True)],
-                        "held": view.held_p[p],
-                        "fires": p in view.fired,
-                        "exception": view.fired.get(p, ""),
-                    }
-                    for view in explained.rules
-                },
-            }
-            for p, token in enumerate(tokens)
-        ],
-    }
-
-
 def _where(recorded: Recorded, span: Span) -> Text:
     tokens = recorded.record.tokens[span.first : span.last + 1]
     text = printable_line("".join(token.text for token in tokens))
     shown = f" “{text if len(text) <= _TEXT else text[: _TEXT // 2] + ' … ' + text[-_TEXT // 2 :]}”" if text else ""
     place = str(span.first) if span.first == span.last else f"{span.first}–{span.last}"
-    return Text(f"{place:>9} {_phase(tokens[0].phase)}{shown}")
+    return Text(f"{place:>9} {phase_name(tokens[0].phase)}{shown}")
 
 
 def _gap(recorded: Recorded, span: Span) -> str:
@@ -133,10 +104,10 @@ def _detector_line(explained: Explanation, span: Span, before: Span | None, d: i
     part = slice(span.first, span.last + 1)
     token_scores = explained.token_scores_pd[part, d]
     judged = ~np.isnan(token_scores)
-    state = _STATES[int(explained.states_pd[span.last, d])]
-    was = "clear" if before is None else _STATES[int(explained.states_pd[before.last, d])]
+    state = STATE_NAMES[int(explained.states_pd[span.last, d])]
+    was = "clear" if before is None else STATE_NAMES[int(explained.states_pd[before.last, d])]
     line = Text(f"      {detector.id:<16} token {_range(token_scores[judged])}")
-    line.append(f"  → {_range(explained.scores_pd[part, d][judged], ordered=True)}  ")
+    line.append(f"  → {_range(explained.scores_pd[part, d][judged])}  ")
     line.append(state if state == was else f"{was} → {state}", style=_STYLES.get(state, ""))
     return line
 
@@ -170,6 +141,8 @@ def _firing_lines(recorded: Recorded, explained: Explanation, view: RuleView, sp
     for alert in recorded.record.alerts:
         if (alert.policy, alert.rule, alert.position) != (explained.policy.name, view.rule.id, span.first):
             continue
+        if late := late_words(alert, view.rule.deadline_ms):
+            yield Text(f"        {late}", style="dim")
         for reading in alert.readings:
             for one in reading.contributions[:3]:
                 label = f" “{one.label}”" if one.label else ""
@@ -195,15 +168,10 @@ def _aggregate(detector: CompiledDetector) -> str:
     return f"{detector.aggregate} {details}".rstrip() + then + least
 
 
-def _range(values: npt.NDArray[np.float64], *, ordered: bool = False) -> str:
-    """Lowest to highest, or first to last; one number where they are the same."""
-    ends = (values[0], values[-1]) if ordered else (values.min(), values.max())
-    return " … ".join(dict.fromkeys(f"{value:.3g}" for value in ends))
+def _range(values: npt.NDArray[np.float64]) -> str:
+    """Lowest to highest; one number where they are the same."""
+    return " … ".join(dict.fromkeys(f"{value:.3g}" for value in (values.min(), values.max())))
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _phase(code: int) -> str:
+def phase_name(code: int) -> str:
     return Phase(code).name.lower() if code else "unknown"

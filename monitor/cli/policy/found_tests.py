@@ -8,9 +8,8 @@ from pathlib import Path
 
 from monitor.errors import FeaturewatchError
 from monitor.policy import Policy, PolicyError, Problem
-from monitor.policy.yaml_fields import line_of
 from monitor.policy_tests import PolicyTests, check_against, parse_tests
-from monitor.sidecar.policy_files import policy_files, read_policies
+from monitor.sidecar.policy_files import policy_files, read_policies, text_of
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -31,13 +30,13 @@ class FoundTests:
     def add(self, file: Path) -> None:
         """A test file with its policy."""
         try:
-            tests = parse_tests(_text(file), str(file))
+            tests = parse_tests(text_of(file, "give a test file, or a folder"), str(file))
         except PolicyError as error:
             self.problems += error.problems
             return
         policy_file = file.parent / tests.policy
         if not policy_file.is_file():
-            line = line_of(dict(tests.lines), "policy")
+            line = tests.line("policy")
             rule, remedy = "there is no such file beside the test file", "name the policy file, e.g. my-policy.yaml"
             self.problems.append(Problem(str(file), line, "policy", tests.policy, rule, remedy))
             return
@@ -90,12 +89,3 @@ def _beside(policy_file: Path) -> list[Path]:
     """The test file of a policy file, named after it."""
     candidates = [policy_file.with_name(f"{policy_file.stem}_test{suffix}") for suffix in _SUFFIXES]
     return [file for file in candidates if file.is_file()]
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        rule = "it must be a readable text file in UTF-8"
-        raise PolicyError([Problem(str(file), 1, "", str(reason), rule, "give a test file, or a folder")]) from error

@@ -10,10 +10,10 @@ import typer
 from rich.text import Text
 
 from monitor.cli.common import TlsCa, TlsCert, TlsKey, console
-from monitor.cli.policy.remote import SECONDS, SidecarOption, policy_service
+from monitor.cli.policy.history_source import must_know, open_history
+from monitor.cli.policy.remote import SidecarOption
 from monitor.cli.printable import printable_line
 from monitor.cli.since import parse_since
-from monitor.errors import FeaturewatchError
 from monitor.rpc import ClientTls, name_of
 
 if TYPE_CHECKING:
@@ -42,16 +42,18 @@ def history(  # noqa: PLR0917 - one parameter per command-line option
     tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Show who changed which policy or mode, when and why, the oldest first; also what was refused."""
+    """Show who changed which policy or mode, when and why, the oldest first; also what was refused.
+
+    Exit code 0: done, also when nothing changed. 2: neither the sidecar nor its store knows such a policy, or cannot be
+    asked.
+    """
     from google.protobuf.json_format import MessageToJson
 
-    if store is not None and sidecar is not None:
-        raise FeaturewatchError("--sidecar and --store", "only one of them can be read", "leave one of them out")
     after = 0 if since is None else parse_since(since, datetime.now().astimezone())
-    if store is None:
-        events = _from_sidecar(sidecar, ClientTls(tls_ca, tls_cert, tls_key), name or "", after, limit)
-    else:
-        events = _from_store(store, name or "", after, limit)
+    with open_history(store, sidecar, ClientTls(tls_ca, tls_cert, tls_key)) as source:
+        events = source.events(name or "", after, limit)
+        if name and not events:
+            must_know(source, name)
     for event in events:
         if json:
             typer.echo(MessageToJson(event, preserving_proto_field_name=True, indent=None, ensure_ascii=True))
@@ -90,21 +92,3 @@ def event_line(event: PolicyEvent) -> Text:
     if event.detail:
         line.append(f"  {printable_line(event.detail)}", "dim")
     return line
-
-
-def _from_sidecar(sidecar: str | None, tls: ClientTls, name: str, after: int, limit: int) -> list[PolicyEvent]:
-    from monitor.v1.policies_pb2 import ListPolicyEventsRequest
-
-    request = ListPolicyEventsRequest(policy=name, since_unix_nanos=after, limit=limit)
-    with policy_service(sidecar, tls) as service:
-        return [*service.ListPolicyEvents(request, timeout=SECONDS).events]
-
-
-def _from_store(path: Path, name: str, after: int, limit: int) -> list[PolicyEvent]:
-    from monitor.audit import AuditStore
-
-    store = AuditStore(path, read_only=True)
-    try:
-        return store.policy_events(policy=name, since_unix_nanos=after, limit=limit)
-    finally:
-        store.close()

@@ -1,4 +1,4 @@
-"""What explain and replay read from disk: policies, and what their detectors are computed from."""
+"""What explain and replay read from records and from disk: how a request was served, and what detectors are made of."""
 
 from __future__ import annotations
 
@@ -6,25 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from monitor.errors import FeaturewatchError
-from monitor.policy import Policy, PolicyError, Sources
+from monitor.policy import Policy, Sources
 from monitor.policy.schema.detector import Detector
 from monitor.replay import Circumstances
 from monitor.replay.same_source import Ingredients
 from monitor.sae import Catalog
 from monitor.sidecar.plan import serving_config
-from monitor.sidecar.policy_files import read_policies
 from monitor.sidecar.sources import CatalogSources
 from monitor.v1.generations_pb2 import GenerationRecord
 
 _NANOS = 1_000_000_000
-
-
-def read_policy(file: Path) -> Policy:
-    """One policy file; raises PolicyError."""
-    policies, problems = read_policies([file])
-    if problems:
-        raise PolicyError(problems)
-    return policies[0]
 
 
 def made_of(policy: Policy, catalog: Catalog) -> dict[str, Ingredients]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.common import TlsCa, TlsCert, TlsKey, console, err_console
+from monitor.cli.common import TlsCa, TlsCert, TlsKey, console
 from monitor.cli.policy.history import event_line
 from monitor.cli.policy.remote import SECONDS, ActorOption, SidecarOption, actor_or_user, policy_service
 from monitor.cli.problems import print_problems
@@ -35,9 +35,9 @@ def reload(  # noqa: PLR0917 - one parameter per command-line option
         response = service.ReloadPolicies(request, timeout=SECONDS)
     if response.problems:
         print_problems(
-            Problem(one.file, one.line, one.field, one.value, one.rule, one.remedy) for one in response.problems
+            (Problem(one.file, one.line, one.field, one.value, one.rule, one.remedy) for one in response.problems),
+            "; all policies stay as they were",
         )
-        err_console.print(f"problems: {len(response.problems)}; all policies stay as they were", highlight=False)
         raise typer.Exit(2)
     for event in response.events:
         console.print(event_line(event), soft_wrap=True)
