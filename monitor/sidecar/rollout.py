@@ -16,12 +16,11 @@ from monitor.sae import Catalog
 from monitor.sidecar.expired import warn_of_expired
 from monitor.sidecar.history import HistoryPool
 from monitor.sidecar.modes import Modes, PolicyMode
-from monitor.sidecar.plan import TapPlan
 from monitor.sidecar.policy_audit import Cause, PolicyAudit
 from monitor.sidecar.policy_book import PolicyBook
 from monitor.sidecar.policy_changes import PolicyChange, RevisionTexts, read_changes
 from monitor.sidecar.policy_files import fingerprint
-from monitor.sidecar.tap import Tap
+from monitor.sidecar.stale_audit import StaleAudit
 from monitor.sidecar.taps import Taps
 from monitor.v1.policies_pb2 import PolicyEvent
 
@@ -94,10 +93,9 @@ class Rollout:
         # Files are read aside of `_changing`: that may take long, and a mode must be set meanwhile.
         self._reading = asyncio.Lock()
         self._changing = asyncio.Lock()
-        self._told_stale: set[tuple[str, str]] = set()
         # Why what was read last is not in force; empty when it is.
         self._problems: tuple[Problem, ...] = ()
-        taps.policies.on_plan = self._tell_stale
+        taps.policies.on_plan = StaleAudit(audit).tell
 
     @property
     def refused(self) -> bool:
@@ -217,27 +215,6 @@ class Rollout:
 
     def _remember(self, policies: Sequence[Policy]) -> None:
         self._known.update({(policy.name, policy.revision): policy.sha256 for policy in policies})
-
-    def _tell_stale(self, tap: Tap, plan: TapPlan) -> None:
-        """Once for each text and tap."""
-        events = []
-        for served in plan.served.values():
-            key = (tap.hello.tap_id, served.policy.sha256)
-            if not served.stale or key in self._told_stale:
-                continue
-            self._told_stale.add(key)
-            told = f"tap {tap.hello.tap_id}: {'; '.join(served.mismatches)}"
-            events.append(
-                self._audit.event(
-                    _Kind.KIND_STALE,
-                    Cause("sidecar"),
-                    new=served.policy,
-                    old_mode=served.asked_mode,
-                    new_mode=served.mode,
-                    detail=told,
-                )
-            )
-        self._audit.write(events)
 
 
 def _edition_after(old: Edition, book: PolicyBook, changes: Sequence[PolicyChange], now: int) -> Edition:
