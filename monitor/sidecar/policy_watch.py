@@ -24,6 +24,7 @@ async def watch_policies(
     tried: Callable[[], str],
     refused: Callable[[], bool],
     reload: Callable[[bool], Awaitable[object]],
+    failed: Callable[[], object],
     *,
     every_seconds: float,
 ) -> None:
@@ -35,20 +36,21 @@ async def watch_policies(
         tried: the fingerprint of the content that was read last, whether it was taken over or refused.
         refused: whether it was refused.
         reload: called on the event loop, with True where refused content is tried again; a refusal is its own business.
+        failed: called when a look at the files, or `reload`, raises.
     """
     settle_seconds = min(_SETTLE_SECONDS, every_seconds)
     same = 0
     while True:
         await asyncio.sleep(every_seconds)
-        found = await asyncio.to_thread(fingerprint, paths)
-        same = same + 1 if found == tried() else 0
-        if same and not (refused() and same % RETRY_LOOKS == 0):
-            continue
-        await asyncio.sleep(settle_seconds)
-        if found != await asyncio.to_thread(fingerprint, paths):
-            continue
         try:
-            await reload(same > 0)
+            found = await asyncio.to_thread(fingerprint, paths)
+            same = same + 1 if found == tried() else 0
+            if same and not (refused() and same % RETRY_LOOKS == 0):
+                continue
+            await asyncio.sleep(settle_seconds)
+            if found == await asyncio.to_thread(fingerprint, paths):
+                await reload(same > 0)
         except Exception:  # noqa: BLE001
             # Whatever fails, later changes must be noticed.
-            _log.exception("policies could not be read again")
+            _log.exception("looking at the policy files failed")
+            failed()

@@ -63,7 +63,8 @@ class Rollout:
     Attributes:
         current: replaced with every change.
         tried: fingerprint of the policy files that were read last, whether taken over or refused.
-        reloads: how many were taken over ("changed", "unchanged") and "refused".
+        reloads: how many were taken over ("changed", "unchanged") and "refused"; "failed" are looks at the files that
+            came to no reading at all.
     """
 
     def __init__(
@@ -105,6 +106,10 @@ class Rollout:
     def policy(self, name: str) -> Policy:
         """Raises FeaturewatchError with the nearest name."""
         return self.current.book.policy(name)
+
+    def watch_failed(self) -> None:
+        """A look at the policy files raised what nobody foresaw."""
+        self.reloads["failed"] += 1
 
     def started(self) -> None:
         """Writes what the sidecar begins with; warns of texts that were exchanged under their revision."""

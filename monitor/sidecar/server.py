@@ -176,6 +176,7 @@ class Sidecar:
             lambda: rollout.tried,
             lambda: rollout.refused,
             lambda again: rollout.reload(Cause("file watch"), again=again),
+            rollout.watch_failed,
             every_seconds=every_seconds,
         )
 

@@ -169,20 +169,32 @@ async def test_a_fault_that_nobody_foresaw_is_a_refusal_too(world: World, monkey
     assert "the parser gave up" in refused.detail
 
 
-async def test_metrics_count_reloads(world: World) -> None:
-    async with running_sidecar(world.config(metrics=Target(host="127.0.0.1", port=0))) as sidecar:
+async def test_metrics_count_reloads_and_looks_that_fail_after_which_files_are_looked_at_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [RuntimeError("out of threads")]
+
+    def failing(paths: Sequence[Path]) -> str:
+        if faults:
+            raise faults.pop()
+        return fingerprint(paths)
+
+    config = world.config(metrics=Target(host="127.0.0.1", port=0), watch_seconds=0.02)
+    monkeypatch.setattr(policy_watch, "fingerprint", failing)
+    async with running_sidecar(config) as sidecar, channel_to(world.socket) as channel:
         await sidecar.rollout.reload(Cause("test"))
-        (world.policies / "loud.yaml").write_text("kind: nothing\n")
-        await sidecar.rollout.reload(Cause("test"))
+        put(world.policies / "loud.yaml", LOUDER)
+        assert (await until(channel, Kind.KIND_CHANGED)).actor == "file watch"
+        put(world.policies / "loud.yaml", "kind: nothing\n")
+        await until(channel, Kind.KIND_REFUSED)
         assert sidecar.metrics is not None
         address = f"http://{sidecar.metrics.target}/metrics"
         text = await asyncio.to_thread(lambda: urllib.request.urlopen(address, timeout=60).read().decode())
-    counts = [f'featurewatch_policy_reloads_total{{outcome="{one}"}}' for one in ("changed", "unchanged", "refused")]
-    assert [line.split()[-1] for name in counts for line in text.splitlines() if line.startswith(name)] == [
-        "0.0",
-        "1.0",
-        "1.0",
-    ]
+    name = "featurewatch_policy_reloads_total"
+    counts = {
+        line.split()[0].removeprefix(name): line.split()[1] for line in text.splitlines() if line.startswith(name)
+    }
+    assert counts == {f'{{outcome="{outcome}"}}': "1.0" for outcome in ("changed", "unchanged", "refused", "failed")}
 
 
 async def test_what_fails_on_one_tap_changes_nothing_on_any(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

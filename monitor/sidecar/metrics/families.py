@@ -59,9 +59,10 @@ def sidecar_families(snapshot: Snapshot) -> Iterator[Metric]:
     yield from policy_families(ledger, snapshot.policies)
     yield counters(
         "featurewatch_policy_reloads",
-        "Readings of the policy files after the start: changed, unchanged, or refused, and then the old ones stayed.",
+        "Readings of the policy files after the start: changed, unchanged, refused, and then the old ones stayed, or "
+        "failed: whether they have changed could not be found out.",
         ("outcome",),
-        [((outcome,), snapshot.reloads[outcome]) for outcome in ("changed", "unchanged", "refused")],
+        [((outcome,), snapshot.reloads[outcome]) for outcome in ("changed", "unchanged", "refused", "failed")],
     )
     yield counters(
         "featurewatch_correlation_groups_evicted",
