@@ -170,7 +170,8 @@ class Rollout:
             return Reload(tuple(events))
 
     async def set_mode(self, name: str, mode: Mode | None, cause: Cause) -> None:
-        """Overrides a policy's mode; None takes the override back. Raises FeaturewatchError."""
+        """Overrides a policy's mode; None takes the override back. Raises FeaturewatchError: it is not known, or cannot
+        be switched on."""
         async with self._changing:
             old = self.current
             policy = old.book.policy(name)
@@ -181,12 +182,15 @@ class Rollout:
                 set_by[name] = cause
             new = Edition(old.book, old.modes.with_runtime(name, mode), old.loaded, set_by)
             before, after = old.mode(policy).mode, new.mode(policy).mode
-            # What is off is not watched at all. The directions of a policy that is switched on or off come and go with
-            # an edition of their own.
-            await self._taps.change(new.book, new.modes, new_edition=(before is Mode.OFF) != (after is Mode.OFF))
+            # What is off is not watched at all: the directions of a policy that is switched on or off come and go with
+            # an edition of their own. To compile it takes time, and to be silent must not wait for that.
+            comes, goes = before is Mode.OFF and after is not Mode.OFF, before is not Mode.OFF and after is Mode.OFF
+            await self._taps.change(new.book, new.modes, new_edition=comes)
             self.current = new
             kind = _Kind.KIND_MODE_RESET if mode is None else _Kind.KIND_MODE_SET
             self._audit.write([self._audit.event(kind, cause, old=policy, new=policy, old_mode=before, new_mode=after)])
+            if goes:
+                await self._taps.change(new.book, new.modes, new_edition=True)
 
     def _refuse(self, cause: Cause, problems: Sequence[Problem], *, again: bool) -> Reload:
         before, self._problems = self._problems, tuple(problems)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Any
+
 import grpc
 import pytest
 from rollout_kit import Kind, events, reload, set_mode, status_of
-from session_calls import next_alert, policies, watch
+from session_calls import flag, next_alert, policies, watch
 from sidecar_kit import (
     ENGINE,
     QUIET,
@@ -21,6 +25,7 @@ from sidecar_kit import (
 
 from monitor.errors import FeaturewatchError
 from monitor.policy import Mode as PolicyMode
+from monitor.sidecar.plan import plan_for_tap
 from monitor.sidecar.server import Sidecar
 from monitor.v1.alerts_pb2 import Mode, ModeSource
 from monitor.v1.engine_pb2 import EngineInfo
@@ -79,6 +84,38 @@ async def test_a_policy_that_is_off_is_not_watched_and_is_switched_on_without_a_
         assert [hook.hook_point for hook in (await tap.next_plan()).hooks] == ["resid_post.3"]
         assert (await status_of(channel, "quiet")).alerts == 1
         assert (await policies(channel)).taps[0].coverage.dropped == 0
+
+
+async def test_a_policy_that_is_switched_off_is_silent_before_the_others_are_compiled_without_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiling, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        compiling.set()
+        assert go_on.wait(60)
+        return plan_for_tap(*arguments)
+
+    async with running_sidecar(world.config()), channel_to(world.socket) as channel:
+        tap = await connect(channel)
+        await tap.send(tap.frame([Rows(7, 0, (0, 1), dense=(0, 0))], begins=[begin(7)]))
+        monkeypatch.setattr("monitor.sidecar.tap_policies.plan_for_tap", slow)
+        switching = asyncio.create_task(set_mode(channel, "loud", Mode.MODE_OFF))
+        try:
+            assert await asyncio.to_thread(compiling.wait, 60)
+            assert (await status_of(channel, "loud")).effective_mode == Mode.MODE_OFF
+            # Of one that runs and of one that begins now.
+            await tap.send(tap.frame([Rows(7, 2, (2,), dense=(9,))]))
+            await flag(tap)
+            status = await status_of(channel, "loud")
+            assert (status.alerts, status.shadow_alerts) == (0, 0)
+            assert [event.kind for event in await events(channel, policy="loud")][1:] == [Kind.KIND_MODE_SET]
+        finally:
+            go_on.set()
+        await switching
+        # Nothing of it is left but what its last request needs.
+        await tap.send(tap.frame(ends=[end(7, 3)]))
+        assert [hook.hook_point for hook in (await tap.next_plan()).hooks] == ["resid_post.5"]
 
 
 async def test_modes_of_the_start_go_before_the_files_and_calls_before_both(world: World) -> None:
