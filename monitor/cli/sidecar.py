@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
@@ -25,6 +26,10 @@ from monitor.sidecar.policy_audit import Cause
 from monitor.sidecar.policy_watch import WATCH_SECONDS
 from monitor.sidecar.server import Sidecar
 from monitor.v1.alerts_pb2 import Mode
+
+#: While policies are compiled, whoever judges a frame waits so long for the interpreter, each time that it has given it
+#: up. With Python's own 5 ms that would be most of a frame's time.
+SWITCH_SECONDS: Final = 0.0005
 
 
 def sidecar(  # noqa: PLR0917 - one parameter per command-line option
@@ -162,6 +167,7 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
             "leave one of them out",
         )
     log_to_stderr()
+    sys.setswitchinterval(SWITCH_SECONDS)
     config = SidecarConfig(
         listen=tuple(dict.fromkeys(Target.parse(text) for text in listen or [default_socket()])),
         policies=tuple(policies or [default_policies()]),

@@ -19,7 +19,9 @@ from support.command import Command
 
 from monitor.cli.printable import printable
 from monitor.cli.render import alert_line, coverage_words, render_generation
+from monitor.cli.sidecar import SWITCH_SECONDS
 from monitor.cli.transcript import Scale
+from monitor.errors import FeaturewatchError
 from monitor.v1.alerts_pb2 import Alert, WatchAlertsRequest, WatchAlertsResponse
 from monitor.v1.alerts_pb2_grpc import AlertServiceServicer, add_AlertServiceServicer_to_server
 from monitor.v1.coverage_pb2 import Coverage
@@ -55,6 +57,23 @@ async def judged(world: World) -> dict[str, GenerationRecord]:
 @pytest.fixture
 def records(world: World) -> dict[str, GenerationRecord]:
     return asyncio.run(judged(world))
+
+
+def test_frames_wait_little_for_the_interpreter_while_policies_are_compiled(
+    world: World, featurewatch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, before = list[float](), sys.getswitchinterval()
+
+    def stop(_: object) -> None:
+        found.append(sys.getswitchinterval())
+        raise FeaturewatchError("sidecar", "this test does not start it", "nothing")
+
+    monkeypatch.setattr("monitor.cli.sidecar.Sidecar", stop)
+    try:
+        assert featurewatch("sidecar", *world.arguments())[0] == 2
+    finally:
+        sys.setswitchinterval(before)
+    assert found == pytest.approx([SWITCH_SECONDS])
 
 
 def plain(renderable: object, colour: bool = False) -> str:
