@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from monitor.errors import FeaturewatchError
 from monitor.policy import PolicyError, parse_policy
 from monitor.policy.schema.fields import PolicyName
+from training.durable import make_folder, replace, sync_folder
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -79,7 +80,8 @@ def next_revision(policy_out: Path) -> int:
 def publish(draft: Path, folder: Path, files: Sequence[str]) -> None:
     """Moves `files` (relative names, the policy last) from the draft to `folder`.
 
-    Each move is atomic. When one fails, the files that were moved before it get their old content back.
+    Each move is atomic and on the disk when this returns. When one fails, the files that were moved before it get their
+    old content back.
 
     Raises:
         FeaturewatchError: a file cannot be moved.
@@ -90,19 +92,21 @@ def publish(draft: Path, folder: Path, files: Sequence[str]) -> None:
         for file in files:
             # safetensors files are private by default; the sidecar may run as another user.
             (draft / file).chmod(0o644)
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            make_folder((folder / file).parent)
             if (folder / file).exists():
                 (kept / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(folder / file, kept / file)
         for file in files:
-            (draft / file).replace(folder / file)
+            # Before it is: it may fail when the file has its name already and only the disk does not know.
             moved.append(file)
+            replace(draft / file, folder / file)
     except BaseException as error:
         for file in moved:
             if (kept / file).exists():
-                (kept / file).replace(folder / file)
+                replace(kept / file, folder / file)
             else:
-                (folder / file).unlink()
+                (folder / file).unlink(missing_ok=True)
+                sync_folder((folder / file).parent)
         if not isinstance(error, OSError):
             raise
         raise FeaturewatchError(
