@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,16 @@ from monitor.cli.demo.servers import Setting, free_port, start_sidecar, start_vl
 
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
+    folder = tmp_path_factory.mktemp("deployment")
+    # A copy: tests may add policies of their own.
+    policies = shutil.copytree(default_policies(), folder / "policies")
     with tempfile.TemporaryDirectory(prefix="fw-") as sockets:
         setting = Setting(
             model=resolve_model("smollm2"),
             served_name="smollm2-135m-instruct",
             target=f"unix:{Path(sockets) / 'sidecar.sock'}",
-            folder=tmp_path_factory.mktemp("deployment"),
-            policies=default_policies(),
+            folder=folder,
+            policies=policies,
             zoo=default_zoo(),
             hook_points=["resid_post.10", "resid_post.14"],
             compiled=False,
