@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sidecar_kit import LOUD, FakeTap, Rows, World, begin, end
+from fake_tap import FakeTap, Rows, begin, end
+from sidecar_kit import LOUD, World
 
 REPEATED = "{id: LOUD-REPEATED, kind: count, rules: [LOUD-001], within: 10m, atLeast: 5, severity: critical}"
 NOTIFY = "{groupBy: [tenant], wait: 1s, interval: 1s}"

@@ -9,15 +9,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from fake_tap import FakeTap, Rows
 from session_calls import record_of
-from sidecar_kit import (
-    HOOKS,
-    LOUD,
-    WIDTH,
-    FakeTap,
-    Rows,
-    make_dictionary,
-)
+from sidecar_kit import HOOKS, LOUD, WIDTH, make_dictionary
 
 from monitor.rpc import floats_from_bytes, floats_to_bytes
 from monitor.rpc.errors import error_info

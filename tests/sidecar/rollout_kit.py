@@ -8,9 +8,7 @@ from typing import Any
 
 import grpc
 from session_calls import policies
-from sidecar_kit import (
-    LOUD,
-)
+from sidecar_kit import LOUD
 
 from monitor.v1.alerts_pb2 import Mode
 from monitor.v1.policies_pb2 import (

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import grpc
-from sidecar_kit import ANSWER_SECONDS, FakeTap, Rows, begin, end
+from fake_tap import ANSWER_SECONDS, FakeTap, Rows, begin, end
 
 from monitor.v1.alerts_pb2 import Alert, WatchAlertsRequest
 from monitor.v1.alerts_pb2_grpc import AlertServiceStub

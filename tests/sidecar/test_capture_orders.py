@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_tap import hello, residual_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sidecar_kit import WIDTH, hello, residual_rows
+from sidecar_kit import WIDTH
 
 from monitor.rpc import residuals_from
 from monitor.sidecar.downlink import Downlink

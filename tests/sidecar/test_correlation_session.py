@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from correlated_world import REPEATED, correlated_policy, flag_for, write_policy
+from fake_tap import connect, hello
 from session_calls import next_alert, policies, record_of, watch
-from sidecar_kit import World, channel_to, connect, hello, read_events, running_sidecar
+from sidecar_kit import World, channel_to, read_events, running_sidecar
 
 from monitor.v1.alerts_pb2 import Mode, Severity
 

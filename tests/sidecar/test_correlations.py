@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 from correlated_world import REPEATED, correlated_policy
-from sidecar_kit import FrameMaker, Rows, begin, end, new_judge
+from fake_tap import FrameMaker, Rows, begin, end
+from sidecar_kit import new_judge
 
 from monitor.policy import parse_policy
 from monitor.policy.correlate import Correlator

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_tap import FrameMaker, Rows, begin, end
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sidecar_kit import FrameMaker, Rows, begin, end, new_judge
+from sidecar_kit import new_judge
 
 from monitor.sidecar import row_judge
 from monitor.sidecar.alerting import readings_of

@@ -6,20 +6,9 @@ import asyncio
 import logging
 
 import pytest
+from fake_tap import FrameMaker, Rows, begin, connect, end, hello
 from session_calls import policies, record_of
-from sidecar_kit import (
-    ENGINE,
-    FrameMaker,
-    Rows,
-    World,
-    begin,
-    channel_to,
-    connect,
-    end,
-    hello,
-    new_judge,
-    running_sidecar,
-)
+from sidecar_kit import ENGINE, World, channel_to, new_judge, running_sidecar
 
 from monitor.sidecar.plan import TapPlan
 from monitor.v1.coverage_pb2 import CoverageTotals

@@ -13,15 +13,8 @@ from evidence_kit import (
     has_evidence,
     residuals,
 )
-from sidecar_kit import (
-    World,
-    begin,
-    channel_to,
-    connect,
-    end,
-    residual_rows,
-    running_sidecar,
-)
+from fake_tap import begin, connect, end, residual_rows
+from sidecar_kit import World, channel_to, running_sidecar
 
 from monitor.audit import AuditStore
 from monitor.sidecar.evidence.desk import EvidenceStats
@@ -85,9 +78,7 @@ async def test_a_request_that_ends_in_the_frame_that_fires_does_not_wait_for_eve
     assert missing == [6, 6]
 
 
-async def test_the_end_of_the_sidecar_keeps_what_has_arrived(
-    capturing: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_end_of_the_sidecar_keeps_what_has_arrived(capturing: World, monkeypatch: pytest.MonkeyPatch) -> None:
     # On a busy machine the encoding process may take longer to begin than the end of a sidecar waits for it.
     monkeypatch.setattr("monitor.sidecar.evidence.desk.DRAIN_SECONDS", 120.0)
     rows = residuals()

@@ -15,19 +15,9 @@ from evidence_kit import (
     refusal,
     residuals,
 )
+from fake_tap import begin, connect, end, hello, residual_rows
 from session_calls import record_of
-from sidecar_kit import (
-    HOOKS,
-    WIDTH,
-    World,
-    begin,
-    channel_to,
-    connect,
-    end,
-    hello,
-    residual_rows,
-    running_sidecar,
-)
+from sidecar_kit import HOOKS, WIDTH, World, channel_to, running_sidecar
 from support.command import Command
 
 from monitor.audit import AuditStore

@@ -17,19 +17,9 @@ from evidence_kit import (
     refusal,
     residuals,
 )
+from fake_tap import begin, connect, end, hello, residual_rows
 from session_calls import policies, record_of
-from sidecar_kit import (
-    HOOKS,
-    World,
-    begin,
-    channel_to,
-    connect,
-    end,
-    hello,
-    make_dictionary,
-    residual_rows,
-    running_sidecar,
-)
+from sidecar_kit import HOOKS, World, channel_to, make_dictionary, running_sidecar
 
 from monitor.audit import AuditStore
 from monitor.sae import load_dense_probe

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pytest
+from fake_tap import FrameMaker, Rows, begin, end
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sidecar_kit import FrameMaker, Rows, begin, end, new_judge
+from sidecar_kit import new_judge
 
 from monitor.audit import UNKNOWN_TOKEN
 from monitor.sidecar.history import HistoryPool, HistoryView, token_bytes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sidecar_kit import FrameMaker, Rows, World, begin, channel_to, connect, end, new_judge, running_sidecar
+from fake_tap import FrameMaker, Rows, begin, connect, end
+from sidecar_kit import World, channel_to, new_judge, running_sidecar
 
 from monitor.audit import AuditStore, in_sample
 from monitor.sidecar.judge import TapJudge

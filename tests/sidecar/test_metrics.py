@@ -9,9 +9,10 @@ import urllib.request
 from collections.abc import Mapping
 
 import pytest
+from fake_tap import Rows, begin, connect, end, hello
 from prometheus_client.parser import text_string_to_metric_families
 from session_calls import flag
-from sidecar_kit import ENGINE, Rows, World, begin, channel_to, connect, end, hello, running_sidecar
+from sidecar_kit import ENGINE, World, channel_to, running_sidecar
 
 from monitor.errors import FeaturewatchError
 from monitor.rpc import Target

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from correlated_world import correlated_policy, flag_for, write_policy
 from evidence_kit import CAPTURING, frame_of, residuals
+from fake_tap import begin, connect
 from session_calls import next_alert, watch
-from sidecar_kit import HOOKS, World, begin, channel_to, connect, read_events, running_sidecar
+from sidecar_kit import HOOKS, World, channel_to, read_events, running_sidecar
 
 from monitor.v1.alerts_pb2 import Mode
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from correlated_world import correlated_policy, flag_for, write_policy
+from fake_tap import connect
 from session_calls import next_alert, watch
-from sidecar_kit import World, channel_to, connect, read_events, running_sidecar
+from sidecar_kit import World, channel_to, read_events, running_sidecar
 from support.redis_server import free_port, redis_server
 
 from monitor.sidecar.config import RedisConfig

@@ -7,7 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from sidecar_kit import FrameMaker, Rows, World, begin, end, hello, new_judge
+from fake_tap import FrameMaker, Rows, begin, end, hello
+from sidecar_kit import World, new_judge
 
 from monitor.audit import AuditStore, AuditWriter, RecentSummaries
 from monitor.sae import Catalog

@@ -10,16 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_tap import connect, hello
 from rollout_kit import LOUDER, OTHER, Kind, events, put, reload, set_mode, status_of, until
 from session_calls import flag, next_alert, watch
-from sidecar_kit import (
-    QUIET,
-    World,
-    channel_to,
-    connect,
-    hello,
-    running_sidecar,
-)
+from sidecar_kit import QUIET, World, channel_to, running_sidecar
 
 from monitor.errors import FeaturewatchError
 from monitor.rpc import Target

@@ -10,9 +10,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from fake_tap import FakeTap, Rows, begin, connect, end, hello
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sidecar_kit import ENGINE, FakeTap, Rows, World, begin, channel_to, connect, end, hello, running_sidecar
+from sidecar_kit import ENGINE, World, channel_to, running_sidecar
 
 from monitor.rpc.prefix_chain import PrefixChain, prefix_root
 from monitor.sidecar.prefix.feed import PrefixFeed, known_among

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_tap import FakeTap, Rows, begin, connect, end, hello
 from session_calls import next_alert, policies, record_of, watch
-from sidecar_kit import ENGINE, QUIET, FakeTap, Rows, World, begin, channel_to, connect, end, hello, running_sidecar
+from sidecar_kit import ENGINE, QUIET, World, channel_to, running_sidecar
 
 from monitor.cli.render import alert_line
 from monitor.v1.alerts_pb2 import Alert, Mode, Severity

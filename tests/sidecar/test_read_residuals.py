@@ -8,21 +8,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from fake_tap import FakeTap, Rows, begin, connect, end, hello, residual_rows
 from session_calls import flag, policies, record_of
-from sidecar_kit import (
-    HOOKS,
-    WIDTH,
-    FakeTap,
-    Rows,
-    World,
-    begin,
-    channel_to,
-    connect,
-    end,
-    hello,
-    residual_rows,
-    running_sidecar,
-)
+from sidecar_kit import HOOKS, WIDTH, World, channel_to, running_sidecar
 
 from monitor.rpc import residuals_from
 from monitor.rpc.errors import error_info

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sidecar_kit import LOUD, Rows, World, begin, channel_to, connect, end, running_sidecar
+from fake_tap import Rows, begin, connect, end
+from sidecar_kit import LOUD, World, channel_to, running_sidecar
 from typer.testing import CliRunner, Result
 
 from monitor.audit import AuditStore

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sidecar_kit import FrameMaker, Rows, begin, end, new_judge
+from fake_tap import FrameMaker, Rows, begin, end
+from sidecar_kit import new_judge
 
 from monitor.sidecar.gap_judge import GapJudge
 from monitor.sidecar.plan import TapPlan

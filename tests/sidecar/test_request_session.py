@@ -6,8 +6,9 @@ import json
 import logging
 
 import pytest
+from fake_tap import FakeTap, Rows, begin, connect, end
 from session_calls import next_alert, policies, record_of, watch
-from sidecar_kit import LOUD, FakeTap, Rows, World, begin, channel_to, connect, end, read_events, running_sidecar
+from sidecar_kit import LOUD, World, channel_to, read_events, running_sidecar
 
 from monitor.v1.alerts_pb2 import Mode, Phase
 from monitor.v1.generations_pb2 import ListGenerationsRequest

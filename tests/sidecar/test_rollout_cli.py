@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import pytest
+from fake_tap import connect
 from session_calls import flag
-from sidecar_kit import LOUD, World, channel_to, connect, running_sidecar
+from sidecar_kit import LOUD, World, channel_to, running_sidecar
 from support.command import Command
 
 from monitor.cli.policy.status import status_remarks

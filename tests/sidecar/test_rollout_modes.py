@@ -8,20 +8,10 @@ from typing import Any
 
 import grpc
 import pytest
+from fake_tap import Rows, begin, connect, end, hello
 from rollout_kit import Kind, events, reload, set_mode, status_of
 from session_calls import flag, next_alert, policies, watch
-from sidecar_kit import (
-    ENGINE,
-    QUIET,
-    Rows,
-    World,
-    begin,
-    channel_to,
-    connect,
-    end,
-    hello,
-    running_sidecar,
-)
+from sidecar_kit import ENGINE, QUIET, World, channel_to, running_sidecar
 
 from monitor.errors import FeaturewatchError
 from monitor.policy import Mode as PolicyMode

@@ -8,20 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_tap import Rows, begin, connect, end, hello
 from rollout_kit import LOUDER, OTHER, Kind, events, reload, status_of
 from session_calls import next_alert, policies, record_of, watch
-from sidecar_kit import (
-    LOUD,
-    QUIET,
-    Rows,
-    World,
-    begin,
-    channel_to,
-    connect,
-    end,
-    hello,
-    running_sidecar,
-)
+from sidecar_kit import LOUD, QUIET, World, channel_to, running_sidecar
 
 
 async def test_a_reload_takes_the_new_revision_and_requests_that_run_keep_theirs(world: World) -> None:

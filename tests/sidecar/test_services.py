@@ -10,9 +10,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from fake_tap import FakeTap, Rows, begin, connect, end
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from sidecar_kit import LOUD, FakeTap, Rows, World, begin, channel_to, connect, end, read_events, running_sidecar
+from sidecar_kit import LOUD, World, channel_to, read_events, running_sidecar
 
 from monitor.errors import FeaturewatchError
 from monitor.policy import Policy, parse_policy

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 import numpy as np
+from fake_tap import FakeTap, Rows, begin, connect, end, hello
 from session_calls import policies
-from sidecar_kit import ENGINE, FakeTap, Rows, World, begin, channel_to, connect, end, hello, running_sidecar
+from sidecar_kit import ENGINE, World, channel_to, running_sidecar
 
 from monitor.v1.coverage_pb2 import CoverageTotals
 from monitor.v1.engine_pb2 import EngineInfo

@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from fake_tap import FakeTap, Rows, begin, connect, end
 from rich.console import Console
-from sidecar_kit import FakeTap, Rows, World, begin, channel_to, connect, end, running_sidecar
+from sidecar_kit import World, channel_to, running_sidecar
 from support.command import Command
 
 from monitor.cli.printable import printable

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+from fake_tap import Rows, begin, connect, end, hello
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from sidecar_kit import Rows, World, begin, channel_to, connect, end, hello, read_events
+from sidecar_kit import World, channel_to, read_events
 from support.command import Command
 
 from monitor.v1.generations_pb2 import GetGenerationRequest, ListGenerationsRequest

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from fake_tap import connect, hello
 from rollout_kit import set_mode
 from session_calls import flag, next_alert, policies, watch
-from sidecar_kit import ENGINE, QUIET, World, channel_to, connect, hello, read_events, running_sidecar
+from sidecar_kit import ENGINE, QUIET, World, channel_to, read_events, running_sidecar
 
 from monitor.v1.alerts_pb2 import Mode, ModeSource, Severity
 from monitor.v1.engine_pb2 import EngineInfo

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sidecar_kit import hello, new_judge
+from fake_tap import hello
+from sidecar_kit import new_judge
 
 from monitor.sidecar import stale_audit
 from monitor.sidecar.plan import TapPlan

@@ -6,17 +6,9 @@ from typing import Any
 
 import grpc
 import pytest
+from fake_tap import Rows, begin, connect, end, hello
 from session_calls import flag, policies, record_of
-from sidecar_kit import (
-    Rows,
-    World,
-    begin,
-    channel_to,
-    connect,
-    end,
-    hello,
-    running_sidecar,
-)
+from sidecar_kit import World, channel_to, running_sidecar
 
 from monitor.v1.tap_pb2 import Gap, GapReason, StreamRequest
 

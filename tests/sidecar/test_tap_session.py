@@ -9,20 +9,9 @@ import threading
 import grpc
 import numpy as np
 import pytest
+from fake_tap import Rows, begin, connect, end, hello
 from session_calls import flag, next_alert, policies, record_of, watch
-from sidecar_kit import (
-    ENGINE,
-    Rows,
-    World,
-    begin,
-    channel_to,
-    connect,
-    end,
-    hello,
-    make_dictionary,
-    read_events,
-    running_sidecar,
-)
+from sidecar_kit import ENGINE, World, channel_to, make_dictionary, read_events, running_sidecar
 
 from monitor.rpc import floats_from_bytes
 from monitor.sidecar.server import Sidecar

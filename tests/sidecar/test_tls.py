@@ -8,8 +8,9 @@ from typing import Any
 
 import grpc
 import pytest
+from fake_tap import connect
 from session_calls import policies
-from sidecar_kit import World, connect, running_sidecar
+from sidecar_kit import World, running_sidecar
 from support.certificates import Authority
 from typer.testing import CliRunner
 
