@@ -40,8 +40,8 @@ class Labelled:
     def notes(self) -> list[str]:
         """What a reader must know of the labels."""
         found = [
-            f"Labels given: {self.given:,}. {self.harmful:,} harmful generations are no part of the benign sample; of "
-            f"that {self.benign:,} are labelled benign, {self.unread:,} are unread and count as benign."
+            f"Labels given: {self.given:,}. Harmful: {self.harmful:,}, which are no part of the benign sample. Of "
+            f"that, {self.benign:,} generations are labelled benign, and {self.unread:,} are unread."
         ]
         if self.unknown:
             first = ", ".join(repr(name) for name in self.unknown[:_SHOWN])

@@ -167,7 +167,7 @@ def test_a_kept_back_source_is_reported(
     policy, data = write_policy(tmp_path, probe), write_texts(tmp_path)
     code, out, _ = featurewatch(*arguments(policy, tiny_model, data, "--holdout-source", "s1", "--target-fpr", "0.1"))
     assert code == 0
-    assert "On what was kept back: sources s1" in out
+    assert "On what was kept back, sources s1:" in out
     assert "source s1" in out
 
 

@@ -33,12 +33,14 @@ def roc_chart(
         return _BASE - (_BASE - _TOP) * share
 
     parts = _recall_axis()
-    for power in range(math.ceil(math.log10(lowest)), 1):
+    for power in range(math.ceil(math.log10(2 * lowest)), 1):
         x = coordinate(across(10.0**power))
         parts += [
             tag("line", x1=x, x2=x, y1=_TOP, y2=_BASE, class_="grid"),
             tag("text", text(f"{100 * 10.0**power:g} %"), x=x, y=_BASE + 15, class_="label mid"),
         ]
+    # Where a rate lies that is too low to tell from none.
+    parts.append(tag("text", text("0"), x=_ENDS[0], y=_BASE + 15, class_="label mid"))
     corners, recall = [], 0.0
     for share, found in points:
         # A step: recall rises where another harmful one is found, and false alarms between.

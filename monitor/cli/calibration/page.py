@@ -10,7 +10,7 @@ from monitor.calibration.performance import DetectorPerformance, Performance
 from monitor.calibration.promise import Standing
 from monitor.calibration.report import Report, Verdict
 from monitor.cli.calibration.charts import roc_chart, score_chart
-from monitor.cli.calibration.tables import interval, percent, promise_text, recall_name, with_harmful
+from monitor.cli.calibration.tables import alarms_by, interval, percent, promise_text, recall_name, with_harmful
 from training.evaluation.page.document import document
 from training.evaluation.page.markup import Markup, join, tag, text
 
@@ -40,7 +40,7 @@ def _body(report: Report) -> list[Markup]:
     if report.held is not None:
         parts.append(_promises(report))
     if (found := with_harmful(report)) is not None:
-        parts.append(_recall(found, recall_name(report.data)))
+        parts.append(_recall(report, found))
     parts.append(_about(report))
     return parts
 
@@ -55,10 +55,17 @@ def _summary(report: Report) -> str:
         if settings.method.value == "guaranteed"
         else f"In this sample at most {percent(settings.target)} {whose} by the new thresholds"
     )
+    elsewhere = "Other traffic may fare differently: the tables by source show by how much."
+    if broken := _broken(report):
+        elsewhere = f"On what was kept back this promise does not hold for {', '.join(broken)}: see below."
     return (
         f"{sure}, on traffic like this sample: {alarms.hits:,} of {alarms.n:,} were flagged ({interval(alarms)}). "
-        "Other traffic may fare differently: the tables by source show by how much."
+        f"{elsewhere}"
     )
+
+
+def _broken(report: Report) -> list[str]:
+    return [name for name, found in report.promises.items() if found.standing is Standing.BROKEN]
 
 
 def _findings(report: Report) -> list[Markup]:
@@ -75,7 +82,7 @@ def _tiles(report: Report) -> Markup:
         )
     if found.recall is not None:
         name = "recall" if report.data.shows_recall else "of those labelled harmful"
-        shown.append((name, f"{found.recall.share:.1%}", interval(found.recall)))
+        shown.append((name, f"{found.recall.share:.1%}", f"of {found.recall.n:,}: {interval(found.recall)}"))
     shown.append(("benign generations", f"{found.false_alarms.n:,}", f"this target takes at least {report.floor:,}"))
     return tag(
         "div",
@@ -110,7 +117,8 @@ def _detector(report: Report, name: str, found: DetectorPerformance) -> Markup:
     told = f"{change} · fires on {found.false_alarms.hits:,} of {found.false_alarms.n:,} benign generations, at most "
     told += percent(found.false_alarms.upper)
     if found.recall is not None:
-        told += f" · {recall_name(report.data)} {found.recall.share:.1%}"
+        share = f"{found.recall.share:.1%}"
+        told += f" · recall {share}" if report.data.shows_recall else f" · finds {share} of those labelled harmful"
     if found.unjudged:
         told += f" · {found.unjudged:,} benign ones are too short to be judged"
     return tag(
@@ -122,17 +130,16 @@ def _detector(report: Report, name: str, found: DetectorPerformance) -> Markup:
 
 
 def _alarms(report: Report, found: Performance, title: str) -> Markup:
-    rules = {f"rule {name}": rate for name, rate in found.rules.items()}
     rows = [
         (name, f"{rate.n:,}", f"{rate.hits:,}", percent(rate.share), interval(rate), percent(rate.upper))
-        for name, rate in {"whole policy": found.false_alarms, **rules, **found.by_source}.items()
+        for name, rate in alarms_by(found).items()
     ]
     head = ("", "benign", "flagged", "rate", f"{report.settings.confidence:.0%} interval", "at most")
     return _table(title, "Of the generations that thresholds were chosen on." if report.fitted else "", head, rows)
 
 
 def _promises(report: Report) -> Markup:
-    broken = [name for name, found in report.promises.items() if found.standing is Standing.BROKEN]
+    broken = _broken(report)
     told = f"Kept back: {report.how_held}. " + (
         f"The promise does not hold for {', '.join(broken)}: traffic like that needs thresholds of its own, or fewer "
         "people will believe the alerts."
@@ -153,13 +160,15 @@ def _promises(report: Report) -> Markup:
     return _table("Does the promise hold elsewhere?", told, ("", "benign", "flagged", "rate", "interval", ""), rows)
 
 
-def _recall(found: Performance, name: str) -> Markup:
+def _recall(report: Report, found: Performance) -> Markup:
     whole = {} if found.recall is None else {"all": found.recall}
     rates: dict[str, Rate] = {**whole, **found.recall_by}
     rows = [
         (name, f"{rate.n:,}", f"{rate.hits:,}", f"{rate.share:.1%}", interval(rate)) for name, rate in rates.items()
     ]
-    return _table("Recall by source and category", "", ("", "harmful", "flagged", name, "interval"), rows)
+    told = "Of what was kept back." if found is report.held else ""
+    head = ("", "harmful", "flagged", recall_name(report.data), "interval")
+    return _table("Recall by source and category", told, head, rows)
 
 
 def _about(report: Report) -> Markup:

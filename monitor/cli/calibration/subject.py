@@ -10,7 +10,7 @@ from monitor.errors import FeaturewatchError
 from monitor.policy import Mode, Policy, PolicyError, PolicySet, check_policy, compile_policies, matches_model
 from monitor.policy.schema.metadata import FittedOn
 from monitor.sae import Catalog
-from monitor.sidecar.policy_files import read_policies
+from monitor.sidecar.policy_files import read_policy
 from monitor.sidecar.provenance import sae_hashes
 from monitor.sidecar.sources_search import SearchSources
 
@@ -49,10 +49,7 @@ def read_subject(file: Path, zoo: Sequence[Path]) -> Subject:
     Raises:
         PolicyError: with everything else that is wrong with the policy.
     """
-    policies, problems = read_policies([file])
-    if problems:
-        raise PolicyError(problems)
-    (policy,) = policies
+    policy = read_policy(file)
     sources = SearchSources(Catalog(zoo), [file.parent])
     found = check_policy(policy, sources)
     if wrong := [problem for problem in found if not problem.field.startswith(_FITTED_ON)]:

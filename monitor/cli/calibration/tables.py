@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from monitor.calibration.bounds import Rate
-from monitor.calibration.levels import Levels
 from monitor.calibration.performance import Performance
 from monitor.calibration.promise import Promise, Standing
 from monitor.calibration.report import Data, Report, Verdict
 
 _STYLES = {Verdict.PASS: "green", Verdict.INCONCLUSIVE: "yellow", Verdict.STALE: "red", Verdict.DEGRADED: "red"}
-_STANDINGS = {Standing.KEPT: "[green]kept[/green]", Standing.OPEN: "within its interval"}
-_STANDINGS[Standing.BROKEN] = "[bold red]broken[/bold red]"
+_STANDINGS = {Standing.KEPT: "green", Standing.OPEN: "none", Standing.BROKEN: "bold red"}
 
 
 def show(report: Report, console: Console) -> None:
@@ -24,9 +23,9 @@ def show(report: Report, console: Console) -> None:
     for line in _head(report):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(_detectors(report))
-    console.print(_alarms(report, report.sample, "on the generations that thresholds were chosen on"))
+    console.print(_alarms(report, report.sample))
     if (found := with_harmful(report)) is not None:
-        console.print(_recall(found, recall_name(report.data)))
+        console.print(_recall(report, found))
     if report.held is not None:
         console.print(_promises(report))
     for finding in report.findings:
@@ -45,6 +44,12 @@ def with_harmful(report: Report) -> Performance | None:
     """The part that recall is told of: what was kept back, if harmful ones are in it; None where there are none."""
     parts = (report.held, report.sample)
     return next((found for found in parts if found is not None and found.recall is not None), None)
+
+
+def alarms_by(found: Performance) -> dict[str, Rate]:
+    """False alarms of the whole policy, of each rule if there are several, and by source."""
+    rules = {f"rule {name}": rate for name, rate in found.rules.items()} if len(found.rules) > 1 else {}
+    return {"whole policy": found.false_alarms, **rules, **found.by_source}
 
 
 def recall_name(data: Data) -> str:
@@ -102,24 +107,14 @@ def _notes(notes: Sequence[str]) -> Iterator[str]:
 
 
 def _detectors(report: Report) -> Table:
-    table = Table(
-        "detector",
-        "warn / fire / clear",
-        "",
-        "benign fired",
-        "at most",
-        recall_name(report.data),
-        "AUROC",
-        box=None,
-        pad_edge=True,
-    )
+    recall = recall_name(report.data)
+    table = Table("detector", "fires at", "benign fired", "at most", recall, "AUROC", box=None)
     for name, found in report.sample.detectors.items():
-        new = "" if report.fitted is None else f"→ {_levels(report.fitted[name])}"
+        new = "" if report.fitted is None else f" → {report.fitted[name].fire:g}"
         area = found.area
         table.add_row(
             escape(name),
-            _levels(report.stated[name]),
-            new,
+            f"{report.stated[name].fire:g}{new}",
             f"{found.false_alarms.hits:,} of {found.false_alarms.n:,}",
             percent(found.false_alarms.upper),
             "" if found.recall is None else f"{found.recall.share:.1%}",
@@ -128,25 +123,23 @@ def _detectors(report: Report) -> Table:
     return table
 
 
-def _alarms(report: Report, found: Performance, where: str) -> Table:
+def _alarms(report: Report, found: Performance) -> Table:
     table = Table(
         "false alarms", "n", "flagged", "rate", f"interval ({report.settings.confidence:.0%})", "at most", box=None
     )
     if report.held is not None:
-        table.title, table.title_justify, table.title_style = where, "left", "dim"
-    for name, rate in {"whole policy": found.false_alarms, **_rules(found), **found.by_source}.items():
+        _entitle(table, "On the generations that thresholds were chosen on:")
+    for name, rate in alarms_by(found).items():
         table.add_row(
             escape(name), f"{rate.n:,}", f"{rate.hits:,}", percent(rate.share), interval(rate), percent(rate.upper)
         )
     return table
 
 
-def _rules(found: Performance) -> dict[str, Rate]:
-    return {f"rule {name}": rate for name, rate in found.rules.items()} if len(found.rules) > 1 else {}
-
-
-def _recall(found: Performance, head: str) -> Table:
-    table = Table("harmful", "n", "found", head, "interval", box=None)
+def _recall(report: Report, found: Performance) -> Table:
+    table = Table("harmful", "n", "found", recall_name(report.data), "interval", box=None)
+    if found is report.held:
+        _entitle(table, "On what was kept back:")
     whole = {} if found.recall is None else {"all": found.recall}
     for name, rate in {**whole, **found.recall_by}.items():
         table.add_row(escape(name), f"{rate.n:,}", f"{rate.hits:,}", f"{rate.share:.1%}", interval(rate))
@@ -154,22 +147,20 @@ def _recall(found: Performance, head: str) -> Table:
 
 
 def _promises(report: Report) -> Table:
-    table = Table("kept back", "n", "flagged", "rate", "interval", "the promise", "", box=None)
-    table.title, table.title_justify = f"On what was kept back: {escape(report.how_held)}", "left"
+    table = Table("kept back", "flagged", "rate", "interval", "the promise", box=None)
+    table.columns[0].overflow = "fold"
+    _entitle(table, f"On what was kept back, {escape(report.how_held)}:")
     for name, found in report.promises.items():
         rate = found.rate
         table.add_row(
             escape(name),
-            f"{rate.n:,}",
-            f"{rate.hits:,}",
+            f"{rate.hits:,} of {rate.n:,}",
             percent(rate.share),
             interval(rate),
-            _STANDINGS[found.standing],
-            promise_text(found, report.settings.target),
+            Text(promise_text(found, report.settings.target), _STANDINGS[found.standing]),
         )
     return table
 
 
-def _levels(levels: Levels) -> str:
-    shown = (levels.warn, levels.fire, levels.clear)
-    return " / ".join("–" if level is None else f"{level:g}" for level in shown)
+def _entitle(table: Table, title: str) -> None:
+    table.title, table.title_justify, table.title_style = title, "left", "dim"

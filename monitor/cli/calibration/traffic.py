@@ -22,6 +22,10 @@ from monitor.v1.generations_pb2 import GenerationSummary
 _NANOS = 1_000_000_000
 # A store that was kept as stated is refused once in so many runs.
 _UNLIKELY = 1e-4
+_UNREAD = (
+    "Recorded traffic counts as benign, unread: harmful requests among it make thresholds stricter. Say with --labels "
+    "which generations were harmful."
+)
 
 
 def run_records(subject: Subject, store: Path, keep_share: float, labels: Sequence[Path] = ()) -> tuple[Computed, Data]:
@@ -55,14 +59,8 @@ def run_records(subject: Subject, store: Path, keep_share: float, labels: Sequen
         for label in [by_generation.get(record.summary.generation_id)]
     ]
     labelled = _labelled(found.whole, matched, keep_share, len(given)) if labels else None
-    notes = [_period(found.whole)]
-    if labelled is None:
-        notes.append(
-            "Recorded traffic counts as benign, unread: harmful requests among it make thresholds stricter. Say with "
-            "--labels which generations were harmful."
-        )
-    else:
-        notes += labelled.notes()
+    notes = [_UNREAD] if labelled is None else labelled.notes()
+    notes[0] = f"{_period(found.whole)} {notes[0]}"
     benign = [one.name for one in generations if not one.is_harmful]
     data = Data(
         _sample_name(store, keep_share, benign, labelled),
@@ -70,9 +68,8 @@ def run_records(subject: Subject, store: Path, keep_share: float, labels: Sequen
         dict(found.left_out),
         labelled,
     )
-    return Computed(
-        generations, f"recorded by vLLM {found.engine.version}", serving_of(found.engine), tuple(notes), {}
-    ), data
+    engine = f"vLLM {found.engine.version}, as recorded"
+    return Computed(generations, engine, serving_of(found.engine), tuple(notes), {}), data
 
 
 def require_kept_share(store: Path, summaries: Iterable[GenerationSummary], share: float) -> None:
