@@ -1,9 +1,11 @@
 """Tests of policies as data: written beside the policy, run by the production engine, with coverage. Pure: no I/O."""
 
+from monitor.policy_tests.check import check_against
 from monitor.policy_tests.coverage import CoverageItem, coverage_of
+from monitor.policy_tests.failure import Failure
 from monitor.policy_tests.junit import junit_xml
-from monitor.policy_tests.parse import PolicyTests, check_against, parse_tests
-from monitor.policy_tests.run import CaseResult, Failure, run_tests
+from monitor.policy_tests.parse import PolicyTests, parse_tests
+from monitor.policy_tests.run import CaseResult, run_tests
 from monitor.policy_tests.schema import json_schema_of_tests
 
 __all__ = [

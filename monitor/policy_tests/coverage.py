@@ -2,8 +2,8 @@
 
 Per rule: it fired; it stayed silent in a test that was judged; each state in `when` decided while true and while
 false (see `branches`); where `for` is longer than a token, the condition held too shortly. Per detector: warn, fire,
-and clear after fire, as far as it can. Each exception. And where the policy says so, a model or tenant that it is not
-for and a serving configuration other than `fittedOn`.
+and clear after fire, as far as it can. Each exception. Where the policy says so, a model, tenant or id that it is not
+for and a serving configuration other than `fittedOn`. And what `coverage_alerts` adds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from monitor.policy.vocabulary import DetectorState
 from monitor.policy.when import Condition, parse_condition
 from monitor.policy.yaml_fields import line_of
 from monitor.policy_tests.branches import States, can_decide, decided, value_of
-from monitor.policy_tests.observe import Observation
+from monitor.policy_tests.coverage_alerts import shown_of_alerts
+from monitor.policy_tests.observed import Observation
 
 
 @dataclass(frozen=True)
@@ -44,44 +45,51 @@ def coverage_of(policy: Policy, seen: Sequence[Observation]) -> list[CoverageIte
         items += found.detector(f"spec.detectors[{index}]", index, detector)
     for index, rule in enumerate(policy.document.spec.rules):
         items += found.rule(f"spec.rules[{index}]", rule)
+    items += [found.item(path, what, covered=covered) for path, what, covered in shown_of_alerts(policy, seen)]
     return sorted(items, key=lambda item: item.line)
 
 
 class _Coverage:
     def __init__(self, policy: Policy, seen: Sequence[Observation]) -> None:
         self._policy = policy
-        self._seen = seen
-        self._judgements = [one.judgement for one in seen if one.judgement is not None]
+        self._seen = [request for one in seen for request in one.requests]
+        # Requests that differ in their times only share one.
+        verdicts = {id(one.verdict): one.verdict for one in self._seen}.values()
+        self._judgements = [one.judgement for one in verdicts if one.judgement is not None]
+        self._stands = [one.situation for one in verdicts]
         self._order = [detector.id for detector in policy.document.spec.detectors]
 
     def serving(self) -> Iterator[CoverageItem]:
         spec = self._policy.document.spec
         if spec.fitted_on.model_dump(exclude_none=True, exclude={"sae", "hook"}):
-            stale = any(one.situation.stale and one.situation.judged for one in self._seen)
-            yield self._item("spec.fittedOn", "a serving configuration that differs", covered=stale)
+            stale = any(one.stale and one.judged for one in self._stands)
+            yield self.item("spec.fittedOn", "a serving configuration that differs", covered=stale)
         if spec.match.models != ("*",):
-            other = any(one.situation.no_model for one in self._seen)
-            yield self._item("spec.match.models", "a model that it is not for", covered=other)
+            other = any(one.no_model for one in self._stands)
+            yield self.item("spec.match.models", "a model that it is not for", covered=other)
         if spec.match.tenants != ("*",):
-            other = any(one.situation.no_tenant for one in self._seen)
-            yield self._item("spec.match.tenants", "a tenant that it is not for", covered=other)
+            other = any(one.no_tenant for one in self._stands)
+            yield self.item("spec.match.tenants", "a tenant that it is not for", covered=other)
+        if spec.match.sample < 1:
+            other = any(one.no_sample for one in self._stands)
+            yield self.item("spec.match.sample", "a request that is not in the sample", covered=other)
 
     def detector(self, path: str, d: int, detector: Detector) -> Iterator[CoverageItem]:
         columns = [judgement.states_nd[:, d] for judgement in self._judgements]
         threshold = detector.threshold
         if threshold.warn is not None and threshold.warn < threshold.fire:
             reached = any((column == DetectorState.WARN).any() for column in columns)
-            yield self._item(f"{path}.threshold.warn", f"detector {detector.id} in warn", covered=reached)
+            yield self.item(f"{path}.threshold.warn", f"detector {detector.id} in warn", covered=reached)
         reached = any((column == DetectorState.FIRE).any() for column in columns)
-        yield self._item(f"{path}.threshold.fire", f"detector {detector.id} in fire", covered=reached)
+        yield self.item(f"{path}.threshold.fire", f"detector {detector.id} in fire", covered=reached)
         if detector.aggregate.kind != "max" and detector.aggregate.then is None:
             cleared = any(_cleared(column) for column in columns)
-            yield self._item(f"{path}.threshold", f"detector {detector.id} clear after fire", covered=cleared)
+            yield self.item(f"{path}.threshold", f"detector {detector.id} clear after fire", covered=cleared)
 
     def rule(self, path: str, rule: Rule) -> Iterator[CoverageItem]:
-        fired = [{firing.rule for firing in one.firings} for one in self._seen if one.situation.judged]
-        yield self._item(f"{path}.id", f"rule {rule.id} fires", covered=any(rule.id in one for one in fired))
-        yield self._item(f"{path}.id", f"rule {rule.id} stays silent", covered=any(rule.id not in one for one in fired))
+        fired = [{firing.rule for firing in one.firings} for one in self._seen if one.verdict.situation.judged]
+        yield self.item(f"{path}.id", f"rule {rule.id} fires", covered=any(rule.id in one for one in fired))
+        yield self.item(f"{path}.id", f"rule {rule.id} stays silent", covered=any(rule.id not in one for one in fired))
         condition = parse_condition(rule.when)
         shown = decided(condition, self._situations(condition))
         possible = can_decide(condition)
@@ -90,15 +98,15 @@ class _Coverage:
             for value in (True, False):
                 if (number, value) in possible:
                     text = f"rule {rule.id}: {name} {'true' if value else 'false'} where it decides"
-                    yield self._item(f"{path}.when", text, covered=(number, value) in shown)
+                    yield self.item(f"{path}.when", text, covered=(number, value) in shown)
         if rule.hold_tokens > 1:
             short = any(self._held_shortly(condition, rule, judgement) for judgement in self._judgements)
             text = f"rule {rule.id}: its condition holds for fewer than {rule.hold}"
-            yield self._item(f"{path}.for", text, covered=short)
+            yield self.item(f"{path}.for", text, covered=short)
         used = {(firing.rule, firing.exception) for one in self._seen for firing in one.firings}
         for index, exception in enumerate(rule.exceptions):
             text = f"rule {rule.id}: exception {exception.name} holds"
-            yield self._item(f"{path}.exceptions[{index}].name", text, covered=(rule.id, exception.name) in used)
+            yield self.item(f"{path}.exceptions[{index}].name", text, covered=(rule.id, exception.name) in used)
 
     def _situations(self, condition: Condition) -> Iterator[States]:
         """The different states of a condition's detectors after tokens that one of them judged."""
@@ -121,7 +129,7 @@ class _Coverage:
             held = 0
         return 0 < held < rule.hold_tokens
 
-    def _item(self, path: str, what: str, *, covered: bool) -> CoverageItem:
+    def item(self, path: str, what: str, *, covered: bool) -> CoverageItem:
         return CoverageItem(line_of(self._policy.lines, path), path, what, covered)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -10,14 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from monitor.policy.nearest import nearest
-from monitor.policy.policy import Policy
-from monitor.policy.problem import PolicyError, Problem
+from monitor.policy.problem import PolicyError
 from monitor.policy.problem_text import add_problems, unknown_field
 from monitor.policy.schema.rules import RULE_ERROR
 from monitor.policy.yaml_fields import Fields, line_of, read_fields
-from monitor.policy_tests.schema import CLASSES, PHASES, Case, PolicyTestDocument, json_schema_of_tests
-from monitor.policy_tests.series import length_of, parse_scores, parse_words
+from monitor.policy_tests.schema import Case, PolicyTestDocument, json_schema_of_tests
 
 
 @dataclass(frozen=True)
@@ -62,90 +59,39 @@ def parse_tests(text: str, file: str = "<tests>") -> PolicyTests:
     return PolicyTests(file, document.policy, document.tests, fields.lines)
 
 
-def check_against(tests: PolicyTests, policy: Policy) -> list[Problem]:
-    """What the tests name must be in the policy, and a test's series must be equally long; in order of lines."""
-    check = _Check(tests, policy, Fields(tests.file))
-    for index, case in enumerate(tests.cases):
-        check.case(f"tests[{index}]", case)
-    return check.found.told()
-
-
-@dataclass
-class _Check:
-    tests: PolicyTests
-    policy: Policy
-    found: Fields
-
-    def case(self, path: str, case: Case) -> None:
-        spec = self.policy.document.spec
-        detectors = [detector.id for detector in spec.detectors]
-        lengths = {name: length_of(parse_scores(text)) for name, text in case.tokens.items()}
-        for name in case.tokens:
-            self.known(f"{path}.tokens.{name}", name, detectors, "detector")
-        size = next(iter(lengths.values()))
-        first = next(iter(lengths))
-        for name, length in lengths.items():
-            self.equal(f"{path}.tokens.{name}", length, size, first)
-        for name, text, choices in (("phases", case.phases, PHASES), ("classes", case.classes, CLASSES)):
-            if text is not None:
-                self.equal(f"{path}.{name}", len(parse_words(text, choices)), size, first)
-        if case.prompt is not None and case.prompt > size:
-            rule = f"the test has {size} tokens"
-            self.refuse(f"{path}.prompt", str(case.prompt), rule, f"write at most {size}")
-        rules = {rule.id: [one.name for one in rule.exceptions] for rule in spec.rules}
-        for number, firing in enumerate(case.expect):
-            here = f"{path}.expect[{number}]"
-            self.position(f"{here}.at", firing.at, size)
-            self.known(f"{here}.rule", firing.rule, rules, "rule")
-            if firing.exception is not None and firing.rule in rules:
-                self.known(f"{here}.exception", firing.exception, rules[firing.rule], f"exception of {firing.rule}")
-        for number, state in enumerate(case.expect_states):
-            here = f"{path}.expectStates[{number}]"
-            self.position(f"{here}.at", state.at, size)
-            self.known(f"{here}.detector", state.detector, detectors, "detector")
-
-    def known(self, path: str, name: str, names: Iterable[str], what: str) -> None:
-        known = list(names)
-        if name not in known:
-            near = None if self.found.full else nearest(name, known)
-            rule = f"the policy has no such {what} (it has: {', '.join(known) or 'none'})"
-            self.refuse(path, name, rule, f"did you mean {near}" if near else "name one of them")
-
-    def equal(self, path: str, length: int, size: int, first: str) -> None:
-        if length != size:
-            rule = f"series of a test are equally long, and that of {first} has {size} tokens"
-            self.refuse(path, f"{length} tokens", rule, "fill the shorter one up, with _ where nothing is judged")
-
-    def position(self, path: str, at: int, size: int) -> None:
-        if at >= size:
-            self.refuse(path, str(at), f"the test has tokens 0 to {size - 1}", "name one of them")
-
-    def refuse(self, path: str, value: str, rule: str, remedy: str) -> None:
-        self.found.refuse(self.tests.line(path), path, value, rule, remedy)
-
-
 def _different_names(fields: Fields) -> None:
-    """Reports are read by name."""
+    """Reports are read by name, and expectations name the requests of their test."""
     tests = fields.data.get("tests") if isinstance(fields.data, dict) else None
-    lines = dict[str, int]()
+    _each_once(fields, "tests", tests, "test")
     for index, case in enumerate(tests if isinstance(tests, list) else ()):
-        name, path = case.get("name") if isinstance(case, dict) else None, f"tests[{index}].name"
+        requests = case.get("requests") if isinstance(case, dict) else None
+        _each_once(fields, f"tests[{index}].requests", requests, "request")
+
+
+def _each_once(fields: Fields, block: str, items: Any, what: str) -> None:
+    lines = dict[str, int]()
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        name, path = item.get("name") if isinstance(item, dict) else None, f"{block}[{index}].name"
         if not isinstance(name, str):
             continue
         line = line_of(fields.lines, path)
         if name in lines:
-            fields.refuse(line, path, name, f"the test in line {lines[name]} has this name", "choose another name")
+            fields.refuse(line, path, name, f"the {what} in line {lines[name]} has this name", "choose another name")
         lines.setdefault(name, line)
 
 
 def _with_own_fields(details: ErrorDetails) -> ErrorDetails:
-    """Unknown fields are told with those that a test file knows there; `add_problem` knows a policy's."""
-    if details["type"] == "dict_type":
-        context = {"rule": "must be a block of fields", "remedy": "write a series per detector, e.g. {bio: '0x20 8x3'}"}
-        return {**details, "type": RULE_ERROR, "ctx": {**context, "at": ""}}
-    if details["type"] != "extra_forbidden":
+    """An error in the words of test files; `add_problems` knows those of policies."""
+    if details["type"] == "extra_forbidden":
+        rule, remedy = unknown_field(_schema(), details["loc"])
+    elif details["type"] == "dict_type":
+        remedies = {"group": "write a value per field of groupBy, e.g. {tenant: acme}"}
+        rule = "must be a block of fields"
+        remedy = remedies.get(str(details["loc"][-1]), "write a series per detector, e.g. {bio: '0x20 8x3'}")
+    elif details["type"] == "bool_type":
+        rule, remedy = "must be true or false", "write true or false, without quotes"
+    else:
         return details
-    rule, remedy = unknown_field(_schema(), details["loc"])
     return {**details, "type": RULE_ERROR, "ctx": {"rule": rule, "remedy": remedy, "at": ""}}
 
 

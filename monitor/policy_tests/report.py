@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from monitor.policy_tests.run import Failure, Scores
+from monitor.policy_tests.failure import Failure, Scores
 
 
 def failure_text(file: str, failure: Failure) -> list[str]:
@@ -16,7 +16,7 @@ def failure_text(file: str, failure: Failure) -> list[str]:
     return lines
 
 
-def _table(scores: Scores, at: int) -> list[str]:
+def _table(scores: Scores, at: int | None) -> list[str]:
     head = f"  {scores.detector} (warn {scores.warn:g}, fire {scores.fire:g}, clear {scores.clear:g})"
     rows = [
         ("token", [f"[{position}]" if position == at else str(position) for position in scores.positions]),

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from monitor.policy.json_schema import schema_of
 from monitor.policy.schema import rules
 from monitor.policy.schema.fields import Block, Text
-from monitor.policy.vocabulary import Phase, TokenClass
-from monitor.policy_tests.series import parse_scores, parse_words
+from monitor.policy_tests.expectations import ExpectedFiring, ExpectedNotification, ExpectedState
+from monitor.policy_tests.generation import CaseRequest, Generation
+from monitor.policy_tests.times import parse_times
 
-PHASES = tuple(phase.name.lower() for phase in Phase)
-CLASSES = tuple(token_class.name.lower() for token_class in TokenClass)
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_LAST_POSITION = 10_000_000
-
-
-def _scores(text: str) -> str:
-    parse_scores(text)
-    return text
+#: Requests of one test: as many as the largest `atLeast` of a correlation.
+MAX_REQUESTS = 100_000
 
 
 def _beside(file: str) -> str:
@@ -33,90 +27,18 @@ def _beside(file: str) -> str:
     return file
 
 
-def _phases(text: str) -> str:
-    parse_words(text, PHASES)
-    return text
+class Case(Generation):
+    """One request, or several, and what the policy must make of them."""
 
-
-def _classes(text: str) -> str:
-    parse_words(text, CLASSES)
-    return text
-
-
-def _day(text: str) -> str:
-    if not _DAY.fullmatch(text):
-        rules.refuse("must be a day as year-month-day", "write for example 2027-01-31")
-    return rules.real_day(text)
-
-
-Series = Annotated[str, Field(strict=True, min_length=1, max_length=100_000)]
-Position = Annotated[int, Field(strict=True, ge=0, lt=_LAST_POSITION)]
-
-
-class Serving(Block):
-    """The serving configuration of a test. What is left out is as in the policy's fittedOn."""
-
-    model: Text | None = Field(None, description="Name of the model: match.models and fittedOn.model look at it.")
-    revision: Text | None = None
-    dtype: Text | None = None
-    quantization: Text | None = None
-    kv_cache_dtype: Text | None = None
-    vllm: Text | None = None
-
-
-class Request(Block):
-    """The request of a test."""
-
-    tenant: Text | None = Field(None, description="Left out: the request names none.")
-    adapter: Text | None = Field(None, description="LoRA adapter; left out: none.")
-    day: Annotated[str, Field(strict=True), AfterValidator(_day)] | None = Field(
-        None, description="Day on which it begins, in UTC. Left out: no exception has expired."
-    )
-
-
-class ExpectedFiring(Block):
-    """A rule begins to fire at a token."""
-
-    at: Position = Field(description="Position of the token, from 0.")
-    rule: Text = Field(description="Id of one of the policy's rules.")
-    would_act: tuple[Literal["alert", "capture"], ...] | None = Field(
-        None, description="What is done in mode alert; nothing where an exception holds. Left out: not looked at."
-    )
-    mode: Literal["shadow", "alert", "enforce"] | None = Field(
-        None, description="The mode that is in force. Left out: not looked at."
-    )
-    exception: Text | None = Field(None, description="Name of the exception that holds; left out: none does.")
-
-
-class ExpectedState(Block):
-    """How a detector stands after a token."""
-
-    at: Position = Field(description="Position of the token, from 0.")
-    detector: Text
-    state: Literal["clear", "warn", "fire"]
-
-
-class Case(Block):
-    """One generation and what the policy must make of it."""
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["tokens"]}, {"required": ["requests"]}]})
 
     name: Text
-    tokens: dict[str, Annotated[Series, AfterValidator(_scores)]] = Field(
-        min_length=1,
-        description="Token scores by detector, e.g. '0x20 8x3 _ 0..5x10'. Detectors that are left out judge nothing.",
-    )
-    prompt: Annotated[int, Field(strict=True, ge=0)] | None = Field(
+    requests: tuple[CaseRequest, ...] | None = Field(
         None,
-        description="How many tokens are the prompt, the others are the response. Without prompt and phases all belong "
-        "to the first phase that the policy judges.",
+        min_length=1,
+        max_length=1000,
+        description="In place of tokens and what belongs to them: several requests.",
     )
-    phases: Annotated[Series, AfterValidator(_phases)] | None = Field(
-        None, description="In place of prompt: e.g. 'promptx12 reasoningx20 responsex8'."
-    )
-    classes: Annotated[Series, AfterValidator(_classes)] | None = Field(
-        None, description="Token classes, e.g. 'bos specialx2 contentx20'. Left out: all are content."
-    )
-    serving: Serving = Serving()
-    request: Request = Request()
     mode: Literal["off", "shadow", "alert", "enforce"] | None = Field(
         None, description="As if set when the sidecar is started, or while it runs. Left out: as in the policy."
     )
@@ -124,11 +46,28 @@ class Case(Block):
         max_length=1000, description="Every firing, in order; [] expects silence. A firing that is not here fails."
     )
     expect_states: tuple[ExpectedState, ...] = Field((), max_length=1000)
+    expect_notifications: tuple[ExpectedNotification, ...] | None = Field(
+        None, max_length=1000, description="Every notification, in order of time. Left out: not looked at."
+    )
 
     @model_validator(mode="after")
-    def _one_way_to_say_phases(self) -> Self:
-        if self.prompt is not None and self.phases is not None:
-            rules.refuse("prompt and phases say the same", "remove one of them", "phases")
+    def _one_request_or_several(self) -> Self:
+        if self.requests is None and self.tokens is None:
+            rules.refuse("a test has tokens, or requests that have them", "add for example tokens: {bio: '0x20 8x3'}")
+        if self.requests is not None:
+            for name in Generation.model_fields:
+                if name != "name" and name in self.model_fields_set:
+                    field = to_camel(name)
+                    rules.refuse(
+                        f"in a test with requests each of them has its own {field}", f"move {field} there", field
+                    )
+            count = sum(item.count for one in self.requests for item in parse_times(one.time))
+            if count > MAX_REQUESTS:
+                rules.refuse(
+                    f"a test has at most {MAX_REQUESTS} requests, this one has {count}",
+                    "write a shorter test",
+                    "requests",
+                )
         return self
 
 

@@ -8,11 +8,15 @@ from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from suite_samples import policy
+from suite_samples import POLICY, policy
 
 from monitor.policy import PolicyError, Problem
 from monitor.policy_tests import PolicyTests, check_against, coverage_of, junit_xml, parse_tests, run_tests
 
+ALL_OF_IT = POLICY + (
+    "  correlations: [{id: MANY, kind: count, rules: [BIO-001], within: 1h, atLeast: 2, severity: high}]\n"
+    "  notify: {groupBy: [tenant]}\n  onUnseen: alert\n  onDrop: {threshold: 0.1}\n"
+)
 GOOD: dict[str, Any] = {
     "apiVersion": "monitor/v1",
     "kind": "PolicyTest",
@@ -28,12 +32,26 @@ GOOD: dict[str, Any] = {
             "mode": "alert",
             "expect": [{"at": 6, "rule": "BIO-001", "wouldAct": ["alert"], "mode": "alert", "exception": "e"}],
             "expectStates": [{"at": 1, "detector": "bio", "state": "clear"}],
-        }
+        },
+        {
+            "name": "several",
+            "requests": [
+                {"name": "a", "time": "0s..1mx3", "tokens": {"bio": "0x4 8x4"}, "seen": "unseenx2 observedx5 dropped"},
+                {"tokens": {"bio": "8x8"}, "verdictAfterMs": 40, "request": {"id": "x", "tap": "t"}},
+            ],
+            "expect": [
+                {"request": "a", "at": 6, "rule": "BIO-001"},
+                {"request": 1, "at": 6, "rule": "MANY", "correlated": 2},
+            ],
+            "expectStates": [{"request": 3, "at": 1, "detector": "bio", "state": "fire"}],
+            "expectNotifications": [{"time": "30s", "group": {"tenant": ""}, "alerts": 2}],
+        },
     ],
 }
 ODD = st.sampled_from(
     [None, True, 0, -1, 3, 10**9, 1.5, float("nan"), "", "x", "off", "0x3", "_x8", "promptx8", "fire-1x8", "é\u0007",
-     "2027-02-30", [], [1], ["alert", "alert"], {}, {"bio": "0x8"}, {"x": {}}, [[]], "a" * 5000]
+     "2027-02-30", "unseenx8", "observedx8", "0s", "9m..1hx4", "MANY", "a",
+     [], [1], ["alert", "alert"], {}, {"bio": "0x8"}, {"x": {}}, [[]], "a" * 5000]
 )  # fmt: skip
 
 
@@ -71,7 +89,7 @@ def test_a_changed_file_is_refused_or_runs(changes: list[tuple[tuple[Any, ...], 
         except (KeyError, IndexError, TypeError):
             continue  # An earlier change has removed the place.
     text = json.dumps(data, ensure_ascii=False).replace("NaN", ".nan")
-    judged = policy()
+    judged = policy(ALL_OF_IT)
     tests, problems = read(text)
     if tests is not None:
         problems = check_against(tests, judged)

@@ -32,7 +32,9 @@ def refused(text: str) -> list[str]:
         (
             "{name: a, tokens: {bio: '0'}, expect: [], servng: {dtype: x}}",
             "t.yaml:5 tests[0].servng: there is no such field here (known: name, tokens, prompt, phases, classes, "
-            "serving, request, mode, expect, expectStates). Did you mean serving?",
+            "seen, verdictAfterMs, serving, request, requests, mode, expect, expectStates, "
+            "expectNotifications). Did you "
+            "mean serving?",
         ),
         (
             "{name: a, tokens: {bio: '0'}, expect: [], serving: {kvCache: x}}",
@@ -105,12 +107,12 @@ def test_a_file_that_is_no_test_file(text: str) -> None:
         ),
         (
             "{name: a, tokens: {bio: '0x3', refusal: '0x4'}, expect: []}",
-            "t.yaml:5 tests[0].tokens.refusal: 4 tokens — series of a test are equally long, and that of bio has 3 "
+            "t.yaml:5 tests[0].tokens.refusal: 4 tokens — series of a request are equally long, and that of bio has 3 "
             "tokens. Fill the shorter one up, with _ where nothing is judged.",
         ),
         (
             "{name: a, tokens: {bio: '0x3'}, phases: promptx2, expect: []}",
-            "t.yaml:5 tests[0].phases: 2 tokens — series of a test are equally long, and that of bio has 3 tokens. "
+            "t.yaml:5 tests[0].phases: 2 tokens — series of a request are equally long, and that of bio has 3 tokens. "
             "Fill the shorter one up, with _ where nothing is judged.",
         ),
         (

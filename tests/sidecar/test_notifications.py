@@ -3,51 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from correlated_world import correlated_policy
+from timer_kit import SECOND, Timers
 
 from monitor.policy import Policy, Severity, parse_policy
 from monitor.policy import notify as notify_module
 from monitor.policy.alert_facts import AlertFacts
 from monitor.sidecar.notifications import Notifications
 from monitor.v1.alerts_pb2 import Notification
-
-SECOND = 1_000_000_000
-
-
-class Timers:
-    """In the place of the event loop: `pass_seconds` moves the clock and calls what is due on the way."""
-
-    def __init__(self) -> None:
-        self.now = 0
-        self.set: list[tuple[int, Callable[[], None], Timer]] = []
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Any:
-        timer = Timer()
-        self.set.append((self.now + round(seconds * SECOND), call, timer))
-        return timer
-
-    def pass_seconds(self, seconds: int) -> None:
-        until = self.now + seconds * SECOND
-        while due := [entry for entry in self.live() if entry[0] <= until]:
-            entry = min(due, key=lambda one: one[0])
-            self.set.remove(entry)
-            self.now = max(self.now, entry[0])
-            entry[1]()
-        self.now = until
-
-    def live(self) -> list[tuple[int, Callable[[], None], Timer]]:
-        return [entry for entry in self.set if not entry[2].cancelled]
-
-
-class Timer:
-    cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
 
 
 class Session:
