@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from monitor.policy import Policy
+from monitor.replay.correlated import CorrelatedReplay, recorded_correlations
 from monitor.replay.recorded import Recorded
 from monitor.replay.rejudge import NotReplayableError, Rejudged, rejudge
 from monitor.replay.same_source import Ingredients
@@ -47,6 +48,8 @@ class ReplayReport:
         replayed: the others.
         shadowed: of these, those on which `fittedOn` would have kept the policy in shadow.
         rules: by rule id; also rules that only the recorded policy had.
+        correlations: likewise, by their ids; what counts for them are firings on replayed generations.
+        unknown_correlations: why others cannot be replayed, by their ids.
         flagged: replayed generations on which a rule would have fired without an exception.
         was_flagged: those on which the recorded policy of this name did.
     """
@@ -58,6 +61,8 @@ class ReplayReport:
     replayed: list[str] = field(default_factory=list)
     shadowed: list[str] = field(default_factory=list)
     rules: dict[str, RuleOutcome] = field(default_factory=dict)
+    correlations: dict[str, RuleOutcome] = field(default_factory=dict)
+    unknown_correlations: dict[str, str] = field(default_factory=dict)
     flagged: list[str] = field(default_factory=list)
     was_flagged: list[str] = field(default_factory=list)
 
@@ -70,9 +75,9 @@ class ReplayReport:
         return [one for one in self.was_flagged if one not in set(self.flagged)]
 
     def severities(self) -> dict[str, list[str]]:
-        """Generations by the severity of the rules that would have fired on them."""
+        """Generations by the severity of the rules and correlations that would have fired on them."""
         found: dict[str, dict[str, None]] = {}
-        for outcome in self.rules.values():
+        for outcome in (*self.rules.values(), *self.correlations.values()):
             if outcome.fired:
                 found.setdefault(outcome.severity, {}).update(dict.fromkeys(outcome.fired))
         return {severity: list(ids) for severity, ids in found.items()}
@@ -88,6 +93,11 @@ def replay(policy: Policy, records: Iterable[Recorded], made_of: Mapping[str, In
     """
     report = ReplayReport(policy)
     report.rules = {rule.id: RuleOutcome(rule.severity) for rule in policy.document.spec.rules}
+    correlated = CorrelatedReplay(policy)
+    report.unknown_correlations = correlated.unknown
+    for one in policy.document.spec.correlations:
+        if one.id not in correlated.unknown:
+            report.correlations[one.id] = RuleOutcome(one.severity)
     for recorded in records:
         report.generations += 1
         try:
@@ -99,6 +109,9 @@ def replay(policy: Policy, records: Iterable[Recorded], made_of: Mapping[str, In
             report.not_for.setdefault(again.reason, []).append(recorded.id)
             continue
         _count(report, recorded, again)
+        correlated.add(recorded, again.firings)
+    for correlation, ids in correlated.completed().items():
+        report.correlations[correlation].fired = ids
     return report
 
 
@@ -124,6 +137,8 @@ def _count(report: ReplayReport, recorded: Recorded, again: Rejudged) -> None:
         for ids, which in ((outcome.fired, fired), (outcome.excepted, excepted), (outcome.recorded, did)):
             if rule in which:
                 ids.append(recorded.id)
+    for correlation in sorted(recorded_correlations(recorded, report.policy.name) - report.unknown_correlations.keys()):
+        report.correlations.setdefault(correlation, RuleOutcome("")).recorded.append(recorded.id)
     if fired:
         report.flagged.append(recorded.id)
     if did:

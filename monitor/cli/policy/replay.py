@@ -15,13 +15,18 @@ from monitor.cli.common import SIDECAR_HELP, TlsCa, TlsCert, TlsKey, console, de
 from monitor.cli.printable import printable_line
 
 if TYPE_CHECKING:
-    from monitor.replay import ReplayReport
+    from monitor.replay import ReplayReport, RuleOutcome
 
 _SHOWN = 5
 LIMITS = (
     "Only recorded generations can be replayed: those that a policy flagged, that someone captured and that the "
     "sidecar sampled. What a policy would newly flag among all others, and so its rate of false alarms, is not in this "
     "report: see featurewatch policy calibrate."
+)
+OF_CORRELATIONS = (
+    "Correlations count what fires on the replayed generations, at the time of the recorded alert at that token, else "
+    "at the beginning of the generation. What was not recorded, cannot be replayed or is older may complete more; that "
+    "counting began anew whenever the sidecar did is not in the records."
 )
 
 
@@ -71,14 +76,15 @@ def replay(  # noqa: PLR0917 - one parameter per command-line option
 
     with open_reader(sidecar, store, ClientTls(tls_ca, tls_cert, tls_key)) as reader:
         reports = [replay_policy(policy, records(), made_of(policy, catalog)) for policy in policies]
+    limits = f"{LIMITS} {OF_CORRELATIONS}" if any(report.correlations for report in reports) else LIMITS
     if json:
-        summary = {"since": since, "limits": LIMITS, "policies": [_summary(report) for report in reports]}
+        summary = {"since": since, "limits": limits, "policies": [_summary(report) for report in reports]}
         typer.echo(json_text.dumps(summary, indent=2))
         return
     for report in reports:
         for line in (*_lines(report, since), *(_differences(report) if diff else ()), Text()):
             console.print(line, soft_wrap=True, highlight=False)
-    console.print(Text(LIMITS, style="dim"), soft_wrap=True, highlight=False)
+    console.print(Text(limits, style="dim"), soft_wrap=True, highlight=False)
 
 
 def _lines(report: ReplayReport, since: str) -> Iterator[Text]:
@@ -100,6 +106,11 @@ def _lines(report: ReplayReport, since: str) -> Iterator[Text]:
         if outcome.severity:
             excepted = f", {len(outcome.excepted)} more under an exception" if outcome.excepted else ""
             yield Text(f"    {rule}: {len(outcome.fired)}{excepted}")
+    for correlation, outcome in report.correlations.items():
+        if outcome.severity:
+            yield Text(f"    {correlation}: {len(outcome.fired)}, correlation")
+    for correlation, reason in report.unknown_correlations.items():
+        yield Text(f"    {correlation}: not replayable: {reason}", style="yellow")
 
 
 def _differences(report: ReplayReport) -> Iterator[Text]:
@@ -110,7 +121,7 @@ def _differences(report: ReplayReport) -> Iterator[Text]:
     for what, ids in (("newly flagged", report.newly_flagged), ("no longer flagged", report.no_longer_flagged)):
         if ids:
             yield Text(f"    {what}: {len(ids)}: {_shown(ids)}")
-    for rule, outcome in report.rules.items():
+    for rule, outcome in (*report.rules.items(), *report.correlations.items()):
         for what, ids in (("fires anew on", outcome.newly), ("no longer fires on", outcome.no_longer)):
             if ids:
                 yield Text(f"    {rule} {what} {len(ids)}: {_shown(ids)}")
@@ -144,15 +155,18 @@ def _summary(report: ReplayReport) -> dict[str, Any]:
         "newlyFlagged": report.newly_flagged,
         "noLongerFlagged": report.no_longer_flagged,
         "severities": report.severities(),
-        "rules": {
-            rule: {
-                "severity": outcome.severity,
-                "fired": outcome.fired,
-                "excepted": outcome.excepted,
-                "recorded": outcome.recorded,
-                "newly": outcome.newly,
-                "noLonger": outcome.no_longer,
-            }
-            for rule, outcome in report.rules.items()
-        },
+        "rules": {rule: _outcome(outcome) for rule, outcome in report.rules.items()},
+        "correlations": {one: _outcome(outcome) for one, outcome in report.correlations.items()},
+        "notReplayedCorrelations": report.unknown_correlations,
+    }
+
+
+def _outcome(outcome: RuleOutcome) -> dict[str, Any]:
+    return {
+        "severity": outcome.severity,
+        "fired": outcome.fired,
+        "excepted": outcome.excepted,
+        "recorded": outcome.recorded,
+        "newly": outcome.newly,
+        "noLonger": outcome.no_longer,
     }
