@@ -47,7 +47,7 @@ class Case(Generation):
     )
     expect_states: tuple[ExpectedState, ...] = Field((), max_length=1000)
     expect_notifications: tuple[ExpectedNotification, ...] | None = Field(
-        None, max_length=1000, description="Every notification, in order of time. Left out: not looked at."
+        None, max_length=1000, description="Every notification; one that is not here fails. Left out: not looked at."
     )
 
     @model_validator(mode="after")
