@@ -8,17 +8,14 @@ from typing import Annotated
 import typer
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from monitor.cli.audit_reader import open_reader
+from monitor.cli.audit_table import audit_table
 from monitor.cli.common import SIDECAR_HELP, TlsCa, TlsCert, TlsKey, console, default_socket
 from monitor.cli.evidence import render_evidence
 from monitor.cli.printable import printable_line
-from monitor.cli.render import clock_time, coverage_cell, render_generation
+from monitor.cli.render import render_generation
 from monitor.rpc import ClientTls
-from monitor.v1.generations_pb2 import GenerationSummary
 
 app = typer.Typer(help="Look at judged generations.", no_args_is_help=True)
 
@@ -55,7 +52,7 @@ def list_(  # noqa: PLR0917 - one parameter per command-line option
         for summary in summaries:
             typer.echo(_json(summary, indent=None))
     elif summaries:
-        console.print(_table(summaries))
+        console.print(audit_table(summaries, console.width))
     elif tenant:
         console.print("No such generation of a tenant that the pattern fits.")
     else:
@@ -112,34 +109,6 @@ def capture(  # noqa: PLR0917 - one parameter per command-line option
     else:
         console.print(render_evidence(record.evidence, record), highlight=False)
         console.print(f"Stored: featurewatch audit show {printable_line(record.summary.generation_id)[:8]}")
-
-
-def _table(summaries: list[GenerationSummary]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("generation", no_wrap=True)
-    table.add_column("began", no_wrap=True)
-    table.add_column("client id", overflow="fold")
-    with_tenants = any(summary.tenant for summary in summaries)
-    if with_tenants:
-        table.add_column("tenant", overflow="fold")
-    table.add_column("tokens", justify="right", no_wrap=True)
-    table.add_column("fired", overflow="fold")
-    table.add_column("coverage")
-    for summary in summaries:
-        fired = Text(printable_line(", ".join(summary.fired)), style="red") if summary.fired else Text("-", style="dim")
-        if not summary.end_unix_nanos:
-            fired.append(" (running)", style="dim")
-        table.add_row(
-            Text(printable_line(summary.generation_id[:8])),
-            clock_time(summary.start_unix_nanos),
-            # Clients choose it: neither markup nor control characters may reach the terminal.
-            Text(printable_line(summary.external_id or summary.request_id)),
-            *([Text(printable_line(summary.tenant))] if with_tenants else []),
-            f"{summary.prompt_tokens}+{summary.output_tokens}",
-            fired,
-            coverage_cell(summary.coverage),
-        )
-    return table
 
 
 def _json(message: Message, indent: int | None) -> str:

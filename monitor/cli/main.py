@@ -14,6 +14,7 @@ from monitor.cli.common import err_console
 from monitor.cli.demo import demo
 from monitor.cli.discover import discover
 from monitor.cli.harvest import harvest
+from monitor.cli.help_text import flow_help
 from monitor.cli.printable import printable_lines
 from monitor.cli.problems import print_problems
 from monitor.cli.sidecar import sidecar
@@ -50,6 +51,7 @@ app.command("discover")(discover)
 app.add_typer(policy.app, name="policy")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(audit.app, name="audit")
+flow_help(app)
 
 
 def _show_version(wanted: bool) -> None:

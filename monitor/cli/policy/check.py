@@ -28,7 +28,11 @@ def check(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Also check hook points and widths for this model.", show_default=False),
+        typer.Option(
+            metavar="FOLDER",
+            help="Also check hook points and widths for this model: its folder or alias.",
+            show_default=False,
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where there is advice.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print problems and advice as one JSON object.")] = False,

@@ -1,4 +1,7 @@
-"""The sub-commands of `featurewatch policy`. Each imports what is slow to import when it runs."""
+"""The sub-commands of `featurewatch policy`, in the order in which a policy needs them.
+
+Each imports what is slow to import when it runs.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,27 @@ from monitor.cli.policy.schema import schema
 from monitor.cli.policy.status import status
 from monitor.cli.policy.test import run_policy_tests
 
-app = typer.Typer(help="Write, check and roll out policies.", no_args_is_help=True)
+_FILES, _CHANGE, _RUNNING = "Write a policy", "Before and after a change", "At a running sidecar"
+
+app = typer.Typer(
+    help="Write, check and roll out policies: files that say what is watched, when it counts and what happens then.",
+    no_args_is_help=True,
+)
 
 
 @app.callback()
 def _policy() -> None:
-    """Write, check and roll out policies."""
+    """Makes a group of it."""
 
 
-app.command("calibrate")(calibrate)
-app.command("check")(check)
-app.command("diff")(diff)
-app.command("explain")(explain)
-app.command("history")(history)
-app.command("mode")(mode)
-app.command("reload")(reload)
-app.command("replay")(replay)
-app.command("schema")(schema)
-app.command("status")(status)
-app.command("test")(run_policy_tests)
+app.command("schema", rich_help_panel=_FILES)(schema)
+app.command("check", rich_help_panel=_FILES)(check)
+app.command("test", rich_help_panel=_FILES)(run_policy_tests)
+app.command("calibrate", rich_help_panel=_FILES)(calibrate)
+app.command("diff", rich_help_panel=_CHANGE)(diff)
+app.command("replay", rich_help_panel=_CHANGE)(replay)
+app.command("explain", rich_help_panel=_CHANGE)(explain)
+app.command("status", rich_help_panel=_RUNNING)(status)
+app.command("mode", rich_help_panel=_RUNNING)(mode)
+app.command("reload", rich_help_panel=_RUNNING)(reload)
+app.command("history", rich_help_panel=_RUNNING)(history)

@@ -39,10 +39,12 @@ def explain(  # noqa: PLR0917 - one parameter per command-line option
     ] = "",
     sidecar: Annotated[str | None, typer.Option(metavar="TARGET", help=SIDECAR_HELP, show_default=False)] = None,
     store: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Read this file instead of a sidecar.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Read this file instead of asking a sidecar.", show_default=False),
     ] = None,
     zoo: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Folder with SAEs; may be repeated.", show_default=False)
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="With --policy: folder with SAEs; may be repeated.", show_default=False),
     ] = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,

@@ -16,11 +16,16 @@ from monitor.rpc import ClientTls, from_name
 def mode(  # noqa: PLR0917 - one parameter per command-line option
     name: Annotated[str, typer.Argument(metavar="NAME", help="The policy.", show_default=False)],
     mode: Annotated[
-        str | None, typer.Argument(metavar="MODE", help="off, shadow, alert or enforce.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="MODE",
+            help="off: not evaluated. shadow: evaluated and recorded. alert: alerts are sent. enforce: acts as alert.",
+            show_default=False,
+        ),
     ] = None,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit. Required.")] = "",
     actor: ActorOption = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Take an earlier change back instead.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Instead of MODE: take an earlier change back.")] = False,
     sidecar: SidecarOption = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
@@ -30,6 +35,8 @@ def mode(  # noqa: PLR0917 - one parameter per command-line option
 
     It holds until it is taken back with --reset, the policy's file is removed, or the sidecar ends: for good, change
     the file. A policy that is switched on judges the requests that begin from then on.
+
+    Exit code 0: it is in force. 2: the sidecar has no such policy, it does not answer, or something is missing.
     """
     from monitor.v1.alerts_pb2 import Mode
     from monitor.v1.policies_pb2 import SetPolicyModeRequest
@@ -52,6 +59,6 @@ def mode(  # noqa: PLR0917 - one parameter per command-line option
     )
     with policy_service(sidecar, ClientTls(tls_ca, tls_cert, tls_key)) as service:
         found = service.SetPolicyMode(request, timeout=SECONDS).status
-    console.print(status_table([found]))
+    console.print(status_table([found], console.width))
     for line in status_remarks([found]):
         console.print(line)

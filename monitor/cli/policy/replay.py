@@ -51,7 +51,10 @@ def replay(  # noqa: PLR0917 - one parameter per command-line option
     tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Report on which recorded generations policies would have fired, before they judge live requests."""
+    """Report on which recorded generations policies would have fired, before they judge live requests.
+
+    Exit code 0: done, whatever would have fired. 2: a file has a problem, or there is no such record.
+    """
     from monitor.cli.audit_reader import open_reader
     from monitor.cli.policy.recorded import circumstances_of, made_of
     from monitor.cli.since import parse_since

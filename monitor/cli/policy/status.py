@@ -18,6 +18,8 @@ from monitor.rpc import ClientTls, name_of
 if TYPE_CHECKING:
     from monitor.v1.policies_pb2 import PolicyStatus
 
+#: Columns of a terminal from which on nothing is shortened.
+_WIDE = 100
 _SOURCES = {"file": "file", "load": "--mode", "runtime": "set", "stale": "stale"}
 
 
@@ -35,6 +37,8 @@ def status(  # noqa: PLR0917 - one parameter per command-line option
 
     Counted since the sidecar started: rows that a policy judged; of each rule alerts that were sent, that would have
     been sent in mode alert, that an exception held back (exc.), and rows that were judged after its deadline (late).
+
+    Exit code 0: shown. 2: the sidecar has no such policy, or does not answer.
     """
     from google.protobuf.json_format import MessageToJson
 
@@ -49,14 +53,15 @@ def status(  # noqa: PLR0917 - one parameter per command-line option
     if json:
         typer.echo(MessageToJson(response, preserving_proto_field_name=True, ensure_ascii=True))
         return
-    console.print(status_table(response.policies))
+    console.print(status_table(response.policies, console.width))
     for line in status_remarks(response.policies):
         console.print(line)
 
 
-def status_table(policies: Sequence[PolicyStatus]) -> Table:
-    """A line for each policy, then one for each of its rules."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+def status_table(policies: Sequence[PolicyStatus], width: int) -> Table:
+    """A line for each policy, then one for each of its rules, in a terminal of so many columns."""
+    narrow = width < _WIDE
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
     table.add_column("policy / rule", overflow="fold")
     table.add_column("rev", justify="right", no_wrap=True)
     table.add_column("mode", no_wrap=True)
@@ -64,11 +69,12 @@ def status_table(policies: Sequence[PolicyStatus]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for policy in policies:
         name = Text(printable_line(policy.name), "bold")
-        table.add_row(name, str(policy.revision), _mode(policy), f"{policy.rows_judged:,}")
+        rows = _count(policy.rows_judged, narrow)
+        table.add_row(name, str(policy.revision), _mode(policy, "\n" if narrow else " "), rows)
         for rule in policy.rule_status:
             counts = (rule.alerts, rule.would_alert, rule.excepted, rule.late)
             styles = zip(counts, ("red", "yellow", "", "red"), strict=True)
-            cells = [Text(f"{count:,}", style if count else "dim") for count, style in styles]
+            cells = [Text(_count(count, narrow), style if count else "dim") for count, style in styles]
             table.add_row(Text(f"  {printable_line(rule.rule)}"), "", "", "", *cells)
         table.add_section()
     return table
@@ -94,9 +100,17 @@ def status_remarks(policies: Sequence[PolicyStatus]) -> list[Text]:
     return remarks
 
 
-def _mode(policy: PolicyStatus) -> Text:
+def _count(count: int, narrow: bool) -> str:
+    """In full, or in a narrow terminal above 99,999 in thousands and millions."""
+    if not narrow or count < 100_000:
+        return f"{count:,}"
+    return f"{count // 1000:,}k" if count < 10_000_000 else f"{count // 1_000_000:,}M"
+
+
+def _mode(policy: PolicyStatus, between: str) -> Text:
     from monitor.v1.alerts_pb2 import Mode, ModeSource
 
     mode, source = name_of(Mode, policy.effective_mode), name_of(ModeSource, policy.mode_source)
     style = "bold" if policy.effective_mode >= Mode.MODE_ALERT else ""
-    return Text.assemble((mode, style), (f" ({_SOURCES.get(source, source)})", "red" if policy.stale else "dim"))
+    told = f"{between}({_SOURCES.get(source, source)})"
+    return Text.assemble((mode, style), (told, "red" if policy.stale else "dim"))

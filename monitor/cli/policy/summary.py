@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from monitor.cli.common import console
 from monitor.policy import Policy
@@ -20,20 +20,25 @@ def show_policy(policy: Policy) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    detectors = Table("detector", "source", "aggregate", "warn / fire / clear", "calibration", box=None, pad_edge=True)
+    detectors = _table("detector", "source", "aggregate", "warn / fire / clear", "calibration")
     for detector in spec.detectors:
         calibration = _calibration(detector.calibration)
         detectors.add_row(detector.id, _source(detector), _aggregate(detector), _threshold(detector), calibration)
-    rules = Table("rule", "when", "for", "severity", "actions", "exceptions", box=None, pad_edge=True)
+    rules = _table("rule", "when", "for", "severity", "actions", "exceptions")
     for rule in spec.rules:
         names = ", ".join(exception.name for exception in rule.exceptions)
         rules.add_row(rule.id, escape(rule.when), rule.hold, rule.severity, ", ".join(rule.actions), names)
     console.print(detectors, rules)
     if spec.correlations:
-        correlations = Table("correlation", "of rules", "fires at", "within", "severity", box=None, pad_edge=True)
+        correlations = _table("correlation", "of rules", "fires at", "within", "severity")
         for one in spec.correlations:
             correlations.add_row(one.id, ", ".join(one.rules), _bound(one), one.within, one.severity)
         console.print(correlations)
+
+
+def _table(*heads: str) -> Table:
+    """Without frames. In a narrow terminal names go on in the next line: cut off they would name nothing."""
+    return Table(*(Column(head, overflow="fold") for head in heads), box=None, pad_edge=True)
 
 
 def _source(detector: Detector) -> str:
