@@ -135,7 +135,7 @@ def test_a_range_is_the_lowest_and_the_highest_of_the_tokens_told_together() -> 
     told = explain(one, policy(), {})
     assert [(span.first, span.last) for span in told.spans] == [(0, 0), (1, 5)]
     legend, *lines = (line.plain for line in span_lines(told, one))
-    assert "lowest … highest of tokens told together" in legend
+    assert "their scores → its aggregate, both lowest … highest" in legend
     (smooth,) = (line for line in lines[2:] if "smooth" in line and "…" in line)
     scores = list(told.scores_pd[1:, 0])
     assert f"token -0.4 … 0.9  → {min(scores):.3g} … {max(scores):.3g}" in smooth

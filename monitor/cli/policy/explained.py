@@ -19,8 +19,8 @@ _STYLES = {"warn": "yellow", "fire": "bold red", "unknown": "dim"}
 _TRUTH = {True: "✓", False: "✗", None: "?"}
 _TEXT = 60
 _LEGEND = (
-    "tokens; of each detector the scores of the tokens → the aggregate (lowest … highest of tokens told together) and "
-    "the state after them; of each rule, where one changed, the states that it names"
+    "Below tokens that are told together: of each detector their scores → its aggregate, both lowest … highest, and its "
+    "state after them; of each rule the states that it names, where one of them changed."
 )
 
 
@@ -57,7 +57,7 @@ def unknown_lines(explained: Explanation, recorded: Recorded) -> list[str]:
     coverage = recorded.record.summary.coverage
     for count, what in ((coverage.dropped, "dropped"), (coverage.unseen, "unseen")):
         if count:
-            lines.append(f"{count} {what} positions: no detector saw them")
+            lines.append(f"{count} {what} position{'s' * (count > 1)}: no detector saw what was there")
     return lines
 
 
