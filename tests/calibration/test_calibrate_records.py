@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calibration_records import POLICY, Edit, calibrate, provenance_for, record, write_store
+from calibration_records import POLICY, Edit, calibrate, nothing, provenance_for, record, write_store
 from support.command import Command
 
 from monitor.audit import in_sample
@@ -91,6 +91,17 @@ def test_only_the_sample_is_taken(policy_file: Path, featurewatch: Command) -> N
     assert report["sample"]["false_alarms"]["n"] == wanted
     assert 150 < wanted < 250
     assert report["data"]["left_out"] == {"not of the sample": 400 - wanted}
+
+
+@pytest.mark.parametrize(("cut", "told"), [(3, False), (6, True)])
+def test_much_of_the_sample_missing_is_told(policy_file: Path, featurewatch: Command, cut: int, told: bool) -> None:
+    """Follow-up turns come out of the prefix cache: what is left is another traffic."""
+    provenance = provenance_for(policy_file)
+    records = [record(number, 0.0, provenance, _with_gap if number < cut else nothing) for number in range(100)]
+    words = calibrate(policy_file, write_store(policy_file, records), "--target-fpr", "0.05")
+    code, out, _ = featurewatch(*words)
+    assert code == 0
+    assert (f"{cut} of the sample's 100 generations could not be taken" in out) == told
 
 
 def _another_engine(made: GenerationRecord) -> None:

@@ -52,6 +52,15 @@ def test_files_without_labels(tmp_path: Path) -> None:
     assert [sample.is_harmful for sample in both.samples] == [False, False, True]
 
 
+def test_benign_texts_of_the_training_split_are_told(tmp_path: Path) -> None:
+    """What a probe was fitted on is no sample of new text."""
+    rows = [{"text": str(number), "label": 0, "split": split} for number, split in enumerate(("train", "val", "train"))]
+    data = write(tmp_path / "a.jsonl", *rows, {"text": "bad", "label": 1, "split": "train"})
+    (note,) = read_texts([data], [], []).notes
+    assert note.startswith("2 of 3 benign texts have split train")
+    assert read_texts([data], [], [], split="val").notes == ()
+
+
 def test_a_limit_takes_the_same_texts_whatever_their_order(tmp_path: Path) -> None:
     rows = [{"text": f"text {number}", "label": number % 2} for number in range(50)]
     one = read_texts([write(tmp_path / "a.jsonl", *rows)], [], [], limit=7)

@@ -91,7 +91,7 @@ def _generations(request: Request, subject: Subject) -> tuple[Computed, Data]:
         raise FeaturewatchError(
             "texts without any benign one", "a rate of false alarms is measured on benign texts", "give --benign FILE"
         )
-    notes = without_responses(request, subject.policy, texts.samples)
+    notes = [*texts.notes, *without_responses(request, subject.policy, texts.samples)]
     model = resolve_model(request.model)
     dtype = request.dtype or subject.policy.document.spec.fitted_on.dtype
     if request.engine == "hf":

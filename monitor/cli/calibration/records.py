@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ class WholeRecord:
     trace: ScoreTrace
 
 
-@dataclass
+@dataclass(frozen=True)
 class Records:
     """Attributes:
 
@@ -45,11 +45,13 @@ class Records:
         detectors of the policy.
     engine: that computed them.
     left_out: why, and how many others there are.
+    unfit: ids of those among them that were wanted.
     """
 
     whole: list[WholeRecord]
     engine: EngineInfo
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str]
+    unfit: list[str]
 
 
 def read_records(
@@ -70,6 +72,7 @@ def read_records(
     }
     scores = _DetectorScores(subject)
     left_out: Counter[str] = Counter()
+    unfit: list[str] = []
     whole: list[WholeRecord] = []
     engines: dict[bytes, EngineInfo] = {}
     with _opened(store) as audit:
@@ -85,6 +88,7 @@ def read_records(
                 trace, why = scores.of(record)
             if trace is None:
                 left_out[why] += 1
+                unfit.append(summary.generation_id)
                 continue
             whole.append(WholeRecord(record.summary, trace))
             engine = _configuration(record.engine)
@@ -104,7 +108,7 @@ def read_records(
             "thresholds are for one",
             "begin a new store when the configuration changes",
         )
-    return Records(whole, next(iter(engines.values())), left_out)
+    return Records(whole, next(iter(engines.values())), left_out, unfit)
 
 
 def read_summaries(store: Path) -> list[GenerationSummary]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monitor.errors import FeaturewatchError
 from training.harvest.sources.jsonl import read_rows, require_characters
+
+_TRAIN = "train"
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Texts:
     samples: in the order of the files, each text once.
     benign, harmful: what the files are called, with the hash of their bytes; None where a label does not occur.
     left_out: why, and how many.
+    notes: what the reader must know of them.
     """
 
     samples: list[Sample]
     benign: str | None
     harmful: str | None
     left_out: dict[str, int]
+    notes: tuple[str, ...]
 
 
 def read_texts(
@@ -62,6 +66,7 @@ def read_texts(
     files = [*((path, None) for path in labelled), *((path, 0) for path in benign), *((path, 1) for path in harmful)]
     left_out: Counter[str] = Counter()
     by_text: dict[tuple[str, str | None], list[Sample]] = {}
+    trained_on: set[str] = set()
     for path, label in files:
         for number, row in read_rows(path):
             sample = _sample(f"{path}:{number}", path.name, row, label)
@@ -70,6 +75,8 @@ def read_texts(
             elif not sample.prompt.strip():
                 left_out["empty"] += 1
             else:
+                if row.get("split") == _TRAIN:
+                    trained_on.add(sample.name)
                 by_text.setdefault((sample.prompt, sample.response), []).append(sample)
     samples = []
     for same in by_text.values():
@@ -93,7 +100,19 @@ def read_texts(
     chosen = f" (split {split})" if split else ""
     chosen += f" (at most {limit})" if limit else ""
     names = {label: data_name(paths, chosen) for label, paths in given.items() if label in found}
-    return Texts(samples, names.get(False), names.get(True), {why: count for why, count in left_out.items() if count})
+    told = {why: count for why, count in left_out.items() if count}
+    return Texts(samples, names.get(False), names.get(True), told, _notes(samples, trained_on))
+
+
+def _notes(samples: Sequence[Sample], trained_on: Collection[str]) -> tuple[str, ...]:
+    benign = [sample.name for sample in samples if not sample.is_harmful]
+    count = sum(name in trained_on for name in benign)
+    if not count:
+        return ()
+    return (
+        f"{count:,} of {len(benign):,} benign texts have split {_TRAIN}: if a probe of this policy was fitted on them, "
+        "their scores are lower than those of new text, and the promise does not hold. Choose others with --split.",
+    )
 
 
 def data_name(paths: Sequence[Path], chosen: str = "") -> str:

@@ -12,7 +12,14 @@ from monitor.calibration.labelled import Labelled
 from monitor.calibration.report import Data
 from monitor.cli.calibration.computed import Computed
 from monitor.cli.calibration.labels import Label, Matched, match_labels, read_labels
-from monitor.cli.calibration.records import WholeRecord, generation_of, read_records, read_summaries, serving_of
+from monitor.cli.calibration.records import (
+    Records,
+    WholeRecord,
+    generation_of,
+    read_records,
+    read_summaries,
+    serving_of,
+)
 from monitor.cli.calibration.subject import Subject
 from monitor.cli.calibration.texts import data_name
 from monitor.errors import FeaturewatchError
@@ -22,6 +29,8 @@ from monitor.v1.generations_pb2 import GenerationSummary
 _NANOS = 1_000_000_000
 # A store that was kept as stated is refused once in so many runs.
 _UNLIKELY = 1e-4
+# From this share on it is told that some of the sample is missing.
+_NOTABLE = 0.05
 _UNREAD = (
     "Recorded traffic counts as benign, unread: harmful requests among it make thresholds stricter. Say with --labels "
     "which generations were harmful."
@@ -61,6 +70,7 @@ def run_records(subject: Subject, store: Path, keep_share: float, labels: Sequen
     labelled = _labelled(found.whole, matched, keep_share, len(given)) if labels else None
     notes = [_UNREAD] if labelled is None else labelled.notes()
     notes[0] = f"{_period(found.whole)} {notes[0]}"
+    notes += _missing(found, keep_share)
     benign = [one.name for one in generations if not one.is_harmful]
     data = Data(
         _sample_name(store, keep_share, benign, labelled),
@@ -91,6 +101,18 @@ def require_kept_share(store: Path, summaries: Iterable[GenerationSummary], shar
             "a sidecar that kept this share would have kept about as many above the half of it as below",
             "give the smallest --keep-share with which the sidecar wrote this store",
         )
+
+
+def _missing(found: Records, share: float) -> list[str]:
+    """A note where much of the sample could not be taken."""
+    taken = sum(in_sample(one.summary.generation_id, share) for one in found.whole)
+    missing = sum(in_sample(name, share) for name in found.unfit)
+    if missing < _NOTABLE * (missing + taken):
+        return []
+    return [
+        f"{missing:,} of the sample's {missing + taken:,} generations could not be taken: see what was left out. The "
+        "bound says nothing of traffic like them."
+    ]
 
 
 def _kind(record: WholeRecord, label: Label | None) -> tuple[str, str]:
