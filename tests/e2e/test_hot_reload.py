@@ -114,9 +114,9 @@ class Deployment:
         url = f"http://127.0.0.1:{self.setting.port}/v1/chat/completions"
         return urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
-    def send(self) -> str:
+    def send(self, max_tokens: int = 20) -> str:
         """Sends a request, waits for the answer, and returns its id."""
-        with urllib.request.urlopen(self.request(8, stream=False), timeout=180) as answer:
+        with urllib.request.urlopen(self.request(max_tokens, stream=False), timeout=180) as answer:
             id_: str = json.load(answer)["id"]
             return id_
 
@@ -159,7 +159,7 @@ class Stream:
 
 
 class Traffic(threading.Thread):
-    """Requests one after the other, whatever changes meanwhile."""
+    """Requests one after the other, whatever changes meanwhile; short ones, so that in most steps one begins."""
 
     def __init__(self, deployment: Deployment) -> None:
         super().__init__(daemon=True)
@@ -169,7 +169,7 @@ class Traffic(threading.Thread):
 
     def run(self) -> None:
         while not self._end.is_set():
-            self.ids.append(self._deployment.send())
+            self.ids.append(self._deployment.send(1))
 
     def __enter__(self) -> Self:
         self.start()
