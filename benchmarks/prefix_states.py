@@ -91,7 +91,7 @@ def _rows(engine: PolicyEngine, slot: int, rows: int, block: int, rounds: int) -
         f"{1e6 * saving / rows:.3f} with"
     )
     judgement = engine.advance(acts_nk, slots_n, classes_n, phases_n, save_n=save_n)
-    return bytes(judgement.snapshots_mf[0].data)
+    return engine.snapshot(judgement.snapshots_mf[0])
 
 
 def _store(engine: PolicyEngine, slot: int, snapshot: bytes, rounds: int) -> None:

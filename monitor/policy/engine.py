@@ -186,13 +186,16 @@ class PolicyEngine:
 
     @property
     def snapshot_bytes(self) -> int:
-        """Size of one snapshot, and of one slot."""
+        """Size of one slot, and the most that a snapshot of one has."""
         return 8 * self._layout.size
 
+    def snapshot(self, line_f: npt.NDArray[np.float64]) -> bytes:
+        """What to keep of a line of `Judgement.snapshots_mf`."""
+        return self._layout.pack(line_f)
+
     def restore(self, slot: int, snapshot: bytes) -> None:
-        """Gives an open slot the state of a line of `Judgement.snapshots_mf` (its bytes), of any engine of an equal
-        policy set and of a request that the same policies judge. From then on it judges as the slot that was saved
-        would have. Raises ValueError."""
+        """Gives an open slot the state of a `snapshot`, of any engine of an equal policy set and of a request that the
+        same policies judge. From then on it judges as the slot that was saved would have. Raises ValueError."""
         self._require_open(np.array([slot], np.int64))
         self._state_sf[slot] = self._layout.read(snapshot, self._state_sf[slot])
 

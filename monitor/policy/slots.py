@@ -16,7 +16,9 @@ Bools = npt.NDArray[np.bool_]
 
 #: Numbers of a detector: value, place, judged tokens, score, state, highest score, its position, highest state.
 PER_DETECTOR = 8
-SCORE, STATE, PEAK, PEAK_STATE = 3, 4, 5, 7
+COUNT, SCORE, STATE, PEAK, PEAK_STATE = 2, 3, 4, 5, 7
+#: Numbers of all rings together; up to that many a snapshot takes less time than to find out what of them is in use.
+SHORT_RINGS = 1024
 _CLEAR = 1.0
 
 
@@ -81,16 +83,49 @@ class SlotLayout:
         memory_d8[:, STATE] = memory_d8[:, PEAK_STATE] = _CLEAR
         return row
 
+    def pack(self, row: Floats) -> bytes:
+        """A row to be kept. Long rings are kept as far as they are in use: of a short prefix that is little."""
+        if self.detectors.ring_size <= SHORT_RINGS:
+            return row.tobytes()
+        first_ring = self.places[-1]
+        used: Floats = np.concatenate([row[:first_ring], *(row[ring] for ring in self._rings_in_use(row))])
+        return used.tobytes()
+
     def read(self, snapshot: bytes, row: Floats) -> Floats:
         """The row of a snapshot that is meant for the slot with this `row`; raises ValueError when it is not of the
         same detectors and rules, or was judged by other policies."""
         saved = np.frombuffer(snapshot, np.float64)
+        if self.detectors.ring_size > SHORT_RINGS:
+            saved = self._unpacked(saved)
         if saved.shape != (self.size,):
             raise ValueError(f"snapshot has shape {saved.shape}, this policy set's have ({self.size},)")
         masks = slice(1, self.places[1])
         if not np.array_equal(saved[masks], row[masks]):
             raise ValueError("snapshot is of a request that other policies judge than the slot's")
         return saved
+
+    def _unpacked(self, packed_f: Floats) -> Floats:
+        """What `pack` made of a row; anything else comes back as it is, or raises ValueError."""
+        at = self.places[-1]
+        if packed_f.size < at:
+            return packed_f
+        row = np.zeros(self.size, np.float64)
+        row[:at] = packed_f[:at]
+        rings = self._rings_in_use(row)
+        size = at + sum(ring.stop - ring.start for ring in rings)
+        if packed_f.size != size:
+            raise ValueError(f"snapshot has shape {packed_f.shape}, by its tokens it should have ({size},)")
+        for ring in rings:
+            row[ring] = packed_f[at : at + ring.stop - ring.start]
+            at += ring.stop - ring.start
+        return row
+
+    def _rings_in_use(self, row: Floats) -> list[slice]:
+        """Of each ring the part that holds something: it fills from its beginning, with each token that is judged."""
+        _, _, first_detector, first_ring = self.places
+        counts_d = row[first_detector:first_ring].reshape(-1, PER_DETECTOR)[:, COUNT]
+        starts, used = self.detectors.ring_starts.tolist(), self.detectors.rings_in_use(counts_d).tolist()
+        return [slice(first_ring + a, first_ring + a + count) for a, count in zip(starts, used, strict=True) if count]
 
     def peaks(self, row: Floats) -> Peaks:
         _, _, first_detector, first_ring = self.places

@@ -89,6 +89,17 @@ class DetectorTable:
             ring_size=ring,
         )
 
+    @property
+    def ring_starts(self) -> Ints:
+        """Where the ring of each detector begins among all rings."""
+        return self.ints_d7[:, 4]
+
+    def rings_in_use(self, counts_d: Floats) -> Ints:
+        """Numbers of each ring that hold something after so many judged tokens: it fills from its beginning."""
+        kinds_d, windows_d = self.ints_d7[:, 2], self.ints_d7[:, 3]
+        tokens_d = np.clip(counts_d, 0, windows_d).astype(np.int64)
+        return np.select([kinds_d == ROLLING_MEAN, kinds_d == COUNT_OVER], [tokens_d, -(-tokens_d // WORD_BITS)], 0)
+
 
 @dataclass(frozen=True)
 class RuleTable:

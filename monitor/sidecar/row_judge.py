@@ -110,7 +110,7 @@ class RowJudge:
         starts = [run.start for run in runs.runs]
         for firing in judgement.firings:
             while kept < len(marks) and marks[kept][0] < firing.row:
-                self._prefixes.keep(marks[kept][1], judgement.snapshots_mf[kept].tobytes())
+                self._prefixes.keep(marks[kept][1], self._engine.snapshot(judgement.snapshots_mf[kept]))
                 kept += 1
             run = runs.runs[bisect_right(starts, firing.row) - 1]
             rule = self._plan.policies.rules[firing.rule]
@@ -131,7 +131,7 @@ class RowJudge:
             if alert is not None:
                 fired.append((run.request, alert))
         for line in range(kept, len(marks)):
-            self._prefixes.keep(marks[line][1], judgement.snapshots_mf[line].tobytes())
+            self._prefixes.keep(marks[line][1], self._engine.snapshot(judgement.snapshots_mf[line]))
         return fired
 
     def _advance(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_samples import detector, policy_set
 
-from monitor.policy import Judgement, PolicyEngine, PolicySet
+from monitor.policy import Judgement, PolicyEngine, PolicySet, slots
 
 
 def advance(
@@ -32,6 +34,13 @@ def advance(
 def test_a_restored_slot_goes_on_as_the_one_that_was_saved(
     policies: PolicySet, given_rows: Rows, judging: frozenset[str] | None, data: st.DataObject
 ) -> None:
+    with patch.object(slots, "SHORT_RINGS", data.draw(st.sampled_from([0, slots.SHORT_RINGS]), "short rings")):
+        require_equal_going_on(policies, given_rows, judging, data)
+
+
+def require_equal_going_on(
+    policies: PolicySet, given_rows: Rows, judging: frozenset[str] | None, data: st.DataObject
+) -> None:
     count = len(given_rows.classes_n)
     boundaries = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
     save_n = np.full(count, -1)
@@ -46,7 +55,7 @@ def test_a_restored_slot_goes_on_as_the_one_that_was_saved(
         restored = other.open(judging)
         # What was judged in the slot before leaves no trace.
         advance(other, restored, given_rows, 7)
-        other.restore(restored, whole.snapshots_mf[save_n[boundary]].tobytes())
+        other.restore(restored, cold.snapshot(whole.snapshots_mf[save_n[boundary]]))
         rest = advance(other, restored, given_rows.take(slice(boundary + 1, None)), boundary + 1)
         np.testing.assert_array_equal(rest.scores_nd, whole.scores_nd[boundary + 1 :])
         np.testing.assert_array_equal(rest.states_nd, whole.states_nd[boundary + 1 :])
@@ -94,6 +103,27 @@ def test_lines_are_named_once_and_without_holes(save_n: list[int]) -> None:
         engine.advance(np.zeros((2, 1), np.float32), np.full(2, engine.open()), blank, blank, save_n=np.array(save_n))
 
 
+@pytest.mark.parametrize(("judged", "scores", "words"), [(1, 1, 1), (32, 32, 1), (33, 33, 2), (4999, 4000, 125)])
+def test_of_a_long_window_a_snapshot_has_what_is_in_use(judged: int, scores: int, words: int) -> None:
+    mean = detector("a", aggregate="rolling_mean", window=4000)
+    count = detector("c", aggregate="count_over", window=4000, over=0.5)
+    engine = PolicyEngine(policy_set([mean, detector("b", aggregate="max"), count]))
+    blank, save_n = np.zeros(judged, np.uint8), np.full(judged, -1)
+    save_n[-1] = 0
+    slot = engine.open()
+    saved = engine.advance(np.ones((judged, 1), np.float32), np.full(judged, slot), blank, blank + 1, save_n=save_n)
+    snapshot = engine.snapshot(saved.snapshots_mf[0])
+    assert len(snapshot) == engine.snapshot_bytes + 8 * (scores + words - 4000 - 125)
+    restored = engine.open()
+    engine.restore(restored, snapshot)
+    again = np.full((2, 1), 3, np.float32)
+    both = engine.advance(again, np.array([slot, restored]), blank[:1].repeat(2), blank[:1].repeat(2) + np.uint8(1))
+    np.testing.assert_array_equal(both.scores_nd[0], both.scores_nd[1])
+    for wrong in (snapshot[:-8], snapshot + bytes(8), snapshot[:8]):
+        with pytest.raises(ValueError, match="snapshot has shape"):
+            engine.restore(slot, wrong)
+
+
 def test_a_snapshot_of_another_policy_set_is_refused() -> None:
     engine = PolicyEngine(policy_set([detector()]))
     with pytest.raises(ValueError, match="snapshot has shape"):
@@ -106,7 +136,7 @@ def test_a_snapshot_of_a_request_that_other_policies_judge_is_refused() -> None:
     engine = PolicyEngine(policy_set([detector("a", policy="p"), detector("b", policy="q")], [("a.fire", 1)]))
     blank = np.zeros(1, np.uint8)
     saved = engine.advance(np.ones((1, 1), np.float32), np.array([engine.open(["p"])]), blank, blank, save_n=blank)
-    snapshot = saved.snapshots_mf[0].tobytes()
+    snapshot = engine.snapshot(saved.snapshots_mf[0])
     engine.restore(engine.open({"p"}), snapshot)
     for others in (None, ["q"], []):
         with pytest.raises(ValueError, match="other policies judge"):
