@@ -89,6 +89,7 @@ def test_groups_are_those_of_the_records() -> None:
     generations = CORRELATED.replace("kind: count", "kind: distinct, of: generation")
     twice = [0.0, 0, 4, 4, 0, 0, 0, 0, 4, 4, 4]
     assert fired(generations, generation("a", 0, twice)) == []
+    assert fired(generations, generation("b", 5), generation("a", 0)) == ["b"]
     assert fired(CORRELATED, generation("a", 0, twice)) == ["a"]
 
 
