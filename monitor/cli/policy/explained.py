@@ -19,8 +19,8 @@ _STYLES = {"warn": "yellow", "fire": "bold red", "unknown": "dim"}
 _TRUTH = {True: "✓", False: "✗", None: "?"}
 _TEXT = 60
 _LEGEND = (
-    "Below tokens that are told together: of each detector their scores → its aggregate, both lowest … highest, and its "
-    "state after them; of each rule the states that it names, where one of them changed."
+    "Below tokens that are told together: of each detector their scores → its aggregate, both lowest … highest, and "
+    "its state after them; of each rule the states that it names, where one of them changed."
 )
 
 
