@@ -16,7 +16,7 @@ class Labelled:
         unknown: ids among them that the store does not have.
         not_taken: labels of generations that the store has and that were left out.
         harmful: generations labelled harmful. They count for recall, and for nothing else.
-        flagged: of these, that a rule had flagged when they were recorded.
+        flagged: of these, that a rule of this policy had flagged when they were recorded.
         outside: of these, that are not of the random sample of traffic: flagged ones, which a store always holds.
         benign: generations of the sample labelled benign.
         unread: generations of the sample without a label; they count as benign.
@@ -34,7 +34,7 @@ class Labelled:
     @property
     def shows_recall(self) -> bool:
         """Whether the share found of the harmful ones is that of traffic: all of the sample was read, and no others
-        count. Else it is rather too high, because what a rule flags is recorded, read and labelled first."""
+        count. Else it is mostly too high, because what the policy flags is recorded, read and labelled first."""
         return not self.unread and not self.outside
 
     def notes(self) -> list[str]:
@@ -51,8 +51,8 @@ class Labelled:
             found.append(f"Left out were {self.not_taken:,} of the labelled generations that it has.")
         if self.harmful and not self.shows_recall:
             found.append(
-                f"Recall, ROC and AUROC are of the labelled generations, not of traffic, and rather too high: "
-                f"{self.flagged:,} of the {self.harmful:,} harmful ones were flagged when they were recorded, and what "
-                "no rule flagged is hardly ever read. The policy file gets no recall from them."
+                "Recall, ROC and AUROC are of the labelled generations, not of traffic, and mostly too high: this "
+                f"policy had flagged {self.flagged:,} of the {self.harmful:,} harmful ones when they were recorded, "
+                "and what no rule flagged is hardly ever read. The policy file gets no recall from them."
             )
         return found

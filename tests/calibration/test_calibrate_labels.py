@@ -34,6 +34,10 @@ def label(number: int, value: int, **more: str) -> dict[str, Any]:
     return {"id": f"generation-{number}", "label": value} | more
 
 
+def flagged_by_another(made: GenerationRecord) -> None:
+    made.summary.fired.append("toys/R1")
+
+
 def traffic(policy_file: Path, harmful: Iterable[int], outside: Iterable[int]) -> Path:
     """The sample, and `outside` of it what was flagged. Harmful ones are flagged and score from 50, others up to 1."""
     provenance = provenance_for(policy_file)
@@ -43,6 +47,8 @@ def traffic(policy_file: Path, harmful: Iterable[int], outside: Iterable[int]) -
 
     def made(number: int) -> GenerationRecord:
         edit: Edit = flagged if number in with_fire else nothing
+        if number == OUT[0]:
+            edit = flagged_by_another
         return record(number, 50 + peaks[number] if number in high else float(peaks[number]), provenance, edit)
 
     return write_store(policy_file, [made(number) for number in sorted({*IN, *outside})])
@@ -80,7 +86,7 @@ def test_harmful_ones_leave_the_benign_sample_and_count_for_recall(policy_file: 
         "unknown": ["generation-5000"],
         "not_taken": 3,
         "harmful": 42,
-        "flagged": 42,
+        "flagged": 41,
         "outside": 12,
         "benign": 2,
         "unread": len(IN) - 32,
@@ -89,7 +95,7 @@ def test_harmful_ones_leave_the_benign_sample_and_count_for_recall(policy_file: 
     assert found["data"]["benign"].partition("@")[2] != without["data"]["benign"].partition("@")[2]
     notes = "\n".join(found["notes"])
     assert "The store does not have 1 of the labelled generations: 'generation-5000'." in notes
-    assert "42 of the 42 harmful ones were flagged when they were recorded" in notes
+    assert "this policy had flagged 41 of the 42 harmful ones when they were recorded" in notes
 
 
 def test_recall_of_what_was_flagged_is_not_stated(policy_file: Path, featurewatch: Command) -> None:
@@ -116,7 +122,7 @@ def test_recall_of_a_sample_that_was_read_whole_is_that_of_traffic(policy_file: 
     labels = rows(policy_file.parent, *(label(number, int(number in IN[:30])) for number in IN))
     found = report_of(featurewatch, policy_file, store, labels, "--write")
     assert found["data"]["labels"]["unread"] == 0
-    assert not any("rather too high" in note for note in found["notes"])
+    assert not any("mostly too high" in note for note in found["notes"])
     (detector,) = parse_policy(policy_file.read_text()).document.spec.detectors
     assert detector.calibration is not None
     assert detector.calibration.recall == 1

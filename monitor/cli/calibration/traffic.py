@@ -67,7 +67,7 @@ def run_records(subject: Subject, store: Path, keep_share: float, labels: Sequen
         for record in found.whole
         for label in [by_generation.get(record.summary.generation_id)]
     ]
-    labelled = _labelled(found.whole, matched, keep_share, len(given)) if labels else None
+    labelled = _labelled(subject.policy.name, found.whole, matched, keep_share, len(given)) if labels else None
     notes = [_UNREAD] if labelled is None else labelled.notes()
     notes[0] = f"{_period(found.whole)} {notes[0]}"
     notes += _missing(found, keep_share)
@@ -121,7 +121,7 @@ def _kind(record: WholeRecord, label: Label | None) -> tuple[str, str]:
     return (model, "") if label is None else (label.source or model, label.category)
 
 
-def _labelled(whole: Sequence[WholeRecord], matched: Matched, share: float, given: int) -> Labelled:
+def _labelled(policy: str, whole: Sequence[WholeRecord], matched: Matched, share: float, given: int) -> Labelled:
     labels: Mapping[str, Label] = matched.by_generation
     summaries = [record.summary for record in whole]
     harmful = [one for one in summaries if one.generation_id in labels and labels[one.generation_id].is_harmful]
@@ -131,7 +131,7 @@ def _labelled(whole: Sequence[WholeRecord], matched: Matched, share: float, give
         unknown=matched.unknown,
         not_taken=len(labels) - len(harmful) - benign,
         harmful=len(harmful),
-        flagged=sum(bool(one.fired) for one in harmful),
+        flagged=sum(any(rule.startswith(f"{policy}/") for rule in one.fired) for one in harmful),
         outside=sum(not in_sample(one.generation_id, share) for one in harmful),
         benign=benign,
         unread=len(summaries) - len(harmful) - benign,
