@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -187,7 +188,12 @@ def sidecar(  # noqa: PLR0917 - one parameter per command-line option
         keep_share=keep_share,
     )
     try:
-        asyncio.run(_serve(Sidecar(config)))
+        server = Sidecar(config)
+        # What is there now stays. Each time that the garbage collector goes through it frames wait for a tenth of a
+        # second, and a reload makes it do so.
+        gc.collect()
+        gc.freeze()
+        asyncio.run(_serve(server))
     except PolicyError as error:
         print_problems(error.problems, "; nothing was started")
         raise typer.Exit(2) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import subprocess
@@ -60,21 +61,27 @@ def records(world: World) -> dict[str, GenerationRecord]:
     return asyncio.run(judged(world))
 
 
-def test_frames_wait_little_for_the_interpreter_while_policies_are_compiled(
+def test_frames_wait_little_for_the_interpreter_and_its_garbage_collector_while_policies_are_compiled(
     world: World, featurewatch: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, before = list[float](), sys.getswitchinterval()
+    class Stopped:
+        def __init__(self, _: object) -> None:
+            self.frozen = gc.get_freeze_count()
 
-    def stop(_: object) -> None:
-        found.append(sys.getswitchinterval())
-        raise FeaturewatchError("sidecar", "this test does not start it", "nothing")
+        async def start(self) -> None:
+            found.append((sys.getswitchinterval(), gc.get_freeze_count() - self.frozen))
+            raise FeaturewatchError("sidecar", "this test does not start it", "nothing")
 
-    monkeypatch.setattr("monitor.cli.sidecar.Sidecar", stop)
+    found, before = list[tuple[float, int]](), sys.getswitchinterval()
+    monkeypatch.setattr("monitor.cli.sidecar.Sidecar", Stopped)
     try:
         assert featurewatch("sidecar", *world.arguments())[0] == 2
     finally:
         sys.setswitchinterval(before)
-    assert found == pytest.approx([SWITCH_SECONDS])
+        gc.unfreeze()
+    ((seconds, frozen),) = found
+    assert seconds == pytest.approx(SWITCH_SECONDS)
+    assert frozen > 0, "what was read at the start is no business of the collector"
 
 
 def plain(renderable: object, colour: bool = False) -> str:
