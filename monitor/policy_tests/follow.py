@@ -26,7 +26,7 @@ class Follower:
         self.requests: list[ObservedRequest] = []
         self._policy = policy
         self._correlators = Correlators()
-        self._alerts: list[tuple[AlertFacts, int]] = []
+        self._alerts: list[tuple[list[AlertFacts], int]] = []
 
     def take(self, sent: Sent, verdict: Verdict) -> None:
         """The next request."""
@@ -37,7 +37,8 @@ class Follower:
             completed = self._correlators.observe(self._policy.name, spec.correlations, facts, now)
             firings += [firing, *(_correlated(one.correlation, firing, one.alert_ids) for one in completed)]
         self.requests.append(ObservedRequest(sent, verdict, tuple(firings)))
-        self._alerts += [(_facts(sent, verdict, firing), now) for firing in firings if _is_sent(firing, verdict)]
+        together = [_facts(sent, verdict, firing) for firing in firings if _is_sent(firing, verdict)]
+        self._alerts.append((together, now))
 
     def notifications(self) -> tuple[ObservedNotification, ...] | None:
         """Of all alerts so far; None where the policy asks for none."""

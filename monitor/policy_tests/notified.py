@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from monitor.policy.alert_facts import AlertFacts
@@ -18,12 +18,12 @@ class ObservedNotification:
     gathered: Gathered
 
 
-def notifications_of(notify: Notify, alerts: Iterable[tuple[AlertFacts, int]]) -> list[ObservedNotification]:
+def notifications_of(notify: Notify, alerts: Iterable[tuple[Sequence[AlertFacts], int]]) -> list[ObservedNotification]:
     """In order of time, up to the last that anything waits for.
 
     Args:
         notify: of the policy.
-        alerts: those that are sent, with their times in nanoseconds, in order of time.
+        alerts: those that are sent, together with others of the same time in nanoseconds, in order of time.
     """
     notifier, sent, due = Notifier(notify), list[ObservedNotification](), None
 
@@ -32,11 +32,12 @@ def notifications_of(notify: Notify, alerts: Iterable[tuple[AlertFacts, int]]) -
         sent.extend(ObservedNotification(now, one) for one in gathered)
         return then
 
-    for facts, now in alerts:
-        # As in the sidecar: a timer sends what is due, and an alert that comes at that very moment is still told of.
+    for together, now in alerts:
+        # As in the sidecar: a timer sends what is due, and alerts that come at that very moment are still told of.
         while due is not None and due < now:
             due = send(due)
-        notifier.add(facts, now)
+        for facts in together:
+            notifier.add(facts, now)
         due = send(now)
     while due is not None:
         due = send(due)

@@ -53,7 +53,10 @@ class Notifications:
         self._timer_due = 0
 
     def add(self, policy: Policy, alert: AlertFacts) -> None:
-        """Takes an alert of a policy that is sent by itself; does nothing for a policy without `notify`."""
+        """Takes an alert of a policy that is sent by itself; does nothing for a policy without `notify`.
+
+        Call `send_due` when all alerts are in that came together: they are told together.
+        """
         notify = policy.document.spec.notify
         if notify is None:
             return
@@ -67,7 +70,6 @@ class Notifications:
         desk.notifier.add(alert, self._clock())
         if not crowded and desk.notifier.crowded:
             _log.warning("policy %s: too many groups of notify are open, further ones are told together", policy.name)
-        self.send_due()
 
     def send_due(self) -> None:
         """Sends what is due now and sets a timer for what comes next."""

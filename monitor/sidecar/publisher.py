@@ -139,6 +139,8 @@ class Publisher:
                 policy = outcome.notifying.get(alert.policy_sha256)
                 if policy is not None:
                     self.notifications.add(policy, facts_of(alert, tap_id))
+        if outcome.notifying:
+            self.notifications.send_due()
         for generation_id, build in outcome.records:
             self._writer.submit(build, generation_id)
         for summary in outcome.unflagged:

@@ -31,6 +31,15 @@ class Session:
         self._count += 1
         facts = AlertFacts(f"alert-{self._count}", self._count, "R", Severity.HIGH, tenant, "tiny", "", "tap", "gen")
         self.notifications.add(policy, facts)
+        self.notifications.send_due()
+
+    def alerts(self, policy: Policy, count: int) -> None:
+        """Some that came together."""
+        for number in range(self._count, self._count + count):
+            facts = AlertFacts(f"alert-{number}", number, "R", Severity.HIGH, "acme", "tiny", "", "tap", "gen")
+            self.notifications.add(policy, facts)
+        self._count += count
+        self.notifications.send_due()
 
     def told(self) -> list[tuple[int, dict[str, str], int]]:
         return [(second, dict(one.group), one.new_alerts) for second, one in self.sent]
@@ -63,6 +72,14 @@ def test_each_group_is_told_in_its_time_with_one_timer(session: Session) -> None
     ]
     assert session.timers.live() == []
     assert session.notifications.sent == {"fast": 3, "loud": 1}
+
+
+def test_alerts_that_came_together_are_told_together(session: Session) -> None:
+    late = policy("{wait: 10s, interval: 30s}")
+    session.alert(late)
+    session.timers.pass_seconds(60)
+    session.alerts(late, 2)
+    assert session.told() == [(10, {}, 1), (60, {}, 2)]
 
 
 def test_a_timer_that_goes_off_early_sends_nothing_and_is_set_again(session: Session) -> None:

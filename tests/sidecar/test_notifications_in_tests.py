@@ -28,7 +28,7 @@ def loop() -> Iterator[Timers]:
         yield timers
 
 
-def sent_by_sidecar(policy: Policy, alerts: list[tuple[AlertFacts, int]]) -> list[Told]:
+def sent_by_sidecar(policy: Policy, alerts: list[tuple[list[AlertFacts], int]]) -> list[Told]:
     sent: list[Told] = []
     with loop() as timers:
 
@@ -36,18 +36,23 @@ def sent_by_sidecar(policy: Policy, alerts: list[tuple[AlertFacts, int]]) -> lis
             sent.append((timers.now, dict(one.group), list(one.alert_ids)))
 
         notifications = Notifications(send, clock=lambda: timers.now, wall_clock=lambda: timers.now)
-        for facts, time in alerts:
+        for together, time in alerts:
             timers.pass_nanos(time - timers.now)
-            notifications.add(policy, facts)
+            for facts in together:
+                notifications.add(policy, facts)
+            notifications.send_due()
         timers.pass_nanos(10_000 * SECOND)
     return sent
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 400), st.sampled_from(["acme", "umbrella"])), max_size=12),
+    st.lists(
+        st.tuples(st.integers(0, 400), st.lists(st.sampled_from(["acme", "umbrella"]), min_size=1, max_size=3)),
+        max_size=12,
+    ),
     st.sampled_from([("10s", "60s", "100s"), ("30s", "30s", "1s"), ("1s", "300s", "60s")]),
 )
-def test_they_are_those_of_the_sidecar(alerts: list[tuple[int, str]], spans: tuple[str, str, str]) -> None:
+def test_they_are_those_of_the_sidecar(alerts: list[tuple[int, list[str]]], spans: tuple[str, str, str]) -> None:
     wait, interval, repeat = spans
     notify_text = f"{{groupBy: [tenant], wait: {wait}, interval: {interval}, repeat: {repeat}}}"
     policy = parse_policy(correlated_policy(notify=notify_text))
@@ -55,8 +60,14 @@ def test_they_are_those_of_the_sidecar(alerts: list[tuple[int, str]], spans: tup
     assert notify is not None
     # Each by a fraction of its own: which comes first when an alert and a timer are due at once is nobody's promise.
     facts = [
-        (AlertFacts(f"a{k}", 0, "R", Severity.LOW, tenant, "", "", "", str(k)), time * SECOND + k)
-        for k, (time, tenant) in enumerate(sorted(alerts))
+        (
+            [
+                AlertFacts(f"{k}/{j}", 0, "R", Severity.LOW, tenant, "", "", "", str(k))
+                for j, tenant in enumerate(tenants)
+            ],
+            time * SECOND + k,
+        )
+        for k, (time, tenants) in enumerate(sorted(alerts))
     ]
     found = notifications_of(notify, facts)
     told = [(one.time_nanos, dict(one.gathered.group), list(one.gathered.alert_ids)) for one in found]
