@@ -59,7 +59,8 @@ def diff(  # noqa: PLR0917 - one parameter per command-line option
             _show(pair, changes)
             if differ and not changes and None not in pair:
                 _say(Text("  the same", style="dim"))
-        _say(Text(_WAYS if differ else "They mean the same.", style="dim"))
+        if not differ or any(changes for _, changes in found):
+            _say(Text(_WAYS if differ else "They mean the same.", style="dim"))
     if any(None in pair or any(change.kind is not Kind.WORDS for change in changes) for pair, changes in found):
         raise typer.Exit(1)
 
