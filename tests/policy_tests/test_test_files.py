@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from suite_samples import HEAD, file_of, policy
 
 from monitor.policy import PolicyError
+from monitor.policy.yaml_fields import read_fields
 from monitor.policy_tests import check_against, json_schema_of_tests, parse_tests
 
 PUBLISHED = Path(__file__).parents[2] / "policies" / "tests.schema.json"
@@ -18,6 +20,21 @@ GOOD = "{name: one, tokens: {bio: '0x4 8x3'}, expect: [{at: 6, rule: BIO-001}]}"
 def test_the_published_schema_is_up_to_date() -> None:
     remedy = "run `featurewatch policy schema --tests > policies/tests.schema.json`"
     assert json.loads(PUBLISHED.read_text()) == json_schema_of_tests(), remedy
+
+
+def test_editors_accept_the_librarys_tests_and_ask_for_tokens_or_requests() -> None:
+    validator = Draft202012Validator(json.loads(PUBLISHED.read_text()))
+    files = [*PUBLISHED.parent.rglob("*_test.yaml")]
+    assert len(files) >= 6
+    for file in files:
+        assert not [*validator.iter_errors(read_fields(file.read_text(), str(file)).data)], file
+    for fields, accepted in (
+        ("tokens: {a: '0'}", True),
+        ("requests: [{tokens: {a: '0'}}]", True),
+        ("mode: alert", False),
+    ):
+        data = read_fields(file_of(f"{{name: a, expect: [], {fields}}}"), "t.yaml").data
+        assert validator.is_valid(data) == accepted, fields
 
 
 def refused(text: str) -> list[str]:
