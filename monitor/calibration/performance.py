@@ -49,7 +49,8 @@ class Performance:
         false_alarms: benign generations on which some rule fires.
         by_source: the same per source.
         recall: harmful generations on which some rule fires; None without harmful generations.
-        recall_by: the same per source and category; empty without harmful generations.
+        recall_by_source: the same per source; empty without harmful generations.
+        recall_by: the same per source and category.
         rules: per rule, benign generations on which it fires.
         detectors: by id.
     """
@@ -57,6 +58,7 @@ class Performance:
     false_alarms: Rate
     by_source: dict[str, Rate]
     recall: Rate | None
+    recall_by_source: dict[str, Rate]
     recall_by: dict[str, Rate]
     rules: dict[str, Rate]
     detectors: dict[str, DetectorPerformance]
@@ -86,6 +88,7 @@ def performance(
         false_alarms=of(judged.flagged_g, ~harmful_g),
         by_source=split(sources, ~harmful_g),
         recall=of(judged.flagged_g, harmful_g) if has_harmful else None,
+        recall_by_source=split(sources, harmful_g),
         recall_by=split(kinds, harmful_g),
         rules={name: of(fired_g, ~harmful_g) for name, fired_g in judged.rules.items()},
         detectors={name: _detector(judged, name, harmful_g, levels[name], settings) for name in judged.peaks},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 
@@ -65,6 +66,27 @@ def test_recall_is_called_what_it_is(labels: Labelled | None, name: str) -> None
     assert re.search(rf"harmful +n +found +{name} +interval", shown(found))
     assert f">{name}</th>" in page(found)
     assert ("of those labelled harmful" in page(found)) == (labels is not None)
+
+
+@pytest.mark.parametrize(("categories", "row"), [(24, "plain / kind 7"), (25, "plain / kind 7"), (26, "plain")])
+def test_many_categories_are_told_by_source_on_the_terminal_and_one_by_one_on_the_page(
+    categories: int, row: str
+) -> None:
+    rng = np.random.default_rng(0)
+    parts = generations({"a": rng.normal(size=200), "b": rng.normal(size=200)}, source="plain")
+    for number in range(categories):
+        scores = {"a": np.full(4, 9.0 * (number % 2)), "b": np.zeros(4)}
+        harmful = generations(scores, source="plain", harmful=True)
+        parts += [dataclasses.replace(one, category=f"kind {number}") for one in harmful]
+    origin = Origin("test", {}, Data("benign", "harmful", {}, None), (), "2026-11-21")
+    found = calibrate(policy("a.fire"), split(parts, 0, ()), Settings(target=0.05, resamples=20), origin)
+    told = shown(found)
+    by_source = found.sample.recall_by_source["plain"]
+    assert (by_source.n, by_source.hits) == (4 * categories, 4 * (categories // 2))
+    assert re.search(rf"^ {row} +[0-9]+ ", told.partition(" harmful ")[2], re.MULTILINE)
+    assert ("kind 7" in told) == (categories <= 25)
+    assert (f"By {categories} categories: with --report or --json." in told) == (categories > 25)
+    assert "plain / kind 7" in page(found)
 
 
 @pytest.mark.parametrize(("benign", "ticks"), [(47, ["10 %", "100 %"]), (50, ["10 %", "100 %"]), (1000, ["0.1 %"])])

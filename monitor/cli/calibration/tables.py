@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +16,8 @@ from monitor.calibration.promise import Promise, Standing
 from monitor.calibration.report import Data, Report, Verdict
 
 _STYLES = {Verdict.PASS: "green", Verdict.INCONCLUSIVE: "yellow", Verdict.STALE: "red", Verdict.DEGRADED: "red"}
+# Beyond that, categories are for the page.
+_MOST_ROWS: Final = 25
 _STANDINGS = {Standing.KEPT: "green", Standing.OPEN: "none", Standing.BROKEN: "bold red"}
 
 
@@ -26,6 +29,8 @@ def show(report: Report, console: Console) -> None:
     console.print(_alarms(report, report.sample))
     if (found := with_harmful(report)) is not None:
         console.print(_recall(report, found))
+        if len(found.recall_by) > _MOST_ROWS:
+            console.print(f"[dim]By {len(found.recall_by)} categories: with --report or --json.[/dim]", highlight=False)
     if report.held is not None:
         console.print(_promises(report))
     for finding in report.findings:
@@ -141,7 +146,8 @@ def _recall(report: Report, found: Performance) -> Table:
     if found is report.held:
         _entitle(table, "On what was kept back:")
     whole = {} if found.recall is None else {"all": found.recall}
-    for name, rate in {**whole, **found.recall_by}.items():
+    parts = found.recall_by if len(found.recall_by) <= _MOST_ROWS else found.recall_by_source
+    for name, rate in {**whole, **parts}.items():
         table.add_row(escape(name), f"{rate.n:,}", f"{rate.hits:,}", f"{rate.share:.1%}", interval(rate))
     return table
 
