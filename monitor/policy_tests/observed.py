@@ -37,8 +37,8 @@ class Verdict:
 
     Attributes:
         judgement: rows are tokens, columns the policy's detectors in their order; None where it does not judge.
-        firings: in the order in which the sidecar tells them: what was not seen, rules in order of tokens, what was late,
-            what was dropped.
+        firings: in the order in which the sidecar tells them: what was not seen, rules in order of tokens, what was
+            late, what was dropped.
         overdue: rules whose deadline was over when tokens were judged.
     """
 
