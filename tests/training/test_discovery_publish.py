@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monitor.errors import FeaturewatchError
-from training import durable
+from training.discovery import publish as publishing
 from training.discovery.publish import publish
 
 FILES = ("weights/p.safetensors", "p.yaml")
@@ -24,18 +24,26 @@ def draft(tmp_path: Path) -> Path:
 
 def test_what_is_published_is_on_the_disk(draft: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, synced = tmp_path / "policies", list[tuple[Path, list[str]]]()
-    sync = durable.sync_folder
 
-    def noted(place: Path) -> None:
-        synced.append((place, sorted(file.name for file in place.iterdir())))
-        sync(place)
+    def noted(name: str) -> None:
+        sync = getattr(publishing, name)
 
-    monkeypatch.setattr(durable, "sync_folder", noted)
+        def note(place: Path) -> None:
+            synced.append((place, sorted(str(file.relative_to(place)) for file in place.rglob("*") if file.is_file())))
+            sync(place)
+
+        monkeypatch.setattr(publishing, name, note)
+
+    noted("sync_tree")
+    noted("sync_folder")
     publish(draft, folder, FILES)
     assert [(folder / file).read_text() for file in FILES] == [f"new {file}" for file in FILES]
-    # Folders that are new, then each file's, once its name is there.
-    assert (tmp_path, ["draft", "policies"]) in synced
-    assert synced[-2:] == [(folder / "weights", ["p.safetensors"]), (folder, ["p.yaml", "weights"])]
+    # What the files hold, then each name once it is there, the policy's last.
+    assert synced == [
+        (draft, ["p.yaml", "weights/p.safetensors"]),
+        (folder / "weights", ["p.safetensors"]),
+        (folder, ["p.yaml", "weights/p.safetensors"]),
+    ]
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -47,14 +55,14 @@ def test_when_the_disk_refuses_the_last_of_them_all_are_as_they_were(
         for file in FILES:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(f"old {file}")
-    sync, faults = durable.sync_folder, [OSError(errno.EIO, "Input/output error")]
+    sync, faults = publishing.sync_folder, [OSError(errno.EIO, "Input/output error")]
 
     def failing(place: Path) -> None:
         if place == folder and (folder / "p.yaml").exists() and (folder / "p.yaml").read_text().startswith("new"):
             raise faults.pop()
         sync(place)
 
-    monkeypatch.setattr(durable, "sync_folder", failing)
+    monkeypatch.setattr(publishing, "sync_folder", failing)
     with pytest.raises(FeaturewatchError, match=r"policies \(Input/output error\): the new policy could not be put"):
         publish(draft, folder, FILES)
     assert not faults

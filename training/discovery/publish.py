@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from monitor.errors import FeaturewatchError
 from monitor.policy import PolicyError, parse_policy
 from monitor.policy.schema.fields import PolicyName
-from training.durable import make_folder, replace, sync_folder
+from training.durable import make_folder, sync_folder, sync_tree
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -96,17 +96,18 @@ def publish(draft: Path, folder: Path, files: Sequence[str]) -> None:
             if (folder / file).exists():
                 (kept / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(folder / file, kept / file)
+        sync_tree(draft)
         for file in files:
-            # Before it is: it may fail when the file has its name already and only the disk does not know.
+            (draft / file).replace(folder / file)
             moved.append(file)
-            replace(draft / file, folder / file)
+            # Before the next one: a policy must not be there without its probes.
+            sync_folder((folder / file).parent)
     except BaseException as error:
         for file in moved:
             if (kept / file).exists():
-                replace(kept / file, folder / file)
+                (kept / file).replace(folder / file)
             else:
-                (folder / file).unlink(missing_ok=True)
-                sync_folder((folder / file).parent)
+                (folder / file).unlink()
         if not isinstance(error, OSError):
             raise
         raise FeaturewatchError(
