@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from session_calls import policies
 from sidecar_kit import LOUD
 
+from monitor.sidecar.plan import plan_for_tap
 from monitor.v1.alerts_pb2 import Mode
 from monitor.v1.policies_pb2 import (
     ListPolicyEventsRequest,
@@ -73,3 +76,20 @@ def put(path: Path, text: str) -> None:
     written = path.with_suffix(".tmp")
     written.write_text(text)
     written.replace(path)
+
+
+class HeldCompilation:
+    """Once it stands in for `plan_for_tap`, an edition is compiled only when `go_on` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go_on = threading.Event()
+        self._begun = threading.Event()
+        monkeypatch.setattr("monitor.sidecar.tap_policies.plan_for_tap", self._compile)
+
+    async def begun(self) -> None:
+        assert await asyncio.to_thread(self._begun.wait, 60)
+
+    def _compile(self, *arguments: Any) -> Any:
+        self._begun.set()
+        assert self.go_on.wait(60)
+        return plan_for_tap(*arguments)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fake_tap import connect, hello
-from rollout_kit import LOUDER, OTHER, Kind, events, put, reload, set_mode, status_of, until
+from rollout_kit import LOUDER, OTHER, HeldCompilation, Kind, events, put, reload, set_mode, status_of, until
 from session_calls import flag, next_alert, watch
 from sidecar_kit import QUIET, World, channel_to, running_sidecar
 
@@ -101,23 +101,16 @@ async def test_without_a_watch_files_wait_for_a_call(world: World) -> None:
 async def test_frames_are_judged_while_policies_are_read_and_compiled(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiling, go_on = threading.Event(), threading.Event()
-
-    def slow(*arguments: Any) -> Any:
-        compiling.set()
-        assert go_on.wait(60)
-        return plan_for_tap(*arguments)
-
     async with running_sidecar(world.config()), channel_to(world.socket) as channel:
         alerts = await watch(channel)
         tap = await connect(channel)
-        monkeypatch.setattr("monitor.sidecar.tap_policies.plan_for_tap", slow)
+        compilation = HeldCompilation(monkeypatch)
         (world.policies / "loud.yaml").write_text(LOUDER)
         reloading = asyncio.create_task(reload(channel))
-        assert await asyncio.to_thread(compiling.wait, 60)
+        await compilation.begun()
         await flag(tap)
         assert (await next_alert(alerts)).policy_revision == 2
-        go_on.set()
+        compilation.go_on.set()
         assert [event.new_revision for event in (await reloading).events] == [3]
         await flag(tap, 2)
         assert (await next_alert(alerts)).policy_revision == 3

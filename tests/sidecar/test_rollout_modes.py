@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from typing import Any
 
 import grpc
 import pytest
 from fake_tap import Rows, begin, connect, end, hello
-from rollout_kit import Kind, events, reload, set_mode, status_of
+from rollout_kit import HeldCompilation, Kind, events, reload, set_mode, status_of
 from session_calls import flag, next_alert, policies, watch
 from sidecar_kit import ENGINE, QUIET, World, channel_to, running_sidecar
 
 from monitor.errors import FeaturewatchError
 from monitor.policy import Mode as PolicyMode
-from monitor.sidecar.plan import plan_for_tap
 from monitor.sidecar.server import Sidecar
 from monitor.v1.alerts_pb2 import Mode, ModeSource
 from monitor.v1.engine_pb2 import EngineInfo
@@ -79,20 +76,13 @@ async def test_a_policy_that_is_off_is_not_watched_and_is_switched_on_without_a_
 async def test_a_policy_that_is_switched_off_is_silent_before_the_others_are_compiled_without_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiling, go_on = threading.Event(), threading.Event()
-
-    def slow(*arguments: Any) -> Any:
-        compiling.set()
-        assert go_on.wait(60)
-        return plan_for_tap(*arguments)
-
     async with running_sidecar(world.config()), channel_to(world.socket) as channel:
         tap = await connect(channel)
         await tap.send(tap.frame([Rows(7, 0, (0, 1), dense=(0, 0))], begins=[begin(7)]))
-        monkeypatch.setattr("monitor.sidecar.tap_policies.plan_for_tap", slow)
+        compilation = HeldCompilation(monkeypatch)
         switching = asyncio.create_task(set_mode(channel, "loud", Mode.MODE_OFF))
         try:
-            assert await asyncio.to_thread(compiling.wait, 60)
+            await compilation.begun()
             assert (await status_of(channel, "loud")).effective_mode == Mode.MODE_OFF
             # Of one that runs and of one that begins now.
             await tap.send(tap.frame([Rows(7, 2, (2,), dense=(9,))]))
@@ -101,7 +91,7 @@ async def test_a_policy_that_is_switched_off_is_silent_before_the_others_are_com
             assert (status.alerts, status.shadow_alerts) == (0, 0)
             assert [event.kind for event in await events(channel, policy="loud")][1:] == [Kind.KIND_MODE_SET]
         finally:
-            go_on.set()
+            compilation.go_on.set()
         await switching
         # Nothing of it is left but what its last request needs.
         await tap.send(tap.frame(ends=[end(7, 3)]))
