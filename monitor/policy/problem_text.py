@@ -54,6 +54,8 @@ _PATTERNS = {
     "date": _DAY,
     **dict.fromkeys(("within", "wait", "interval", "repeat"), _DURATION),
 }
+#: Fields of text in which people write a plain number: `for: 3`, `within: 600`.
+_NUMBER_WITH_UNIT = frozenset({"for", "expires", "date", "within", "wait", "interval", "repeat"})
 _INDEX = re.compile(r"\[[0-9]+\]")
 
 
@@ -90,7 +92,7 @@ def _add_problem(error: ErrorDetails, fields: Fields, told: frozenset[str]) -> N
         value = fields.at(path)
     elif kind == "literal_error":
         rule, remedy = _not_a_choice(value, str(context["expected"]))
-    elif kind == "string_pattern_mismatch":
+    elif kind == "string_pattern_mismatch" or (kind == "string_type" and name in _NUMBER_WITH_UNIT):
         rule, remedy = _pattern(path)
     elif kind in _PLAIN:
         bounds = {name: _plain_number(bound) for name, bound in context.items()}
@@ -142,7 +144,8 @@ def unknown_field(schema: dict[str, Any], location: Sequence[int | str]) -> tupl
 def _not_a_choice(value: Any, expected: str) -> tuple[str, str]:
     choices = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
     near = nearest(value, choices) if isinstance(value, str) else None
-    return f"must be {expected}", f"did you mean {near}" if near else f"choose {choices[0]}"
+    remedy = f"choose {choices[0]}" if len(choices) == 1 else "choose one of these"
+    return f"must be {expected}", f"did you mean {near}" if near else remedy
 
 
 def _pattern(path: str) -> tuple[str, str]:

@@ -106,6 +106,16 @@ def test_a_problem_reads_as_value_rule_and_remedy() -> None:
     )
 
 
+def test_a_severity_that_resembles_none_is_left_to_its_author() -> None:
+    problem = only_problem("severity: low", "severity: urgent")
+    assert problem.rule == "must be 'informational', 'low', 'medium', 'high' or 'critical'"
+    assert problem.remedy == "choose one of these"
+
+
+def test_a_number_without_its_unit_is_told_how_to_write_it() -> None:
+    assert only_problem("for: 2 tokens", "for: 2").remedy == "write for example 3 tokens"
+
+
 def test_all_problems_are_told_at_once_in_order_of_lines() -> None:
     text = changed("mode: alert", "mode: enforced").replace("halfLife: 8", "halfLive: 8").replace("severity: low", "")
     found = problems(text.replace("name: harm,", "name: Harm,"))
@@ -131,7 +141,7 @@ def test_all_problems_are_told_at_once_in_order_of_lines() -> None:
         ("revision: 3", "revision: 1.5", "metadata.revision", "whole number"),
         ("id: HARM-001", "id: 1HARM", "spec.rules[0].id", "begin with a letter"),
         ("id: HARM-002", "id: HARM-001", "spec.rules[1].id", "already used in line 27"),
-        ("for: 2 tokens", "for: 2", "spec.rules[0].for", "must be text"),
+        ("for: 2 tokens", "for: 2", "spec.rules[0].for", "must be a number of tokens"),
         ("for: 2 tokens", "for: two tokens", "spec.rules[0].for", "number of tokens"),
         ("for: 2 tokens", "for: 0 tokens", "spec.rules[0].for", "number of tokens"),
         ("window: 16", "window: 0", "spec.detectors[1].aggregate.window", "at least 1"),

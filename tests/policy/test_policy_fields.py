@@ -108,7 +108,7 @@ BAD_ANSWERS = [
     ("[ANSWER-1, ANSWER-2], within: 10m", "[], within: 10m", f"{CORRELATION}.rules", "[]", "at least one entry"),
     ("within: 10m, atLeast: 5", "within: 10m", f"{CORRELATION}.kind", '"count"', "count needs atLeast"),
     ("within: 10m, atLeast: 5", "within: 10m, atLeast: 1", f"{CORRELATION}.atLeast", "1", "at least 2"),
-    ("within: 10m", "within: 10", f"{CORRELATION}.within", "10", "must be text"),
+    ("within: 10m", "within: 10", f"{CORRELATION}.within", "10", "and s, m, h or d"),
     ("within: 10m", "within: 1w", f"{CORRELATION}.within", '"1w"', "and s, m, h or d"),
     ("within: 10m", "within: 0m", f"{CORRELATION}.within", '"0m"', "and s, m, h or d"),
     ("atLeast: 5", "atLeast: 5, of: rule", f"{CORRELATION}.of", '"rule"', "of belongs to distinct, not to count"),

@@ -75,7 +75,7 @@ def refused(text: str) -> list[str]:
         ),
         (
             "{name: a, tokens: {bio: '0'}, expect: [{at: 0, rule: R, mode: on}]}",
-            "t.yaml:5 tests[0].expect[0].mode: \"on\" — must be 'shadow', 'alert' or 'enforce'. Choose shadow.",
+            "t.yaml:5 tests[0].expect[0].mode: \"on\" — must be 'shadow', 'alert' or 'enforce'. Choose one of these.",
         ),
         (
             "{name: a, tokens: {bio: '0'}, expect: [], request: {day: 2026-02-30}}",
