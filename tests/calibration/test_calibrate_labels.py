@@ -133,6 +133,19 @@ def test_recall_of_a_sample_that_was_read_whole_is_that_of_traffic(policy_file: 
     assert (code, json.loads(out)["verdict"]) == (0, "pass")
 
 
+def test_what_was_flagged_outside_of_the_sample_is_no_part_of_its_recall(
+    policy_file: Path, featurewatch: Command
+) -> None:
+    """All of the sample was read, but harmful ones that were flagged weigh more than in traffic."""
+    store = traffic(policy_file, [*IN[:30], *OUT[:10]], OUT[:10])
+    labels = rows(policy_file.parent, *(label(number, int(number in IN[:30])) for number in IN), label(OUT[0], 1))
+    found = report_of(featurewatch, policy_file, store, labels, "--write")
+    assert (found["data"]["labels"]["unread"], found["data"]["labels"]["outside"]) == (0, 1)
+    (detector,) = parse_policy(policy_file.read_text()).document.spec.detectors
+    assert detector.calibration is not None
+    assert detector.calibration.recall is None
+
+
 def test_recall_that_fell_among_labelled_ones_fell(policy_file: Path, featurewatch: Command) -> None:
     store = traffic(policy_file, [], IN[:40])
     labels = rows(policy_file.parent, *(label(number, 1) for number in IN[:40]))

@@ -68,6 +68,26 @@ def test_recall_is_called_what_it_is(labels: Labelled | None, name: str) -> None
     assert ("of those labelled harmful" in page(found)) == (labels is not None)
 
 
+def test_a_source_may_be_called_as_the_sum_is() -> None:
+    """A file `all.jsonl` gives its rows the source "all"."""
+    parts: list[Generation] = []
+    for source, benign_score, harmful_score in (("all", 0.0, 9.0), ("whole policy", 0.0, 0.0)):
+        parts += generations({"a": np.full(100, benign_score), "b": np.zeros(100)}, source=source)
+        parts += generations({"a": np.full(10, harmful_score), "b": np.zeros(10)}, source=source, harmful=True)
+    origin = Origin("test", {}, Data("benign", "harmful", {}, None), (), "2026-11-21")
+    found = calibrate(policy("a.fire"), split(parts, 0, ()), Settings(target=0.05, resamples=20), origin)
+    told = shown(found)
+    assert re.findall(r"^ (whole policy|all) +(\d+) ", told, re.MULTILINE) == [
+        *(("whole policy", "200"), ("all", "100"), ("whole policy", "100")),
+        *(("all", "20"), ("all", "10"), ("whole policy", "10")),
+    ]
+    rows = re.findall(r'<th scope="row">(whole policy|all)</th><td>(\d+)</td>', page(found))
+    assert rows == [
+        *(("whole policy", "200"), ("all", "100"), ("whole policy", "100")),
+        *(("all", "20"), ("all", "10"), ("whole policy", "10")),
+    ]
+
+
 @pytest.mark.parametrize(("categories", "row"), [(24, "plain / kind 7"), (25, "plain / kind 7"), (26, "plain")])
 def test_many_categories_are_told_by_source_on_the_terminal_and_one_by_one_on_the_page(
     categories: int, row: str

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from monitor.calibration.bounds import Rate
 from monitor.calibration.performance import DetectorPerformance, Performance
 from monitor.calibration.promise import Standing
 from monitor.calibration.report import Report, Verdict
 from monitor.cli.calibration.charts import roc_chart, score_chart
-from monitor.cli.calibration.tables import alarms_by, interval, percent, promise_text, recall_name, with_harmful
+from monitor.cli.calibration.tables import (
+    alarms_by,
+    interval,
+    percent,
+    promise_text,
+    recall_name,
+    recall_with_all,
+    with_harmful,
+)
 from training.evaluation.page.document import document
 from training.evaluation.page.markup import Markup, join, tag, text
 
@@ -132,7 +139,7 @@ def _detector(report: Report, name: str, found: DetectorPerformance) -> Markup:
 def _alarms(report: Report, found: Performance, title: str) -> Markup:
     rows = [
         (name, f"{rate.n:,}", f"{rate.hits:,}", percent(rate.share), interval(rate), percent(rate.upper))
-        for name, rate in alarms_by(found).items()
+        for name, rate in alarms_by(found)
     ]
     head = ("", "benign", "flagged", "rate", f"{report.settings.confidence:.0%} interval", "at most")
     return _table(title, "Of the generations that thresholds were chosen on." if report.fitted else "", head, rows)
@@ -161,10 +168,9 @@ def _promises(report: Report) -> Markup:
 
 
 def _recall(report: Report, found: Performance) -> Markup:
-    whole = {} if found.recall is None else {"all": found.recall}
-    rates: dict[str, Rate] = {**whole, **found.recall_by}
     rows = [
-        (name, f"{rate.n:,}", f"{rate.hits:,}", f"{rate.share:.1%}", interval(rate)) for name, rate in rates.items()
+        (name, f"{rate.n:,}", f"{rate.hits:,}", f"{rate.share:.1%}", interval(rate))
+        for name, rate in recall_with_all(found, found.recall_by)
     ]
     told = "Of what was kept back." if found is report.held else ""
     head = ("", "harmful", "flagged", recall_name(report.data), "interval")

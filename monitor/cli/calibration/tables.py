@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from rich.console import Console
@@ -51,10 +51,15 @@ def with_harmful(report: Report) -> Performance | None:
     return next((found for found in parts if found is not None and found.recall is not None), None)
 
 
-def alarms_by(found: Performance) -> dict[str, Rate]:
+def alarms_by(found: Performance) -> list[tuple[str, Rate]]:
     """False alarms of the whole policy, of each rule if there are several, and by source."""
-    rules = {f"rule {name}": rate for name, rate in found.rules.items()} if len(found.rules) > 1 else {}
-    return {"whole policy": found.false_alarms, **rules, **found.by_source}
+    rules = [(f"rule {name}", rate) for name, rate in found.rules.items()] if len(found.rules) > 1 else []
+    return [("whole policy", found.false_alarms), *rules, *found.by_source.items()]
+
+
+def recall_with_all(found: Performance, parts: Mapping[str, Rate]) -> list[tuple[str, Rate]]:
+    """What is found of all harmful ones, then of `parts`; a source may be called "all" too."""
+    return [*([] if found.recall is None else [("all", found.recall)]), *parts.items()]
 
 
 def recall_name(data: Data) -> str:
@@ -134,7 +139,7 @@ def _alarms(report: Report, found: Performance) -> Table:
     )
     if report.held is not None:
         _entitle(table, "On the generations that thresholds were chosen on:")
-    for name, rate in alarms_by(found).items():
+    for name, rate in alarms_by(found):
         table.add_row(
             escape(name), f"{rate.n:,}", f"{rate.hits:,}", percent(rate.share), interval(rate), percent(rate.upper)
         )
@@ -145,9 +150,8 @@ def _recall(report: Report, found: Performance) -> Table:
     table = Table("harmful", "n", "found", recall_name(report.data), "interval", box=None)
     if found is report.held:
         _entitle(table, "On what was kept back:")
-    whole = {} if found.recall is None else {"all": found.recall}
     parts = found.recall_by if len(found.recall_by) <= _MOST_ROWS else found.recall_by_source
-    for name, rate in {**whole, **parts}.items():
+    for name, rate in recall_with_all(found, parts):
         table.add_row(escape(name), f"{rate.n:,}", f"{rate.hits:,}", f"{rate.share:.1%}", interval(rate))
     return table
 
