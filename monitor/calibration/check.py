@@ -36,6 +36,13 @@ class Stated:
     share: float | None
 
 
+class Shows(NamedTuple):
+    """See `Data.shows_recall` and `Data.shows_loss`."""
+
+    recall: bool
+    loss: bool
+
+
 def stated_rates(policy: Policy) -> dict[str, Stated]:
     """What the detectors' calibration blocks promise, by id."""
     found = {}
@@ -59,8 +66,7 @@ def check(  # noqa: PLR0917
     mismatches: Sequence[str],
     baseline: Baseline,
     floor: int,
-    *,
-    shows_recall: bool = True,
+    shows: Shows,
 ) -> tuple[Verdict, tuple[Finding, ...]]:
     """Compares what a policy does to a sample with what is stated of it.
 
@@ -71,20 +77,20 @@ def check(  # noqa: PLR0917
         mismatches: how the serving configuration, SAEs or probes differ from `fittedOn`.
         baseline: stated recall and AUROC.
         floor: benign generations below which nothing can be told.
-        shows_recall: see `Data.shows_recall`; where it does not, recall and AUROC can only be found to have fallen.
+        shows: what can be told of recall and AUROC.
     """
     findings = [Finding(Verdict.STALE, line) for line in mismatches]
     findings.append(_rate("the policy", found.false_alarms, Stated(target, None), floor))
     for name, stated in stated_rates(policy).items():
         findings.append(_rate(f"detector {name}", found.detectors[name].false_alarms, stated, floor))
     if baseline.policy_recall is not None:
-        findings.append(_recall("the policy", found.recall, baseline.policy_recall, shown=shows_recall))
+        findings.append(_recall("the policy", found.recall, baseline.policy_recall, shows))
     for name, share in baseline.recall.items():
         if name in found.detectors:
-            findings.append(_recall(f"detector {name}", found.detectors[name].recall, share, shown=shows_recall))
+            findings.append(_recall(f"detector {name}", found.detectors[name].recall, share, shows))
     for name, value in baseline.areas.items():
         if name in found.detectors:
-            findings.append(_area(f"detector {name}", found.detectors[name].area, value, shown=shows_recall))
+            findings.append(_area(f"detector {name}", found.detectors[name].area, value, shows))
     verdict = next(verdict for verdict in _ORDER if any(finding.verdict is verdict for finding in findings))
     return verdict, tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.verdict)))
 
@@ -108,18 +114,18 @@ def _rate(name: str, found: Rate, stated: Stated, floor: int) -> Finding:
     return Finding(Verdict.PASS, f"{told}, at most {found.upper:.2%}")
 
 
-def _recall(name: str, found: Rate | None, stated: float, *, shown: bool) -> Finding:
+def _recall(name: str, found: Rate | None, stated: float, shows: Shows) -> Finding:
     if found is None:
         return Finding(Verdict.INCONCLUSIVE, f"{name}: recall {stated:.1%} is stated; give labelled harmful texts")
     told = f"{name}: recall {found.share:.1%} of {found.n:,} harmful, {stated:.1%} stated"
-    return _loss(told, _Measure(found.share, found.high, stated, _RECALL_LOSS), ".1%", shown=shown)
+    return _loss(told, _Measure(found.share, found.high, stated, _RECALL_LOSS), ".1%", shows)
 
 
-def _area(name: str, found: Area | None, stated: float, *, shown: bool) -> Finding:
+def _area(name: str, found: Area | None, stated: float, shows: Shows) -> Finding:
     if found is None:
         return Finding(Verdict.INCONCLUSIVE, f"{name}: AUROC {stated:.3f} is stated; give labelled harmful texts")
     told = f"{name}: AUROC {found.value:.3f}, {stated:.3f} stated"
-    return _loss(told, _Measure(found.value, found.high, stated, _AREA_LOSS), ".3f", shown=shown)
+    return _loss(told, _Measure(found.value, found.high, stated, _AREA_LOSS), ".3f", shows)
 
 
 class _Measure(NamedTuple):
@@ -131,12 +137,15 @@ class _Measure(NamedTuple):
     loss: float
 
 
-def _loss(told: str, measure: _Measure, form: str, *, shown: bool) -> Finding:
-    """`shown`: see `check`; what is rather too high and still too low has fallen for certain, else it says nothing."""
+def _loss(told: str, measure: _Measure, form: str, shows: Shows) -> Finding:
+    """What is rather too high and still too low has fallen for certain, else it says nothing."""
     is_low = measure.value < measure.stated - measure.loss
-    if is_low and measure.high < measure.stated:
+    if is_low and measure.high < measure.stated and shows.loss:
         return Finding(Verdict.DEGRADED, f"{told}: {measure.stated - measure.value:{form}} lost")
-    if not shown:
+    if is_low and not shows.loss:
+        rule = "some of the labelled ones are there for another policy's sake, and this one may find fewer of them"
+        return Finding(Verdict.INCONCLUSIVE, f"{told}: {rule}; label without them to tell")
+    if not shows.recall:
         rule = "the labelled ones are mostly those that were flagged before, which says little of others"
         return Finding(Verdict.INCONCLUSIVE, f"{told}: {rule}; give labelled harmful texts to tell")
     if is_low:

@@ -18,6 +18,7 @@ class Labelled:
         harmful: generations labelled harmful. They count for recall, and for nothing else.
         flagged: of these, that a rule of this policy had flagged when they were recorded.
         outside: of these, that are not of the random sample of traffic: flagged ones, which a store always holds.
+        outside_unflagged: of those, that no rule of this policy had flagged: recorded for another policy's sake.
         benign: generations of the sample labelled benign.
         unread: generations of the sample without a label; they count as benign.
     """
@@ -28,6 +29,7 @@ class Labelled:
     harmful: int
     flagged: int
     outside: int
+    outside_unflagged: int
     benign: int
     unread: int
 
@@ -36,6 +38,12 @@ class Labelled:
         """Whether the share found of the harmful ones is that of traffic: all of the sample was read, and no others
         count. Else it is mostly too high, because what the policy flags is recorded, read and labelled first."""
         return not self.unread and not self.outside
+
+    @property
+    def shows_loss(self) -> bool:
+        """Whether a share that is below that of traffic has fallen for certain. What another policy had flagged and
+        this one had not is chosen for being missed, so that the share may as well be too low."""
+        return not self.outside_unflagged
 
     def notes(self) -> list[str]:
         """What a reader must know of the labels."""
@@ -50,9 +58,14 @@ class Labelled:
         if self.not_taken:
             found.append(f"Left out were {self.not_taken:,} of the labelled generations that it has.")
         if self.harmful and not self.shows_recall:
+            too_low = (
+                f" But {self.outside_unflagged:,} others are not of the sample either: recorded for another policy's "
+                "sake, they may make them too low."
+            )
             found.append(
                 "Recall, ROC and AUROC are of the labelled generations, not of traffic, and mostly too high: this "
                 f"policy had flagged {self.flagged:,} of the {self.harmful:,} harmful ones when they were recorded, "
-                "and what no rule flagged is hardly ever read. The policy file gets no recall from them."
+                f"and what no rule flagged is hardly ever read.{too_low if self.outside_unflagged else ''} The policy "
+                "file gets no recall from them."
             )
         return found

@@ -60,6 +60,11 @@ class Data:
         those that were found before are found again."""
         return self.labels is None or self.labels.shows_recall
 
+    @property
+    def shows_loss(self) -> bool:
+        """Whether recall and AUROC that are too low have fallen; else the harmful ones may be hard to find ones."""
+        return self.labels is None or self.labels.shows_loss
+
 
 @dataclass(frozen=True)
 class Report:

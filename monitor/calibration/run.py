@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monitor.calibration.baseline import Baseline
-from monitor.calibration.check import check, policy_target
+from monitor.calibration.check import Shows, check, policy_target
 from monitor.calibration.fit import fit_levels
 from monitor.calibration.generation import Generation
 from monitor.calibration.holdout import Split
@@ -94,8 +94,8 @@ def check_calibration(  # noqa: PLR0917
     levels = stated_levels(policy)
     sample = performance(generations, judge(policy, generations), levels, settings)
     floor = sample_floor(settings.target, settings.confidence)
-    shows_recall = origin.data.shows_recall
-    verdict, findings = check(policy, sample, settings.target, mismatches, baseline, floor, shows_recall=shows_recall)
+    shows = Shows(recall=origin.data.shows_recall, loss=origin.data.shows_loss)
+    verdict, findings = check(policy, sample, settings.target, mismatches, baseline, floor, shows)
     return Report(
         policy=policy.name,
         revision=policy.revision,

@@ -35,7 +35,8 @@ def label(number: int, value: int, **more: str) -> dict[str, Any]:
 
 
 def flagged_by_another(made: GenerationRecord) -> None:
-    made.summary.fired.append("toys/R1")
+    """Of this policy there is only an alert of positions that it did not see."""
+    made.summary.fired.extend(["toys/R1", "toy/on-unseen"])
 
 
 def traffic(policy_file: Path, harmful: Iterable[int], outside: Iterable[int]) -> Path:
@@ -88,6 +89,7 @@ def test_harmful_ones_leave_the_benign_sample_and_count_for_recall(policy_file: 
         "harmful": 42,
         "flagged": 41,
         "outside": 12,
+        "outside_unflagged": 1,
         "benign": 2,
         "unread": len(IN) - 32,
     }
@@ -155,6 +157,22 @@ def test_recall_that_fell_among_labelled_ones_fell(policy_file: Path, featurewat
     code, out, _ = featurewatch(*words, "--check")
     assert code == 11
     assert "60.0% stated:" in out
+
+
+def test_what_only_another_policy_had_flagged_shows_no_loss(policy_file: Path, featurewatch: Command) -> None:
+    """It was chosen for another policy's sake, so that this one may well miss it."""
+    provenance = provenance_for(policy_file)
+    made = [record(number, 0.5, provenance) for number in IN]
+    made += [record(number, 0.5, provenance, flagged_by_another) for number in OUT[:40]]
+    store = write_store(policy_file, made)
+    labels = rows(policy_file.parent, *(label(number, 1) for number in OUT[:40]))
+    words = calibrate(policy_file, store, "--labels", str(labels), *TARGET, share=str(SHARE))
+    assert featurewatch(*words, "--write")[0] == 0
+    policy_file.write_text(policy_file.read_text().replace("hits:", "recall: 0.6, hits:"))
+    code, out, _ = featurewatch(*words, "--check")
+    assert code == 12
+    assert "recall 0.0% of 40 harmful, 60.0% stated: some of the labelled ones are there for another policy's" in out
+    assert "But 40 others are not of the sample either" in out
 
 
 def test_a_baseline_of_labelled_records_states_no_recall(policy_file: Path, featurewatch: Command) -> None:

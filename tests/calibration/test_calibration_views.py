@@ -23,7 +23,7 @@ from monitor.cli.calibration.tables import show
 
 LONG = "a_source_with_a_name_that_is_rather_long"
 LABELLED = Labelled(
-    given=100, unknown=(), not_taken=0, harmful=100, flagged=90, outside=10, benign=0, unread=700
+    given=100, unknown=(), not_taken=0, harmful=100, flagged=90, outside=10, outside_unflagged=0, benign=0, unread=700
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from monitor.cli.calibration.subject import Subject
 from monitor.cli.calibration.texts import data_name
 from monitor.errors import FeaturewatchError
 from monitor.policy.binomial import probability_of_at_most
+from monitor.policy.vocabulary import RESERVED_RULES
 from monitor.v1.generations_pb2 import GenerationSummary
 
 _NANOS = 1_000_000_000
@@ -126,16 +127,25 @@ def _labelled(policy: str, whole: Sequence[WholeRecord], matched: Matched, share
     summaries = [record.summary for record in whole]
     harmful = [one for one in summaries if one.generation_id in labels and labels[one.generation_id].is_harmful]
     benign = sum(one.generation_id in labels for one in summaries) - len(harmful)
+    flagged = {one.generation_id for one in harmful if _was_flagged(one, policy)}
+    outside = {one.generation_id for one in harmful if not in_sample(one.generation_id, share)}
     return Labelled(
         given=given,
         unknown=matched.unknown,
         not_taken=len(labels) - len(harmful) - benign,
         harmful=len(harmful),
-        flagged=sum(any(rule.startswith(f"{policy}/") for rule in one.fired) for one in harmful),
-        outside=sum(not in_sample(one.generation_id, share) for one in harmful),
+        flagged=len(flagged),
+        outside=len(outside),
+        outside_unflagged=len(outside - flagged),
         benign=benign,
         unread=len(summaries) - len(harmful) - benign,
     )
+
+
+def _was_flagged(summary: GenerationSummary, policy: str) -> bool:
+    """Whether a condition of this policy held; positions that were lost or judged too late say nothing of the text."""
+    rules = (rule.rpartition("/") for rule in summary.fired)
+    return any(owner == policy and rule not in RESERVED_RULES for owner, _, rule in rules)
 
 
 def _sample_name(store: Path, share: float, benign: Sequence[str], labelled: Labelled | None) -> str:
