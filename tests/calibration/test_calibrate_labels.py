@@ -251,6 +251,17 @@ def test_a_share_that_was_not_kept_is_noticed(policy_file: Path, featurewatch: C
     assert code == 0
 
 
+def test_a_store_of_flagged_generations_alone_is_no_sample(policy_file: Path, featurewatch: Command) -> None:
+    """Whatever share is said, thresholds that a twentieth of these reach are reached by next to no traffic."""
+    provenance = provenance_for(policy_file)
+    store = write_store(policy_file, [record(number, number / 360, provenance, flagged) for number in range(360)])
+    for share, count in (("1", 360), (str(SHARE), len(IN))):
+        code, _, told = featurewatch(*calibrate(policy_file, store, *TARGET, share=share))
+        assert code == 2
+        assert f"--keep-share {share} with {count} generations of that share in" in told
+        assert "every one of them was flagged" in told
+
+
 def test_another_definition_under_the_same_name_is_not_taken(tmp_path: Path, featurewatch: Command) -> None:
     """The records have scores of a detector of this name, and they are not its scores."""
     policy_file = write_policy(tmp_path)

@@ -88,13 +88,17 @@ def require_kept_share(store: Path, summaries: Iterable[GenerationSummary], shar
     more than in traffic.
 
     Generations are drawn by a hash that is uniform on 0 to 1. Of those up to `share` half lie above the half of it: far
-    fewer of them speak for a smaller share (binomial test, one-sided).
+    fewer of them speak for a smaller share (binomial test, one-sided), and none at all for none.
     """
-    drawn = [
-        in_sample(summary.generation_id, share / 2)
-        for summary in summaries
-        if not summary.fired and in_sample(summary.generation_id, share)
-    ]
+    sample = [summary for summary in summaries if in_sample(summary.generation_id, share)]
+    drawn = [in_sample(summary.generation_id, share / 2) for summary in sample if not summary.fired]
+    if sample and not drawn:
+        raise FeaturewatchError(
+            f"--keep-share {share:.4g} with {len(sample):,} generations of that share in {store}",
+            "every one of them was flagged, as in a store whose sidecar kept nothing else: that is no sample of traffic",
+            "let the sidecar record with --keep-share; if its policies do flag all that they see, raise their thresholds "
+            "first",
+        )
     if drawn and probability_of_at_most(drawn.count(False), len(drawn), 0.5) < _UNLIKELY:
         raise FeaturewatchError(
             f"--keep-share {share:.4g} with {len(drawn):,} unflagged generations in {store}, {drawn.count(True):,} of "
