@@ -95,9 +95,8 @@ def require_kept_share(store: Path, summaries: Iterable[GenerationSummary], shar
     if sample and not drawn:
         raise FeaturewatchError(
             f"--keep-share {share:.4g} with {len(sample):,} generations of that share in {store}",
-            "every one of them was flagged, as in a store whose sidecar kept nothing else: that is no sample of traffic",
-            "let the sidecar record with --keep-share; if its policies do flag all that they see, raise their thresholds "
-            "first",
+            "every one of them was flagged, as where the sidecar kept nothing else: that is no sample of traffic",
+            "let the sidecar record with --keep-share; if its policies flag all that they see, raise their thresholds first",
         )
     if drawn and probability_of_at_most(drawn.count(False), len(drawn), 0.5) < _UNLIKELY:
         raise FeaturewatchError(
