@@ -96,7 +96,7 @@ def require_kept_share(store: Path, summaries: Iterable[GenerationSummary], shar
         raise FeaturewatchError(
             f"--keep-share {share:.4g} with {len(sample):,} generations of that share in {store}",
             "every one of them was flagged, as where the sidecar kept nothing else: that is no sample of traffic",
-            "let the sidecar record with --keep-share; if its policies flag all that they see, raise their thresholds first",
+            "let the sidecar record with --keep-share; if policies do flag all that they see, raise thresholds first",
         )
     if drawn and probability_of_at_most(drawn.count(False), len(drawn), 0.5) < _UNLIKELY:
         raise FeaturewatchError(
