@@ -57,8 +57,16 @@ def test_benign_texts_of_the_training_split_are_told(tmp_path: Path) -> None:
     rows = [{"text": str(number), "label": 0, "split": split} for number, split in enumerate(("train", "val", "train"))]
     data = write(tmp_path / "a.jsonl", *rows, {"text": "bad", "label": 1, "split": "train"})
     (note,) = read_texts([data], [], []).notes
-    assert note.startswith("2 of 3 benign texts have split train")
+    assert note.startswith("2 of 3 benign texts are given with split train")
     assert read_texts([data], [], [], split="val").notes == ()
+
+
+def test_a_text_of_the_training_split_is_one_wherever_else_it_is(tmp_path: Path) -> None:
+    rows = [{"text": text, "label": 0, "split": split} for text, split in (("a", "val"), ("a", "train"), ("b", "val"))]
+    data = write(tmp_path / "a.jsonl", *rows)
+    for split in ("", "val"):
+        (note,) = read_texts([data], [], [], split=split).notes
+        assert note.startswith("1 of 2 benign texts are given with split train")
 
 
 def test_a_limit_takes_the_same_texts_whatever_their_order(tmp_path: Path) -> None:

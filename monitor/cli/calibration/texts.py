@@ -13,6 +13,8 @@ from monitor.errors import FeaturewatchError
 from training.harvest.sources.jsonl import read_rows, require_characters
 
 _TRAIN = "train"
+# Prompt and response.
+_Text = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Sample:
     is_harmful: bool
     source: str
     category: str
+
+    @property
+    def text(self) -> tuple[str, str | None]:
+        """By which it is told from others."""
+        return self.prompt, self.response
 
 
 @dataclass(frozen=True)
@@ -65,19 +72,20 @@ def read_texts(
     """
     files = [*((path, None) for path in labelled), *((path, 0) for path in benign), *((path, 1) for path in harmful)]
     left_out: Counter[str] = Counter()
-    by_text: dict[tuple[str, str | None], list[Sample]] = {}
-    trained_on: set[str] = set()
+    by_text: dict[_Text, list[Sample]] = {}
+    trained_on: set[_Text] = set()
     for path, label in files:
         for number, row in read_rows(path):
             sample = _sample(f"{path}:{number}", path.name, row, label)
+            # Also a text of another split may be one that a probe was fitted on.
+            if row.get("split") == _TRAIN:
+                trained_on.add(sample.text)
             if split and row.get("split") != split:
                 left_out[f"not of split {split}"] += 1
             elif not sample.prompt.strip():
                 left_out["empty"] += 1
             else:
-                if row.get("split") == _TRAIN:
-                    trained_on.add(sample.name)
-                by_text.setdefault((sample.prompt, sample.response), []).append(sample)
+                by_text.setdefault(sample.text, []).append(sample)
     samples = []
     for same in by_text.values():
         if len({sample.is_harmful for sample in same}) > 1:
@@ -104,14 +112,15 @@ def read_texts(
     return Texts(samples, names.get(False), names.get(True), told, _notes(samples, trained_on))
 
 
-def _notes(samples: Sequence[Sample], trained_on: Collection[str]) -> tuple[str, ...]:
-    benign = [sample.name for sample in samples if not sample.is_harmful]
-    count = sum(name in trained_on for name in benign)
+def _notes(samples: Sequence[Sample], trained_on: Collection[_Text]) -> tuple[str, ...]:
+    benign = [sample.text for sample in samples if not sample.is_harmful]
+    count = sum(text in trained_on for text in benign)
     if not count:
         return ()
     return (
-        f"{count:,} of {len(benign):,} benign texts have split {_TRAIN}: if a probe of this policy was fitted on them, "
-        "their scores are lower than those of new text, and the promise does not hold. Choose others with --split.",
+        f"{count:,} of {len(benign):,} benign texts are given with split {_TRAIN}: if a probe of this policy was "
+        "fitted on them, their scores are lower than those of new text, and the promise does not hold. Choose others, "
+        "e.g. with --split.",
     )
 
 
