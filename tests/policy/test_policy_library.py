@@ -52,6 +52,21 @@ def test_its_tests_pass_and_leave_nothing_untested(file: Path) -> None:
     assert not [item for item in coverage_of(policy, [result.observation for result in results]) if not item.covered]
 
 
+@pytest.mark.parametrize("mode", ["shadow", "alert"])
+@pytest.mark.parametrize("file", LIBRARY, ids=lambda file: file.stem)
+def test_its_tests_pass_in_whichever_mode_an_adopter_runs_it(file: Path, mode: str, tmp_path: Path) -> None:
+    copy, test_file = tmp_path / file.name, file.with_name(f"{file.stem}_test.yaml")
+    copy.write_text(re.sub(r"^  mode: \w+$", f"  mode: {mode}", file.read_text(), flags=re.MULTILINE))
+    policy = read(copy)
+    assert policy.mode is Mode[mode.upper()]
+    results = run_tests(parse_tests(test_file.read_text(), str(test_file)), policy)
+    assert not [result.failures for result in results if not result.passed]
+
+
+def test_what_has_not_been_calibrated_on_anyones_traffic_ships_in_shadow() -> None:
+    assert read(ROOT / "policies" / "toxicity.yaml").mode is Mode.SHADOW
+
+
 @pytest.mark.parametrize("file", LIBRARY, ids=lambda file: file.stem)
 def test_every_detector_that_a_rule_names_is_calibrated(file: Path) -> None:
     spec = read(file).document.spec
