@@ -10,6 +10,7 @@ import pytest
 from calibration_samples import POLICY, policy
 
 from monitor.cli.calibration import vllm_engine
+from monitor.cli.calibration.texts import Sample
 from monitor.errors import FeaturewatchError
 
 
@@ -24,9 +25,21 @@ def test_it_knows_the_tokenizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 @pytest.mark.parametrize("match", ['{tenants: ["acme-*"]}', "{sample: 0.5}"])
-def test_a_policy_that_would_not_judge_every_text_is_refused(match: str) -> None:
+def test_a_policy_that_would_not_judge_every_text_is_refused(match: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it does not judge would count as not flagged."""
-    narrow = policy(text=POLICY.replace("  detectors:", f"  match: {match}\n  detectors:"))
+    monkeypatch.setattr(vllm_engine.importlib.util, "find_spec", lambda _: object())
+    narrow: Any = SimpleNamespace(policy=policy(text=POLICY.replace("  detectors:", f"  match: {match}\n  detectors:")))
     with pytest.raises(FeaturewatchError, match=r"policy toy with match\.tenants .* and --engine vllm"):
-        vllm_engine._require_every_request(narrow)
-    vllm_engine._require_every_request(policy())
+        served(narrow)
+
+
+def test_one_that_judges_them_all_is_not_refused_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine.importlib.util, "find_spec", lambda _: object())
+    subject: Any = SimpleNamespace(policy=policy())
+    # What is asked next.
+    with pytest.raises(FeaturewatchError, match="1 texts with a response and --engine vllm"):
+        served(subject, Sample("name", "a", "b", False, "", ""))
+
+
+def served(subject: Any, *samples: Sample) -> None:
+    vllm_engine.run_vllm(subject, samples, "tiny", dtype="auto", context=8, max_tokens=1, engine_args={}, zoo=())
