@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Final
 
 from monitor.calibration.labelled import Labelled
+from monitor.calibration.levels import Levels, stated_levels
 from monitor.calibration.report import VERSION
 from monitor.errors import FeaturewatchError
 from monitor.policy import Policy
+
+OTHER_THRESHOLDS: Final = (
+    "The thresholds of the baseline are not the policy's, so its recall is not compared; AUROC, which knows no "
+    "threshold, is."
+)
 
 
 @dataclass(frozen=True)
@@ -18,11 +25,13 @@ class Baseline:
     recall: per detector, the stated share of harmful generations on which it fires.
     policy_recall: of the whole policy; None where no report states it.
     areas: per detector AUROC; the policy file has no place for them, so they come from a report alone.
+    notes: what of a report is not compared, for the reader.
     """
 
     recall: dict[str, float] = field(default_factory=dict)
     policy_recall: float | None = None
     areas: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def stated_in(policy: Policy) -> Baseline:
@@ -37,7 +46,8 @@ def stated_in(policy: Policy) -> Baseline:
 def stated_in_report(text: str, name: str, policy: Policy) -> Baseline:
     """What the JSON of an earlier run of this policy states, and what the policy file states besides.
 
-    Recall of recorded traffic that says little of other traffic (`Labelled.shows_recall`) is nothing to compare with.
+    Recall of recorded traffic that says little of other traffic (`Labelled.shows_recall`) is nothing to compare with,
+    nor is recall at other thresholds than the policy's.
 
     Raises:
         FeaturewatchError: it is no such report, or of another policy.
@@ -58,10 +68,14 @@ def stated_in_report(text: str, name: str, policy: Policy) -> Baseline:
         recall = {id_: one["recall"] for id_, one in sample["detectors"].items() if one["recall"]}
         areas = {id_: one["area"]["value"] for id_, one in sample["detectors"].items() if one["area"]}
         whole = sample["recall"]
+        measured = {id_: Levels(**one) for id_, one in (report["fitted"] or report["stated"]).items()}
+        now = stated_levels(policy)
+        same = {id_ for id_ in recall if id_ in measured and id_ in now and measured[id_].fire == now[id_].fire}
         return Baseline(
-            recall=stated_in(policy).recall | {id_: _share(one) for id_, one in recall.items()},
-            policy_recall=None if whole is None else _share(whole),
+            recall=stated_in(policy).recall | {id_: _share(one) for id_, one in recall.items() if id_ in same},
+            policy_recall=None if whole is None or measured != now else _share(whole),
             areas={id_: float(value) for id_, value in areas.items()},
+            notes=() if measured == now else (OTHER_THRESHOLDS,),
         )
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         rule = f"it must be the report of a calibration ({type(error).__name__}: {error})"

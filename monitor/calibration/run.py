@@ -115,7 +115,7 @@ def check_calibration(  # noqa: PLR0917
         promises={},
         verdict=verdict,
         findings=findings,
-        notes=origin.notes,
+        notes=(*origin.notes, *baseline.notes),
         date=origin.date,
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from calibration_samples import generations, policy
 
-from monitor.calibration.baseline import Baseline, stated_in, stated_in_report
+from monitor.calibration.baseline import OTHER_THRESHOLDS, Baseline, stated_in, stated_in_report
 from monitor.calibration.generation import Generation
 from monitor.calibration.holdout import split
 from monitor.calibration.promise import Standing
@@ -103,7 +103,7 @@ def test_stated_recall_without_harmful_texts_cannot_be_told() -> None:
 
 
 def test_an_area_that_fell_is_told_from_the_report_of_an_earlier_run() -> None:
-    toy, before = policy("b.fire"), calibrated(sample(12, 400, 90))
+    toy, before = policy("b.fire"), checked(sample(12, 400, 90))
     baseline = stated_in_report(before.json(), "before.json", toy)
     assert baseline.areas["b"] == pytest.approx(before.sample.detectors["b"].area.value)  # type: ignore[union-attr]
     assert baseline.policy_recall == before.sample.recall.share  # type: ignore[union-attr]
@@ -113,6 +113,19 @@ def test_an_area_that_fell_is_told_from_the_report_of_an_earlier_run() -> None:
     assert report.verdict is Verdict.DEGRADED
     assert "detector b: AUROC" in said(report, Verdict.DEGRADED)
     assert "the policy: recall 55.0% of 100 harmful, 90.0% stated: 35.0% lost" in said(report, Verdict.DEGRADED)
+
+
+def test_recall_at_other_thresholds_is_nothing_to_compare_with() -> None:
+    toy, before = policy("b.fire"), calibrated(sample(12, 400, 90))
+    assert before.fitted is not None
+    assert before.fitted["b"].fire != 5
+    baseline = stated_in_report(before.json(), "before.json", toy)
+    assert baseline.policy_recall is None
+    assert baseline.recall == {"b": 0.5}  # The file's own, which is of its thresholds.
+    assert baseline.areas["b"] == pytest.approx(before.sample.detectors["b"].area.value)  # type: ignore[union-attr]
+    report = checked(sample(12, 400, 55), baseline=baseline)
+    assert "recall" not in said(report, Verdict.DEGRADED)
+    assert report.notes == (OTHER_THRESHOLDS,)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "policy": "toy"}', '{"version": 9, "policy": "toy"}'])
