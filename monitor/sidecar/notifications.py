@@ -62,7 +62,6 @@ class Notifications:
             return
         key = policy.name, notify
         if key not in self._desks:
-            self._drop_idle()
             self._desks[key] = _Desk(policy, Notifier(notify))
         desk = self._desks[key]
         desk.policy = policy
@@ -74,6 +73,8 @@ class Notifications:
     def send_due(self) -> None:
         """Sends what is due now and sets a timer for what comes next."""
         wake = min((due for desk in self._desks.values() if (due := self._send_due_of(desk)) is not None), default=None)
+        # Those without an open group: of policies or texts that are gone, or where nothing came for long.
+        self._desks = {key: desk for key, desk in self._desks.items() if len(desk.notifier)}
         if wake is None or (self._timer is not None and self._timer_due == wake):
             return
         self._cancel()
@@ -107,13 +108,6 @@ class Notifications:
     def _send_one(self, policy: Policy, gathered: Gathered) -> None:
         self.sent[policy.name] += 1
         self._send(notification_of(policy, gathered, self._wall_clock()))
-
-    def _drop_idle(self) -> None:
-        """Forgets what has no open group: of policies or texts that are gone."""
-        for key, desk in [*self._desks.items()]:
-            self._send_due_of(desk)
-            if not len(desk.notifier):
-                del self._desks[key]
 
 
 def notification_of(policy: Policy, gathered: Gathered, time_unix_nanos: int) -> Notification:

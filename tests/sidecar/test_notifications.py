@@ -27,18 +27,21 @@ class Session:
         )
         self._count = 0
 
-    def alert(self, policy: Policy, tenant: str = "acme") -> None:
+    def add(self, policy: Policy, tenant: str = "acme") -> None:
+        """One of those that come together; `send_due` follows the last."""
         self._count += 1
         facts = AlertFacts(f"alert-{self._count}", self._count, "R", Severity.HIGH, tenant, "tiny", "", "tap", "gen")
         self.notifications.add(policy, facts)
+
+    def alert(self, policy: Policy, tenant: str = "acme") -> None:
+        """One alone."""
+        self.add(policy, tenant)
         self.notifications.send_due()
 
     def alerts(self, policy: Policy, count: int) -> None:
         """Some that came together."""
-        for number in range(self._count, self._count + count):
-            facts = AlertFacts(f"alert-{number}", number, "R", Severity.HIGH, "acme", "tiny", "", "tap", "gen")
-            self.notifications.add(policy, facts)
-        self._count += count
+        for _ in range(count):
+            self.add(policy)
         self.notifications.send_due()
 
     def told(self) -> list[tuple[int, dict[str, str], int]]:
@@ -72,6 +75,16 @@ def test_each_group_is_told_in_its_time_with_one_timer(session: Session) -> None
     ]
     assert session.timers.live() == []
     assert session.notifications.sent == {"fast": 3, "loud": 1}
+
+
+def test_what_another_policy_tells_for_the_first_time_does_not_part_what_came_together(session: Session) -> None:
+    late, new = policy("{wait: 10s, interval: 30s}"), policy("{wait: 10s, interval: 30s}", "new")
+    session.alert(late)
+    session.timers.pass_seconds(60)
+    for one in (late, new, late):
+        session.add(one)
+    session.notifications.send_due()
+    assert session.told() == [(10, {}, 1), (60, {}, 2)]
 
 
 def test_alerts_that_came_together_are_told_together(session: Session) -> None:
