@@ -11,6 +11,8 @@ from monitor.policy import Policy, PolicyError, Problem, parse_policy, same_name
 from monitor.policy.yaml_fields import MAX_CHARACTERS
 
 _SUFFIXES = (".yaml", ".yml")
+# More than `text_of` takes in, whatever the characters: a file that is longer is refused, and what follows is nothing.
+_MOST_BYTES = 4 * (MAX_CHARACTERS + 1)
 
 
 def policy_files(paths: Sequence[Path]) -> list[Path]:
@@ -66,7 +68,8 @@ def fingerprint(paths: Sequence[Path]) -> str:
         return hashlib.sha256(str(error).encode()).hexdigest()
     for file in files:
         try:
-            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            with file.open("rb") as opened:
+                content = hashlib.sha256(opened.read(_MOST_BYTES)).hexdigest()
         except OSError as error:
             content = str(error.strerror)
         digest.update(f"{file}\0{content}\0".encode(errors="surrogateescape"))

@@ -16,6 +16,7 @@ from session_calls import flag, next_alert, watch
 from sidecar_kit import QUIET, World, channel_to, running_sidecar
 
 from monitor.errors import FeaturewatchError
+from monitor.policy.yaml_fields import MAX_CHARACTERS
 from monitor.rpc import Target
 from monitor.sidecar import policy_watch
 from monitor.sidecar.plan import plan_for_tap
@@ -31,6 +32,18 @@ async def test_nothing_changed_is_no_change(world: World) -> None:
         assert (list(response.events), list(response.problems)) == ([], [])
         assert sidecar.rollout.reloads == {"unchanged": 1}
         assert [event.kind for event in await events(channel)] == [Kind.KIND_STARTED] * 2
+
+
+def test_what_no_reading_takes_in_is_not_looked_at_either(tmp_path: Path) -> None:
+    """Of a file that is too long the beginning shows it. All of it, at each look, might not fit into the memory."""
+    long = tmp_path / "long.yaml"
+    long.write_bytes(b"#" * 4 * (MAX_CHARACTERS + 1))
+    before = fingerprint([long])
+    with long.open("ab") as opened:
+        opened.write(b"more")
+    assert fingerprint([long]) == before
+    long.write_bytes(b"#" * 4 * MAX_CHARACTERS)
+    assert fingerprint([long]) != before
 
 
 async def test_files_that_change_are_noticed_and_a_fault_is_told_once(
