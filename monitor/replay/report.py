@@ -30,11 +30,11 @@ class RuleOutcome:
 
     @property
     def newly(self) -> list[str]:
-        return [one for one in self.fired if one not in set(self.recorded)]
+        return _without(self.fired, self.recorded)
 
     @property
     def no_longer(self) -> list[str]:
-        return [one for one in self.recorded if one not in set(self.fired)]
+        return _without(self.recorded, self.fired)
 
 
 @dataclass
@@ -68,11 +68,11 @@ class ReplayReport:
 
     @property
     def newly_flagged(self) -> list[str]:
-        return [one for one in self.flagged if one not in set(self.was_flagged)]
+        return _without(self.flagged, self.was_flagged)
 
     @property
     def no_longer_flagged(self) -> list[str]:
-        return [one for one in self.was_flagged if one not in set(self.flagged)]
+        return _without(self.was_flagged, self.flagged)
 
     def severities(self) -> dict[str, list[str]]:
         """Generations by the severity of the rules and correlations that would have fired on them."""
@@ -122,6 +122,11 @@ def recorded_firings(recorded: Recorded, policy: str) -> list[tuple[str, int, st
     rules = {rule.id for rule in was.document.spec.rules} if was else set()
     alerts = [alert for alert in recorded.record.alerts if alert.policy == policy and alert.rule in rules]
     return [(alert.rule, alert.position, alert.exception) for alert in alerts]
+
+
+def _without(ids: Iterable[str], others: Iterable[str]) -> list[str]:
+    known = set(others)
+    return [one for one in ids if one not in known]
 
 
 def _count(report: ReplayReport, recorded: Recorded, again: Rejudged) -> None:
