@@ -23,7 +23,7 @@ def notifications_of(notify: Notify, alerts: Iterable[tuple[Sequence[AlertFacts]
 
     Args:
         notify: of the policy.
-        alerts: those that are sent, together with others of the same time in nanoseconds, in order of time.
+        alerts: in order of time what is sent: alerts that come together, and when, in nanoseconds.
     """
     notifier, sent, due = Notifier(notify), list[ObservedNotification](), None
 
