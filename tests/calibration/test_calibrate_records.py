@@ -48,6 +48,18 @@ def test_from_records_to_thresholds_and_a_verdict(policy_file: Path, featurewatc
     assert (code, json.loads(out)["verdict"]) == (0, "pass")
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_lines_end_as_they_did(policy_file: Path, featurewatch: Command, ends: str) -> None:
+    """A file of another system would be changed in every line."""
+    policy_file.write_text(policy_file.read_text(), newline=ends)
+    provenance = provenance_for(policy_file)
+    store = write_store(policy_file, [record(number, 0.0, provenance) for number in range(100)])
+    assert featurewatch(*calibrate(policy_file, store, "--target-fpr", "0.05", "--write"))[0] == 0
+    written = policy_file.read_bytes().decode()
+    assert "revision: 2" in written
+    assert written.replace(ends, "").count("\n") == 0
+
+
 def test_a_check_tells_what_it_was_fitted_on(policy_file: Path, featurewatch: Command) -> None:
     provenance = provenance_for(policy_file)
     store = write_store(policy_file, [record(number, 0.0, provenance) for number in range(300)])

@@ -67,21 +67,23 @@ def difference(policy: Policy, text: str) -> str:
 
 
 def write_policy(policy: Policy, text: str) -> None:
-    """Replaces the file at once, keeping its permissions; a link keeps pointing where it did.
+    """Replaces the file at once, keeping its permissions and line ends; a link keeps pointing where it did.
 
     Raises:
         FeaturewatchError: the file was changed since it was read, or its folder cannot be written.
     """
     path = Path(policy.file).resolve()
     try:
-        if path.read_text(encoding="utf-8") != policy.source:
+        with path.open(encoding="utf-8") as file:
+            before, ends = file.read(), file.newlines
+        if before != policy.source:
             raise FeaturewatchError(f"policy {path}", "it was changed while the calibration ran", "run it again")
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            with os.fdopen(handle, "w", encoding="utf-8", newline=ends if isinstance(ends, str) else "\n") as new:
+                new.write(text)
+                new.flush()
+                os.fsync(new.fileno())
             os.chmod(draft, path.stat().st_mode & 0o7777)  # noqa: PTH101
             os.replace(draft, path)  # noqa: PTH105
         except BaseException:
