@@ -19,4 +19,5 @@ class FeaturewatchError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.subject}: {self.rule}. {self.remedy[:1].upper()}{self.remedy[1:]}."
+        end = "?" if self.remedy.startswith("did you mean") else "."
+        return f"{self.subject}: {self.rule}. {self.remedy[:1].upper()}{self.remedy[1:]}{end}"

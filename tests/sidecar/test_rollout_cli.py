@@ -98,7 +98,7 @@ async def test_history_is_read_from_the_store_without_a_sidecar(world: World, fe
     code, _, said = featurewatch("policy", "history", "--store", store, "--sidecar", "unix:/nowhere")
     assert (code, "only one of them" in said) == (2, True)
     code, _, said = featurewatch("policy", "history", "lout", "--store", store, "--json")
-    assert (code, said.strip()) == (2, "error: policy 'lout': the history is of loud, quiet. Did you mean 'loud'.")
+    assert (code, said.strip()) == (2, "error: policy 'lout': the history is of loud, quiet. Did you mean 'loud'?")
     code, shown, _ = featurewatch("policy", "history", "loud", "--since", "0s", "--store", store)
     assert (code, shown.strip()) == (0, "No change of a policy loud is known since 0s.")
 

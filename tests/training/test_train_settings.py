@@ -33,7 +33,7 @@ def _file(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("k: 3\nbatch_row: 64\n", r"run.yaml:2: batch_row: there is no such setting. Did you mean batch_rows\?"),
+        ("k: 3\nbatch_row: 64\n", r"run.yaml:2: batch_row: there is no such setting. Did you mean batch_rows\?$"),
         ("zzz: 1\n", r"run.yaml:1: zzz: there is no such setting. `featurewatch train --print-config` prints"),
         ("\ntokens: many\n", r"run.yaml:2: tokens 'many': it must be a whole number. Give for example 4000000"),
         ("tokens: 1.5\n", r"tokens 1.5: it must be a whole number"),

@@ -36,7 +36,7 @@ def unknown(name: str, known: Collection[str], where: str) -> FeaturewatchError:
     return FeaturewatchError(
         f"{where}: {name}",
         "there is no such setting",
-        f"did you mean {near[0]}?" if near else "`featurewatch train --print-config` prints all settings",
+        f"did you mean {near[0]}" if near else "`featurewatch train --print-config` prints all settings",
     )
 
 
