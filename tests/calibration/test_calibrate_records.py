@@ -57,7 +57,7 @@ def test_lines_end_as_they_did(policy_file: Path, featurewatch: Command, ends: s
     assert featurewatch(*calibrate(policy_file, store, "--target-fpr", "0.05", "--write"))[0] == 0
     written = policy_file.read_bytes().decode()
     assert "revision: 2" in written
-    assert written.replace(ends, "").count("\n") == 0
+    assert not {"\r", "\n"} & set(written.replace(ends, ""))
 
 
 def test_a_check_tells_what_it_was_fitted_on(policy_file: Path, featurewatch: Command) -> None:
