@@ -22,8 +22,21 @@ def draft(tmp_path: Path) -> Path:
     return tmp_path / "draft"
 
 
-def test_what_is_published_is_on_the_disk(draft: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_old(folder: Path) -> None:
+    """What is published before."""
+    for file in FILES:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(f"old {file}")
+        (folder / file).chmod(0o444)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_published_is_on_the_disk(
+    draft: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
     folder, synced = tmp_path / "policies", list[tuple[Path, list[str]]]()
+    if there:
+        write_old(folder)
 
     def noted(name: str) -> None:
         sync = getattr(publishing, name)
@@ -38,7 +51,7 @@ def test_what_is_published_is_on_the_disk(draft: Path, tmp_path: Path, monkeypat
     noted("sync_folder")
     publish(draft, folder, FILES)
     assert [(folder / file).read_text() for file in FILES] == [f"new {file}" for file in FILES]
-    # What the files hold, then each name once it is there, the policy's last.
+    # What the new files hold (old ones may be read-only), then each name once it is there, the policy's last.
     assert synced == [
         (draft, ["p.yaml", "weights/p.safetensors"]),
         (folder / "weights", ["p.safetensors"]),
@@ -52,9 +65,7 @@ def test_when_the_disk_refuses_the_last_of_them_all_are_as_they_were(
 ) -> None:
     folder = tmp_path / "policies"
     if there:
-        for file in FILES:
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_text(f"old {file}")
+        write_old(folder)
     sync, faults = publishing.sync_folder, [OSError(errno.EIO, "Input/output error")]
 
     def failing(place: Path) -> None:

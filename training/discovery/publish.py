@@ -92,11 +92,13 @@ def publish(draft: Path, folder: Path, files: Sequence[str]) -> None:
         for file in files:
             # safetensors files are private by default; the sidecar may run as another user.
             (draft / file).chmod(0o644)
+        sync_tree(draft)
+        # Copies come after that: old files may be read-only, and need not be brought to the disk.
+        for file in files:
             make_folder((folder / file).parent)
             if (folder / file).exists():
                 (kept / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(folder / file, kept / file)
-        sync_tree(draft)
         for file in files:
             (draft / file).replace(folder / file)
             moved.append(file)
