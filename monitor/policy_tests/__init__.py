@@ -3,7 +3,7 @@
 from monitor.policy_tests.check import check_against
 from monitor.policy_tests.coverage import CoverageItem, coverage_of
 from monitor.policy_tests.failure import Failure
-from monitor.policy_tests.junit import junit_xml
+from monitor.policy_tests.junit import junit_of_problems, junit_xml
 from monitor.policy_tests.parse import PolicyTests, parse_tests
 from monitor.policy_tests.run import CaseResult, run_tests
 from monitor.policy_tests.schema import json_schema_of_tests
@@ -16,6 +16,7 @@ __all__ = [
     "check_against",
     "coverage_of",
     "json_schema_of_tests",
+    "junit_of_problems",
     "junit_xml",
     "parse_tests",
     "run_tests",

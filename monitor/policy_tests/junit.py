@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree as ET
 
+from monitor.policy.problem import Problem
 from monitor.policy_tests.report import failure_text
 from monitor.policy_tests.run import CaseResult
 
@@ -35,12 +37,31 @@ def junit_xml(results: Mapping[tuple[str, str], Sequence[CaseResult]], shortfall
         case = ET.SubElement(suite, "testcase", classname=_shown(policy), name="coverage")
         failure = ET.SubElement(case, "failure", message=_shown(f"{len(untested)} untested"), type="coverage")
         failure.text = "\n".join(map(_shown, untested))
+    return _text(root)
+
+
+def junit_of_problems(problems: Sequence[Problem]) -> str:
+    """The document of a run in which no test ran because files have problems: a test case per file, with an error."""
+    by_file = defaultdict[str, list[str]](list)
+    for problem in problems:
+        by_file[problem.file].append(str(problem))
+    root = ET.Element("testsuites", name="featurewatch policy test")
+    for file, lines in by_file.items():
+        suite = ET.SubElement(root, "testsuite", name=_shown(file))
+        case = ET.SubElement(suite, "testcase", classname=_shown(file), name="well-formed")
+        error = ET.SubElement(case, "error", message=_shown(lines[0]), type="file")
+        error.text = "\n".join(map(_shown, lines))
+    return _text(root)
+
+
+def _text(root: ET.Element) -> str:
+    """With the counts of every suite and of all."""
     for element in (*root, root):
         cases_below = list(element.iter("testcase"))
-        failed = sum(case.find("failure") is not None for case in cases_below)
-        element.attrib |= {"tests": str(len(cases_below)), "failures": str(failed), "errors": "0"}
+        failed, faulty = (sum(case.find(kind) is not None for case in cases_below) for kind in ("failure", "error"))
+        element.attrib |= {"tests": str(len(cases_below)), "failures": str(failed), "errors": str(faulty)}
     ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=False)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode", xml_declaration=False)}\n'
 
 
 def _shown(text: str) -> str:

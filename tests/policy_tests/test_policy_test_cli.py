@@ -132,6 +132,21 @@ def test_junit_xml(folder: Path) -> None:
     assert "rule BIO-002 fires" in str(untested.text)
 
 
+def test_junit_xml_of_files_with_problems_is_not_that_of_the_run_before(folder: Path) -> None:
+    report = folder / "report.xml"
+    assert run(folder, "--junit", report).exit_code == 0
+    (folder / "bio_test.yaml").write_text(file_of(FIRES.replace("expect:", "expects:")))
+    (folder / "other_test.yaml").write_text("policy: \u0007 <bio>")
+    assert run(folder, "--junit", report).exit_code == 2
+    root = ET.parse(report).getroot()
+    assert (root.attrib["tests"], root.attrib["failures"], root.attrib["errors"]) == ("2", "0", "2")
+    assert [suite.attrib["name"] for suite in root] == [f"{folder}/bio_test.yaml", f"{folder}/other_test.yaml"]
+    error = root[0][0].find("error")
+    assert error is not None
+    assert "tests[0].expect: the field is required. Add expect." in error.attrib["message"]
+    assert "Did you mean expect?" in str(error.text)
+
+
 def test_the_policies_of_this_checkout_are_tested_in_full() -> None:
     folder = Path(__file__).parents[2] / "policies"
     result = run(folder, folder / "templates", "--fail-on-untested")

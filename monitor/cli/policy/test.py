@@ -44,10 +44,12 @@ def run_policy_tests(  # noqa: PLR0917 - one parameter per command-line option
     Exit code 0: all passed. 1: one failed, or too little is tested. 2: a file has a problem.
     """
     from monitor.cli.policy.found_tests import find_tests
-    from monitor.policy_tests import coverage_of, junit_xml, run_tests
+    from monitor.policy_tests import coverage_of, junit_of_problems, junit_xml, run_tests
 
     found = find_tests(paths)
     if found.problems:
+        if junit is not None:
+            junit.write_text(junit_of_problems(found.problems), encoding="utf-8")
         print_problems(found.problems)
         raise typer.Exit(2)
     results: dict[tuple[str, str], list[CaseResult]] = {}
@@ -64,7 +66,7 @@ def run_policy_tests(  # noqa: PLR0917 - one parameter per command-line option
         untested = {
             file: [_untested(file, item) for item in items if not item.covered] for file, items in short.items()
         }
-        junit.write_text(f'<?xml version="1.0" encoding="UTF-8"?>\n{junit_xml(results, untested)}\n', encoding="utf-8")
+        junit.write_text(junit_xml(results, untested), encoding="utf-8")
     if json:
         typer.echo(json_text.dumps(_summary(results, covered), indent=2))
     else:
