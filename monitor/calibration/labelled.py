@@ -59,8 +59,8 @@ class Labelled:
             found.append(f"Left out were {self.not_taken:,} of the labelled generations that it has.")
         if self.harmful and not self.shows_recall:
             too_low = (
-                f" But {self.outside_unflagged:,} others are not of the sample either: recorded for another policy's "
-                "sake, they may make them too low."
+                f" Recorded for another policy's sake, from outside of the sample: {self.outside_unflagged:,}; these may "
+                "make them too low."
             )
             found.append(
                 "Recall, ROC and AUROC are of the labelled generations, not of traffic, and mostly too high: this "

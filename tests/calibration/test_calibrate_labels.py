@@ -172,7 +172,7 @@ def test_what_only_another_policy_had_flagged_shows_no_loss(policy_file: Path, f
     code, out, _ = featurewatch(*words, "--check")
     assert code == 12
     assert "recall 0.0% of 40 harmful, 60.0% stated: some of the labelled ones are there for another policy's" in out
-    assert "But 40 others are not of the sample either" in out
+    assert "Recorded for another policy's sake, from outside of the sample: 40; these may make them too low." in out
 
 
 def test_a_baseline_of_labelled_records_states_no_recall(policy_file: Path, featurewatch: Command) -> None:
