@@ -41,8 +41,8 @@ class Labelled:
 
     @property
     def shows_loss(self) -> bool:
-        """Whether a share that is below that of traffic has fallen for certain. What another policy had flagged and
-        this one had not is chosen for being missed, so that the share may as well be too low."""
+        """Whether a share of the harmful ones that is too low has fallen for certain. Where some are there for another
+        policy's sake it may just be low: these were missed when they were recorded."""
         return not self.outside_unflagged
 
     def notes(self) -> list[str]:
@@ -59,8 +59,8 @@ class Labelled:
             found.append(f"Left out were {self.not_taken:,} of the labelled generations that it has.")
         if self.harmful and not self.shows_recall:
             too_low = (
-                f" Recorded for another policy's sake, from outside of the sample: {self.outside_unflagged:,}; these may "
-                "make them too low."
+                " Recorded for another policy's sake, from outside of the sample: "
+                f"{self.outside_unflagged:,}; these may make them too low."
             )
             found.append(
                 "Recall, ROC and AUROC are of the labelled generations, not of traffic, and mostly too high: this "
