@@ -61,8 +61,8 @@ class ExpectedState(Block):
 
     request: Which | None = Field(None, description=_REQUEST)
     at: Position = Field(description="Position of the token, from 0.")
-    detector: Text
-    state: Literal["clear", "warn", "fire"]
+    detector: Text = Field(description="Id of one of the policy's detectors.")
+    state: Literal["clear", "warn", "fire"] = Field(description="Its state once the token was judged.")
 
 
 class ExpectedNotification(Block):

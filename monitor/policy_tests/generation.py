@@ -65,11 +65,11 @@ class Serving(Block):
     """The serving configuration of a test. What is left out is as in the policy's fittedOn."""
 
     model: Text | None = Field(None, description="Name of the model: match.models and fittedOn.model look at it.")
-    revision: Text | None = None
-    dtype: Text | None = None
-    quantization: Text | None = None
-    kv_cache_dtype: Text | None = None
-    vllm: Text | None = None
+    revision: Text | None = Field(None, description="Revision of the model.")
+    dtype: Text | None = Field(None, description="float32, bfloat16 or float16.")
+    quantization: Text | None = Field(None, description="Quantisation of the weights, e.g. fp8; none.")
+    kv_cache_dtype: Text | None = Field(None, description="Type of the KV cache, e.g. auto or fp8.")
+    vllm: Text | None = Field(None, description='Version of vLLM, in quotes: "0.32.0".')
 
 
 class Request(Block):
@@ -110,8 +110,8 @@ class Generation(Block):
     verdict_after_ms: Annotated[int, Field(strict=True, ge=0, le=600_000)] | None = Field(
         None, description="Time from the end of each forward pass to its verdict. Left out: in time."
     )
-    serving: Serving = Serving()
-    request: Request = Request()
+    serving: Serving = Field(Serving(), description="What the engine serves. Left out: what fittedOn states.")
+    request: Request = Field(Request(), description="Whose request it is, and when.")
 
     @model_validator(mode="after")
     def _one_way_to_say_phases(self) -> Self:

@@ -32,7 +32,7 @@ class Case(Generation):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["tokens"]}, {"required": ["requests"]}]})
 
-    name: Text
+    name: Text = Field(description="What the test shows, in words; each test of a file has its own.")
     requests: tuple[CaseRequest, ...] | None = Field(
         None,
         min_length=1,
@@ -45,7 +45,11 @@ class Case(Generation):
     expect: tuple[ExpectedFiring, ...] = Field(
         max_length=1000, description="Every firing, in order; [] expects silence. A firing that is not here fails."
     )
-    expect_states: tuple[ExpectedState, ...] = Field((), max_length=1000)
+    expect_states: tuple[ExpectedState, ...] = Field(
+        (),
+        max_length=1000,
+        description="How detectors stand after some tokens. States that are not here are not looked at.",
+    )
     expect_notifications: tuple[ExpectedNotification, ...] | None = Field(
         None, max_length=1000, description="Every notification; one that is not here fails. Left out: not looked at."
     )
@@ -74,10 +78,12 @@ class Case(Generation):
 class PolicyTestDocument(Block):
     """Tests of a Featurewatch policy."""
 
-    api_version: Literal["monitor/v1"]
-    kind: Literal["PolicyTest"]
+    api_version: Literal["monitor/v1"] = Field(description="Version of this format.")
+    kind: Literal["PolicyTest"] = Field(description="What this file is.")
     policy: Annotated[Text, AfterValidator(_beside)] = Field(description="The policy file, beside this one.")
-    tests: tuple[Case, ...] = Field(min_length=1, max_length=1000)
+    tests: tuple[Case, ...] = Field(
+        min_length=1, max_length=1000, description="The tests: one request each, or several."
+    )
 
 
 def json_schema_of_tests() -> dict[str, Any]:

@@ -22,6 +22,14 @@ def test_the_published_schema_is_up_to_date() -> None:
     assert json.loads(PUBLISHED.read_text()) == json_schema_of_tests(), remedy
 
 
+def test_every_block_and_every_field_of_the_published_schema_is_described() -> None:
+    published = json.loads(PUBLISHED.read_text())
+    blocks = {"the file": published} | published["$defs"]
+    fields = {f"{name}.{key}": field for name, block in blocks.items() for key, field in block["properties"].items()}
+    assert len(fields) > 40
+    assert not [name for name, node in (blocks | fields).items() if "description" not in node]
+
+
 def test_editors_accept_the_librarys_tests_and_ask_for_tokens_or_requests() -> None:
     validator = Draft202012Validator(json.loads(PUBLISHED.read_text()))
     files = [*PUBLISHED.parent.rglob("*_test.yaml")]
