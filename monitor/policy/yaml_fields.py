@@ -37,7 +37,9 @@ _SPECIAL = {
     **{word: float("nan") for word in (".nan", ".NaN", ".NAN")},
 }
 _EMPTY = frozenset({"", "~", "null", "Null", "NULL"})
-_PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
+_STANDARD = "tag:yaml.org,2002:"
+#: What the composer calls nodes without a tag.
+_PLAIN_TAGS = frozenset(_STANDARD + kind for kind in ("str", "seq", "map"))
 
 
 @dataclass
@@ -157,6 +159,8 @@ def _compose(text: str, fields: Fields) -> yaml.Node | None:
         events.append(event)
         line = _line(event)
         values += isinstance(event, yaml.NodeEvent)
+        if isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)) and event.tag is not None:
+            event.tag = _written(event.tag)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
         if isinstance(event, yaml.CollectionStartEvent):
@@ -181,17 +185,28 @@ def _compose(text: str, fields: Fields) -> yaml.Node | None:
     return _EventComposer(events).get_single_node()
 
 
+def _written(tag: str) -> str:
+    """A tag much as the file has it; never one of `_PLAIN_TAGS`, nor the bare `!` that the composer passes over."""
+    return f"!!{tag.removeprefix(_STANDARD)}" if tag.startswith(_STANDARD) else f"{tag} "
+
+
 def _value(node: yaml.Node, path: str, fields: Fields) -> Value:
     line = _line(node)
     fields.lines.setdefault(path, line)
-    if node.tag not in _PLAIN_TAGS:
-        fields.refuse(line, path, node.tag, "tags are not used in policies", "remove the tag")
+    if _is_tagged(node, path, fields):
         return None
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, f"{path}[{index}]", fields) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         return dict(_entries(node, path, fields))
     return _scalar(node, line, path, fields) if isinstance(node, yaml.ScalarNode) else None
+
+
+def _is_tagged(node: yaml.Node, path: str, fields: Fields) -> bool:
+    if node.tag in _PLAIN_TAGS:
+        return False
+    fields.refuse(_line(node), path, node.tag, "tags are not used in policies", "remove the tag")
+    return True
 
 
 def _line(item: yaml.Node | yaml.Event) -> int:
@@ -215,6 +230,8 @@ def _entries(node: yaml.MappingNode, path: str, fields: Fields) -> Iterator[tupl
         if name in first_lines:
             rule = f"the field was already given in line {first_lines[name]}"
             fields.refuse(line, inner, name, rule, "keep one of them")
+            continue
+        if _is_tagged(key, inner, fields):
             continue
         first_lines[name] = line
         fields.lines[inner] = line

@@ -36,6 +36,7 @@ def verdict(text: str) -> str:
 
 def _means_what_it_says(text: str, policy: Policy) -> None:
     """The fields that were set are the fields of the file, all of them and no others, each with the file's value."""
+    assert not [event for event in yaml.parse(text, Loader=yaml.BaseLoader) if getattr(event, "tag", None)]
     node = yaml.compose(text, Loader=yaml.BaseLoader)
     dumped = policy.document.model_dump(by_alias=True, exclude_unset=True)
     _same(node, dumped, "")
@@ -105,7 +106,7 @@ def _shows(problem: Problem, written: str) -> bool:
     value = problem.value
     if value in ("", ".nan", ".inf", "-.inf", "true", "false", problem.field.rpartition(".")[2]):
         return True
-    if value.startswith("tag:") or shorten(repr(written)[1:-1], 60).rstrip("…") in value:
+    if value.startswith("!") or shorten(repr(written)[1:-1], 60).rstrip("…") in value:
         return True
     if _NUMBER.fullmatch(written) and _NUMBER.fullmatch(value.rstrip("…")):
         return value.endswith("…") or float(value) == float(written)
