@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
@@ -10,12 +11,20 @@ from monitor.cli.common import err_console
 from monitor.cli.printable import printable_line
 from monitor.policy import Problem
 
+if TYPE_CHECKING:
+    from monitor.v1.policies_pb2 import PolicyProblem
+
 
 def print_problems(problems: Iterable[Problem], then: str = "") -> None:
     """One line each, and how many there are; `then` is what follows from them."""
     told = [*problems]
     _print_lines(told, "[bold red]error[/bold red]")
     err_console.print(escape(f"problems: {len(told)}{then}"), soft_wrap=True, highlight=False)
+
+
+def told_problems(messages: Iterable[PolicyProblem]) -> list[Problem]:
+    """As a sidecar tells them."""
+    return [Problem(one.file, one.line, one.field, one.value, one.rule, one.remedy) for one in messages]
 
 
 def print_advice(remarks: Iterable[Problem]) -> None:

@@ -56,6 +56,7 @@ class PolicyService(PolicyServiceServicer):
             policies=await self._statuses(self._rollout.current.book.policies),
             plan_version=self._taps.policies.plan_version,
             taps=[tap.status() for tap in self._taps],
+            refused=map(problem_message, self._rollout.refused),
         )
 
     async def GetPolicy(  # noqa: N802
@@ -65,7 +66,11 @@ class PolicyService(PolicyServiceServicer):
             policy = self._rollout.policy(request.name)
         except FeaturewatchError as error:
             await abort(context, grpc.StatusCode.NOT_FOUND, UNKNOWN_POLICY, error)
-        return GetPolicyResponse(status=(await self._statuses([policy]))[0], source=policy.source)
+        return GetPolicyResponse(
+            status=(await self._statuses([policy]))[0],
+            source=policy.source,
+            refused=map(problem_message, self._rollout.refused),
+        )
 
     async def CheckPolicy(  # noqa: N802
         self, request: CheckPolicyRequest, context: grpc.aio.ServicerContext[CheckPolicyRequest, CheckPolicyResponse]

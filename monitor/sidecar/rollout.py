@@ -63,6 +63,7 @@ class Rollout:
     Attributes:
         current: replaced with every change.
         tried: fingerprint of the policy files that were read last, whether taken over or refused.
+        refused: why what was read last is not in force; empty when it is.
         reloads: how many were taken over ("changed", "unchanged") and "refused"; "failed" are looks at the files that
             came to no reading at all.
     """
@@ -94,14 +95,8 @@ class Rollout:
         # Files are read aside of `_changing`: that may take long, and a mode must be set meanwhile.
         self._reading = asyncio.Lock()
         self._changing = asyncio.Lock()
-        # Why what was read last is not in force; empty when it is.
-        self._problems: tuple[Problem, ...] = ()
+        self.refused: tuple[Problem, ...] = ()
         taps.policies.on_plan = StaleAudit(audit).tell
-
-    @property
-    def refused(self) -> bool:
-        """Whether the policy files were refused when they were read last."""
-        return bool(self._problems)
 
     def policy(self, name: str) -> Policy:
         """Raises FeaturewatchError with the nearest name."""
@@ -136,7 +131,7 @@ class Rollout:
                 read_from = self._paths, self._catalog, self.current.book, self._known, self._history.page_bytes
                 book, changes = await asyncio.to_thread(read_changes, *read_from)
                 if not changes:
-                    self._problems = ()
+                    self.refused = ()
                     self.reloads["unchanged"] += 1
                     return Reload()
                 return await self._take_over(cause, book, changes)
@@ -161,7 +156,7 @@ class Rollout:
             new = _edition_after(old, book, changes, self._clock())
             await self._taps.change(book, new.modes, new_edition=True)
             self.current = new
-            self._problems = ()
+            self.refused = ()
             self._remember(book.policies)
             warn_of_expired(book.policies, self._clock())
             self.reloads["changed"] += 1
@@ -193,8 +188,8 @@ class Rollout:
                 await self._taps.change(new.book, new.modes, new_edition=True)
 
     def _refuse(self, cause: Cause, problems: Sequence[Problem], *, again: bool) -> Reload:
-        before, self._problems = self._problems, tuple(problems)
-        if again and self._problems == before:
+        before, self.refused = self.refused, tuple(problems)
+        if again and self.refused == before:
             return Reload(problems=before)
         self.reloads["refused"] += 1
         for problem in problems:

@@ -174,7 +174,7 @@ class Sidecar:
         await watch_policies(
             self.config.policies,
             lambda: rollout.tried,
-            lambda: rollout.refused,
+            lambda: bool(rollout.refused),
             lambda again: rollout.reload(Cause("file watch"), again=again),
             rollout.watch_failed,
             every_seconds=every_seconds,

@@ -28,7 +28,7 @@ from monitor.v1 import engine_pb2 as monitor_dot_v1_dot_engine__pb2
 from monitor.v1 import tap_pb2 as monitor_dot_v1_dot_tap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19monitor/v1/policies.proto\x12\nmonitor.v1\x1a\x17monitor/v1/alerts.proto\x1a\x19monitor/v1/coverage.proto\x1a\x17monitor/v1/engine.proto\x1a\x14monitor/v1/tap.proto\"\x15\n\x13ListPoliciesRequest\"}\n\x14ListPoliciesResponse\x12*\n\x08policies\x18\x01 \x03(\x0b\x32\x18.monitor.v1.PolicyStatus\x12\x14\n\x0cplan_version\x18\x02 \x01(\x04\x12#\n\x04taps\x18\x03 \x03(\x0b\x32\x15.monitor.v1.TapStatus\"\xd3\x03\n\x0cPolicyStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x12\x1e\n\x04mode\x18\x05 \x01(\x0e\x32\x10.monitor.v1.Mode\x12(\n\x0e\x65\x66\x66\x65\x63tive_mode\x18\x06 \x01(\x0e\x32\x10.monitor.v1.Mode\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x11\n\tdetectors\x18\x08 \x03(\t\x12\r\n\x05rules\x18\t \x03(\t\x12\x13\n\x0brows_judged\x18\n \x01(\x04\x12\x0e\n\x06\x61lerts\x18\x0b \x01(\x04\x12\x15\n\rshadow_alerts\x18\x0c \x01(\x04\x12+\n\x0bmode_source\x18\r \x01(\x0e\x32\x16.monitor.v1.ModeSource\x12\r\n\x05owner\x18\x0e \x01(\t\x12\x0e\n\x06status\x18\x0f \x01(\t\x12\x0f\n\x07runbook\x18\x10 \x01(\t\x12+\n\x0brule_status\x18\x11 \x03(\x0b\x32\x16.monitor.v1.RuleStatus\x12\r\n\x05stale\x18\x12 \x01(\x08\x12\x19\n\x11loaded_unix_nanos\x18\x13 \x01(\x06\x12\x19\n\x11requests_on_older\x18\x14 \x01(\x04\"_\n\nRuleStatus\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06\x61lerts\x18\x02 \x01(\x04\x12\x13\n\x0bwould_alert\x18\x03 \x01(\x04\x12\x10\n\x08\x65xcepted\x18\x04 \x01(\x04\x12\x0c\n\x04late\x18\x05 \x01(\x04\"6\n\x15ReloadPoliciesRequest\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"n\n\x16ReloadPoliciesResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.monitor.v1.PolicyEvent\x12+\n\x08problems\x18\x02 \x03(\x0b\x32\x19.monitor.v1.PolicyProblem\"e\n\x14SetPolicyModeRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x1e\n\x04mode\x18\x02 \x01(\x0e\x32\x10.monitor.v1.Mode\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"A\n\x15SetPolicyModeResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.monitor.v1.PolicyStatus\"R\n\x17ListPolicyEventsRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x18\n\x10since_unix_nanos\x18\x02 \x01(\x06\x12\r\n\x05limit\x18\x03 \x01(\r\"C\n\x18ListPolicyEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.monitor.v1.PolicyEvent\"\xee\x03\n\x0bPolicyEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x17\n\x0ftime_unix_nanos\x18\x02 \x01(\x06\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.monitor.v1.PolicyEvent.Kind\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x14\n\x0cold_revision\x18\x07 \x01(\r\x12\x14\n\x0cnew_revision\x18\x08 \x01(\r\x12\x12\n\nold_sha256\x18\t \x01(\t\x12\x12\n\nnew_sha256\x18\n \x01(\t\x12\"\n\x08old_mode\x18\x0b \x01(\x0e\x32\x10.monitor.v1.Mode\x12\"\n\x08new_mode\x18\x0c \x01(\x0e\x32\x10.monitor.v1.Mode\x12\x0e\n\x06\x64\x65tail\x18\r \x01(\t\"\xac\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_STARTED\x10\x01\x12\x0e\n\nKIND_ADDED\x10\x02\x12\x10\n\x0cKIND_CHANGED\x10\x03\x12\x10\n\x0cKIND_REMOVED\x10\x04\x12\x10\n\x0cKIND_REFUSED\x10\x05\x12\x11\n\rKIND_MODE_SET\x10\x06\x12\x13\n\x0fKIND_MODE_RESET\x10\x07\x12\x0e\n\nKIND_STALE\x10\x08\"\x90\x03\n\tTapStatus\x12\x0e\n\x06tap_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bhook_points\x18\x03 \x03(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x0e\n\x06\x66rames\x18\x05 \x01(\x04\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\r\n\x05steps\x18\x07 \x01(\x04\x12\x13\n\x0bsteps_fired\x18\x08 \x01(\x04\x12\x14\n\x0c\x64ropped_rows\x18\t \x01(\x04\x12\x0e\n\x06\x65rrors\x18\n \x01(\x04\x12\x1b\n\x13unreported_requests\x18\x0b \x01(\x04\x12,\n\x08\x63overage\x18\x0c \x01(\x0b\x32\x1a.monitor.v1.CoverageTotals\x12&\n\x06\x65ngine\x18\r \x01(\x0b\x32\x16.monitor.v1.EngineInfo\x12(\n\theartbeat\x18\x0e \x01(\x0b\x32\x15.monitor.v1.Heartbeat\x12%\n\x06memory\x18\x0f \x01(\x0b\x32\x15.monitor.v1.TapMemory\x12\x10\n\x08unserved\x18\x10 \x03(\t\" \n\x10GetPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x11GetPolicyResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.monitor.v1.PolicyStatus\x12\x0e\n\x06source\x18\x02 \x01(\t\"2\n\x12\x43heckPolicyRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"B\n\x13\x43heckPolicyResponse\x12+\n\x08problems\x18\x01 \x03(\x0b\x32\x19.monitor.v1.PolicyProblem\"g\n\rPolicyProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\x0e\n\x06remedy\x18\x06 \x01(\t2\x8a\x04\n\rPolicyService\x12Q\n\x0cListPolicies\x12\x1f.monitor.v1.ListPoliciesRequest\x1a .monitor.v1.ListPoliciesResponse\x12H\n\tGetPolicy\x12\x1c.monitor.v1.GetPolicyRequest\x1a\x1d.monitor.v1.GetPolicyResponse\x12N\n\x0b\x43heckPolicy\x12\x1e.monitor.v1.CheckPolicyRequest\x1a\x1f.monitor.v1.CheckPolicyResponse\x12W\n\x0eReloadPolicies\x12!.monitor.v1.ReloadPoliciesRequest\x1a\".monitor.v1.ReloadPoliciesResponse\x12T\n\rSetPolicyMode\x12 .monitor.v1.SetPolicyModeRequest\x1a!.monitor.v1.SetPolicyModeResponse\x12]\n\x10ListPolicyEvents\x12#.monitor.v1.ListPolicyEventsRequest\x1a$.monitor.v1.ListPolicyEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19monitor/v1/policies.proto\x12\nmonitor.v1\x1a\x17monitor/v1/alerts.proto\x1a\x19monitor/v1/coverage.proto\x1a\x17monitor/v1/engine.proto\x1a\x14monitor/v1/tap.proto\"\x15\n\x13ListPoliciesRequest\"\xa9\x01\n\x14ListPoliciesResponse\x12*\n\x08policies\x18\x01 \x03(\x0b\x32\x18.monitor.v1.PolicyStatus\x12\x14\n\x0cplan_version\x18\x02 \x01(\x04\x12#\n\x04taps\x18\x03 \x03(\x0b\x32\x15.monitor.v1.TapStatus\x12*\n\x07refused\x18\x04 \x03(\x0b\x32\x19.monitor.v1.PolicyProblem\"\xd3\x03\n\x0cPolicyStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x12\x1e\n\x04mode\x18\x05 \x01(\x0e\x32\x10.monitor.v1.Mode\x12(\n\x0e\x65\x66\x66\x65\x63tive_mode\x18\x06 \x01(\x0e\x32\x10.monitor.v1.Mode\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x11\n\tdetectors\x18\x08 \x03(\t\x12\r\n\x05rules\x18\t \x03(\t\x12\x13\n\x0brows_judged\x18\n \x01(\x04\x12\x0e\n\x06\x61lerts\x18\x0b \x01(\x04\x12\x15\n\rshadow_alerts\x18\x0c \x01(\x04\x12+\n\x0bmode_source\x18\r \x01(\x0e\x32\x16.monitor.v1.ModeSource\x12\r\n\x05owner\x18\x0e \x01(\t\x12\x0e\n\x06status\x18\x0f \x01(\t\x12\x0f\n\x07runbook\x18\x10 \x01(\t\x12+\n\x0brule_status\x18\x11 \x03(\x0b\x32\x16.monitor.v1.RuleStatus\x12\r\n\x05stale\x18\x12 \x01(\x08\x12\x19\n\x11loaded_unix_nanos\x18\x13 \x01(\x06\x12\x19\n\x11requests_on_older\x18\x14 \x01(\x04\"_\n\nRuleStatus\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06\x61lerts\x18\x02 \x01(\x04\x12\x13\n\x0bwould_alert\x18\x03 \x01(\x04\x12\x10\n\x08\x65xcepted\x18\x04 \x01(\x04\x12\x0c\n\x04late\x18\x05 \x01(\x04\"6\n\x15ReloadPoliciesRequest\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"n\n\x16ReloadPoliciesResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.monitor.v1.PolicyEvent\x12+\n\x08problems\x18\x02 \x03(\x0b\x32\x19.monitor.v1.PolicyProblem\"e\n\x14SetPolicyModeRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x1e\n\x04mode\x18\x02 \x01(\x0e\x32\x10.monitor.v1.Mode\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"A\n\x15SetPolicyModeResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.monitor.v1.PolicyStatus\"R\n\x17ListPolicyEventsRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x18\n\x10since_unix_nanos\x18\x02 \x01(\x06\x12\r\n\x05limit\x18\x03 \x01(\r\"C\n\x18ListPolicyEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.monitor.v1.PolicyEvent\"\xee\x03\n\x0bPolicyEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x17\n\x0ftime_unix_nanos\x18\x02 \x01(\x06\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.monitor.v1.PolicyEvent.Kind\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x14\n\x0cold_revision\x18\x07 \x01(\r\x12\x14\n\x0cnew_revision\x18\x08 \x01(\r\x12\x12\n\nold_sha256\x18\t \x01(\t\x12\x12\n\nnew_sha256\x18\n \x01(\t\x12\"\n\x08old_mode\x18\x0b \x01(\x0e\x32\x10.monitor.v1.Mode\x12\"\n\x08new_mode\x18\x0c \x01(\x0e\x32\x10.monitor.v1.Mode\x12\x0e\n\x06\x64\x65tail\x18\r \x01(\t\"\xac\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_STARTED\x10\x01\x12\x0e\n\nKIND_ADDED\x10\x02\x12\x10\n\x0cKIND_CHANGED\x10\x03\x12\x10\n\x0cKIND_REMOVED\x10\x04\x12\x10\n\x0cKIND_REFUSED\x10\x05\x12\x11\n\rKIND_MODE_SET\x10\x06\x12\x13\n\x0fKIND_MODE_RESET\x10\x07\x12\x0e\n\nKIND_STALE\x10\x08\"\x90\x03\n\tTapStatus\x12\x0e\n\x06tap_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bhook_points\x18\x03 \x03(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x0e\n\x06\x66rames\x18\x05 \x01(\x04\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\r\n\x05steps\x18\x07 \x01(\x04\x12\x13\n\x0bsteps_fired\x18\x08 \x01(\x04\x12\x14\n\x0c\x64ropped_rows\x18\t \x01(\x04\x12\x0e\n\x06\x65rrors\x18\n \x01(\x04\x12\x1b\n\x13unreported_requests\x18\x0b \x01(\x04\x12,\n\x08\x63overage\x18\x0c \x01(\x0b\x32\x1a.monitor.v1.CoverageTotals\x12&\n\x06\x65ngine\x18\r \x01(\x0b\x32\x16.monitor.v1.EngineInfo\x12(\n\theartbeat\x18\x0e \x01(\x0b\x32\x15.monitor.v1.Heartbeat\x12%\n\x06memory\x18\x0f \x01(\x0b\x32\x15.monitor.v1.TapMemory\x12\x10\n\x08unserved\x18\x10 \x03(\t\" \n\x10GetPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"y\n\x11GetPolicyResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.monitor.v1.PolicyStatus\x12\x0e\n\x06source\x18\x02 \x01(\t\x12*\n\x07refused\x18\x03 \x03(\x0b\x32\x19.monitor.v1.PolicyProblem\"2\n\x12\x43heckPolicyRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"B\n\x13\x43heckPolicyResponse\x12+\n\x08problems\x18\x01 \x03(\x0b\x32\x19.monitor.v1.PolicyProblem\"g\n\rPolicyProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\x0e\n\x06remedy\x18\x06 \x01(\t2\x8a\x04\n\rPolicyService\x12Q\n\x0cListPolicies\x12\x1f.monitor.v1.ListPoliciesRequest\x1a .monitor.v1.ListPoliciesResponse\x12H\n\tGetPolicy\x12\x1c.monitor.v1.GetPolicyRequest\x1a\x1d.monitor.v1.GetPolicyResponse\x12N\n\x0b\x43heckPolicy\x12\x1e.monitor.v1.CheckPolicyRequest\x1a\x1f.monitor.v1.CheckPolicyResponse\x12W\n\x0eReloadPolicies\x12!.monitor.v1.ReloadPoliciesRequest\x1a\".monitor.v1.ReloadPoliciesResponse\x12T\n\rSetPolicyMode\x12 .monitor.v1.SetPolicyModeRequest\x1a!.monitor.v1.SetPolicyModeResponse\x12]\n\x10ListPolicyEvents\x12#.monitor.v1.ListPolicyEventsRequest\x1a$.monitor.v1.ListPolicyEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,40 +37,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTPOLICIESREQUEST']._serialized_start=140
   _globals['_LISTPOLICIESREQUEST']._serialized_end=161
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=163
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=288
-  _globals['_POLICYSTATUS']._serialized_start=291
-  _globals['_POLICYSTATUS']._serialized_end=758
-  _globals['_RULESTATUS']._serialized_start=760
-  _globals['_RULESTATUS']._serialized_end=855
-  _globals['_RELOADPOLICIESREQUEST']._serialized_start=857
-  _globals['_RELOADPOLICIESREQUEST']._serialized_end=911
-  _globals['_RELOADPOLICIESRESPONSE']._serialized_start=913
-  _globals['_RELOADPOLICIESRESPONSE']._serialized_end=1023
-  _globals['_SETPOLICYMODEREQUEST']._serialized_start=1025
-  _globals['_SETPOLICYMODEREQUEST']._serialized_end=1126
-  _globals['_SETPOLICYMODERESPONSE']._serialized_start=1128
-  _globals['_SETPOLICYMODERESPONSE']._serialized_end=1193
-  _globals['_LISTPOLICYEVENTSREQUEST']._serialized_start=1195
-  _globals['_LISTPOLICYEVENTSREQUEST']._serialized_end=1277
-  _globals['_LISTPOLICYEVENTSRESPONSE']._serialized_start=1279
-  _globals['_LISTPOLICYEVENTSRESPONSE']._serialized_end=1346
-  _globals['_POLICYEVENT']._serialized_start=1349
-  _globals['_POLICYEVENT']._serialized_end=1843
-  _globals['_POLICYEVENT_KIND']._serialized_start=1671
-  _globals['_POLICYEVENT_KIND']._serialized_end=1843
-  _globals['_TAPSTATUS']._serialized_start=1846
-  _globals['_TAPSTATUS']._serialized_end=2246
-  _globals['_GETPOLICYREQUEST']._serialized_start=2248
-  _globals['_GETPOLICYREQUEST']._serialized_end=2280
-  _globals['_GETPOLICYRESPONSE']._serialized_start=2282
-  _globals['_GETPOLICYRESPONSE']._serialized_end=2359
-  _globals['_CHECKPOLICYREQUEST']._serialized_start=2361
-  _globals['_CHECKPOLICYREQUEST']._serialized_end=2411
-  _globals['_CHECKPOLICYRESPONSE']._serialized_start=2413
-  _globals['_CHECKPOLICYRESPONSE']._serialized_end=2479
-  _globals['_POLICYPROBLEM']._serialized_start=2481
-  _globals['_POLICYPROBLEM']._serialized_end=2584
-  _globals['_POLICYSERVICE']._serialized_start=2587
-  _globals['_POLICYSERVICE']._serialized_end=3109
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=164
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=333
+  _globals['_POLICYSTATUS']._serialized_start=336
+  _globals['_POLICYSTATUS']._serialized_end=803
+  _globals['_RULESTATUS']._serialized_start=805
+  _globals['_RULESTATUS']._serialized_end=900
+  _globals['_RELOADPOLICIESREQUEST']._serialized_start=902
+  _globals['_RELOADPOLICIESREQUEST']._serialized_end=956
+  _globals['_RELOADPOLICIESRESPONSE']._serialized_start=958
+  _globals['_RELOADPOLICIESRESPONSE']._serialized_end=1068
+  _globals['_SETPOLICYMODEREQUEST']._serialized_start=1070
+  _globals['_SETPOLICYMODEREQUEST']._serialized_end=1171
+  _globals['_SETPOLICYMODERESPONSE']._serialized_start=1173
+  _globals['_SETPOLICYMODERESPONSE']._serialized_end=1238
+  _globals['_LISTPOLICYEVENTSREQUEST']._serialized_start=1240
+  _globals['_LISTPOLICYEVENTSREQUEST']._serialized_end=1322
+  _globals['_LISTPOLICYEVENTSRESPONSE']._serialized_start=1324
+  _globals['_LISTPOLICYEVENTSRESPONSE']._serialized_end=1391
+  _globals['_POLICYEVENT']._serialized_start=1394
+  _globals['_POLICYEVENT']._serialized_end=1888
+  _globals['_POLICYEVENT_KIND']._serialized_start=1716
+  _globals['_POLICYEVENT_KIND']._serialized_end=1888
+  _globals['_TAPSTATUS']._serialized_start=1891
+  _globals['_TAPSTATUS']._serialized_end=2291
+  _globals['_GETPOLICYREQUEST']._serialized_start=2293
+  _globals['_GETPOLICYREQUEST']._serialized_end=2325
+  _globals['_GETPOLICYRESPONSE']._serialized_start=2327
+  _globals['_GETPOLICYRESPONSE']._serialized_end=2448
+  _globals['_CHECKPOLICYREQUEST']._serialized_start=2450
+  _globals['_CHECKPOLICYREQUEST']._serialized_end=2500
+  _globals['_CHECKPOLICYRESPONSE']._serialized_start=2502
+  _globals['_CHECKPOLICYRESPONSE']._serialized_end=2568
+  _globals['_POLICYPROBLEM']._serialized_start=2570
+  _globals['_POLICYPROBLEM']._serialized_end=2673
+  _globals['_POLICYSERVICE']._serialized_start=2676
+  _globals['_POLICYSERVICE']._serialized_end=3198
 # @@protoc_insertion_point(module_scope)

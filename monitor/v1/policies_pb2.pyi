@@ -45,21 +45,27 @@ class ListPoliciesResponse(_message.Message):
     POLICIES_FIELD_NUMBER: _builtins.int
     PLAN_VERSION_FIELD_NUMBER: _builtins.int
     TAPS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     plan_version: _builtins.int
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyStatus]: ...
     @_builtins.property
     def taps(self) -> _containers.RepeatedCompositeFieldContainer[Global___TapStatus]: ...
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyProblem]:
+        """Why the policy files, as they were read last, are not in force; empty when they are."""
+
     def __init__(
         self,
         *,
         policies: _abc.Iterable[Global___PolicyStatus] | None = ...,
         plan_version: _builtins.int = ...,
         taps: _abc.Iterable[Global___TapStatus] | None = ...,
+        refused: _abc.Iterable[Global___PolicyProblem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_version", b"plan_version", "policies", b"policies", "taps", b"taps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_version", b"plan_version", "policies", b"policies", "refused", b"refused", "taps", b"taps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -526,19 +532,25 @@ class GetPolicyResponse(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The policy file as loaded."""
     @_builtins.property
     def status(self) -> Global___PolicyStatus: ...
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyProblem]:
+        """As in ListPoliciesResponse: of all files, not of this policy's alone."""
+
     def __init__(
         self,
         *,
         status: Global___PolicyStatus | None = ...,
         source: _builtins.str = ...,
+        refused: _abc.Iterable[Global___PolicyProblem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused", "source", b"source", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -195,6 +195,7 @@ async def test_metrics_count_reloads_and_looks_that_fail_after_which_files_are_l
         line.split()[0].removeprefix(name): line.split()[1] for line in text.splitlines() if line.startswith(name)
     }
     assert counts == {f'{{outcome="{outcome}"}}': "1.0" for outcome in ("changed", "unchanged", "refused", "failed")}
+    assert "\nfeaturewatch_policy_problems 4.0\n" in text
 
 
 async def test_what_fails_on_one_tap_changes_nothing_on_any(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

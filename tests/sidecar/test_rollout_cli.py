@@ -88,6 +88,24 @@ async def test_mode_reload_and_history_tell_one_story(world: World, say: Say) ->
     assert "alert → shadow" in shown
 
 
+async def test_status_tells_while_the_files_are_refused(world: World, say: Say) -> None:
+    async with running_sidecar(world.config(watch_seconds=None)):
+        (world.policies / "loud.yaml").write_text(LOUD.replace("revision: 2", "revision: two"))
+        assert (await say("reload"))[0] == 2
+        for words in (("status",), ("status", "quiet")):
+            code, shown, said = await say(*words)
+            assert (code, "quiet" in shown) == (0, True)
+            assert 'loud.yaml:3 metadata.revision: "two"' in said
+            assert "problems: 1; the policy files are refused, the policies above stay in force" in said
+        _, shown, _ = await say("status", "--json")
+        (problem,) = json.loads(shown)["refused"]
+        assert (problem["line"], problem["field"]) == (3, "metadata.revision")
+        # Taken back, it leaves no change behind, and nothing to be told.
+        (world.policies / "loud.yaml").write_text(LOUD)
+        assert (await say("reload"))[:2] == (0, "Nothing has changed.\n")
+        assert "problems" not in (await say("status"))[2]
+
+
 async def test_history_is_read_from_the_store_without_a_sidecar(world: World, featurewatch: Command) -> None:
     async with running_sidecar(world.config()):
         pass

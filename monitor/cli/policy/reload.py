@@ -9,7 +9,7 @@ import typer
 from monitor.cli.common import TlsCa, TlsCert, TlsKey, console
 from monitor.cli.policy.history import event_line
 from monitor.cli.policy.remote import SECONDS, ActorOption, SidecarOption, actor_or_user, policy_service
-from monitor.cli.problems import print_problems
+from monitor.cli.problems import print_problems, told_problems
 from monitor.rpc import ClientTls
 
 
@@ -27,17 +27,13 @@ def reload(  # noqa: PLR0917 - one parameter per command-line option
 
     Exit code 0: they are in force, or nothing had changed. 2: something is wrong, and all policies stay as they were.
     """
-    from monitor.policy import Problem
     from monitor.v1.policies_pb2 import ReloadPoliciesRequest
 
     request = ReloadPoliciesRequest(actor=actor_or_user(actor), reason=reason)
     with policy_service(sidecar, ClientTls(tls_ca, tls_cert, tls_key)) as service:
         response = service.ReloadPolicies(request, timeout=SECONDS)
     if response.problems:
-        print_problems(
-            (Problem(one.file, one.line, one.field, one.value, one.rule, one.remedy) for one in response.problems),
-            "; all policies stay as they were",
-        )
+        print_problems(told_problems(response.problems), "; all policies stay as they were")
         raise typer.Exit(2)
     for event in response.events:
         console.print(event_line(event), soft_wrap=True)

@@ -13,6 +13,7 @@ from rich.text import Text
 from monitor.cli.common import TlsCa, TlsCert, TlsKey, console
 from monitor.cli.policy.remote import SECONDS, SidecarOption, policy_service
 from monitor.cli.printable import printable_line
+from monitor.cli.problems import print_problems, told_problems
 from monitor.rpc import ClientTls, name_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def status(  # noqa: PLR0917 - one parameter per command-line option
     tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON, with everything that the sidecar says.")] = False,
 ) -> None:
-    """Show which policies are in force, in which mode and because of whom, and what their rules did.
+    """Show which policies are in force, in which mode and because of whom, and what their rules did. Where the policy
+    files, as they are now, were refused, it says why.
 
     Counted since the sidecar started: rows that a policy judged; of each rule alerts that were sent, that would have
     been sent in mode alert, that an exception held back (exc.), and rows that were judged after its deadline (late).
@@ -49,13 +51,17 @@ def status(  # noqa: PLR0917 - one parameter per command-line option
             response = service.ListPolicies(ListPoliciesRequest(), timeout=SECONDS)
         else:
             found = service.GetPolicy(GetPolicyRequest(name=name), timeout=SECONDS)
-            response = ListPoliciesResponse(policies=[found.status])
+            response = ListPoliciesResponse(policies=[found.status], refused=found.refused)
     if json:
         typer.echo(MessageToJson(response, preserving_proto_field_name=True, ensure_ascii=True))
         return
     console.print(status_table(response.policies, console.width))
     for line in status_remarks(response.policies):
         console.print(line)
+    if response.refused:
+        print_problems(
+            told_problems(response.refused), "; the policy files are refused, the policies above stay in force"
+        )
 
 
 def status_table(policies: Sequence[PolicyStatus], width: int) -> Table:

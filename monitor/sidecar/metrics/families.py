@@ -64,6 +64,11 @@ def sidecar_families(snapshot: Snapshot) -> Iterator[Metric]:
         ("outcome",),
         [((outcome,), snapshot.reloads[outcome]) for outcome in ("changed", "unchanged", "refused", "failed")],
     )
+    yield gauge(
+        "featurewatch_policy_problems",
+        "Problems of the policy files as they were read last. Above 0 they are refused, and older ones are in force.",
+        snapshot.policy_problems,
+    )
     yield counters(
         "featurewatch_correlation_groups_evicted",
         "Groups of correlations that made room for others while their firings still counted.",

@@ -32,6 +32,7 @@ class Snapshot:
         correlation_groups_evicted, notifications: by policy.
         policies: those that are loaded.
         reloads: of policies, by outcome.
+        policy_problems: of the policy files that were read last.
     """
 
     taken: float = field(default_factory=time.monotonic)
@@ -49,6 +50,7 @@ class Snapshot:
     notifications: Counter[str] = field(default_factory=Counter)
     policies: tuple[PolicyStanding, ...] = ()
     reloads: Counter[str] = field(default_factory=Counter)
+    policy_problems: int = 0
     prefixes: PrefixStats = field(default_factory=lambda: PrefixStats(0, 0, 0, 0, 0, 0, 0))
 
 
@@ -76,5 +78,6 @@ def take_snapshot(
         notifications=Counter(notifications),
         policies=policy_standings(rollout.current, taps),
         reloads=Counter(rollout.reloads),
+        policy_problems=len(rollout.refused),
         prefixes=taps.prefix_states.stats(),
     )
