@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from monitor.calibration.labelled import Labelled
 from monitor.calibration.levels import Levels, stated_levels
 from monitor.calibration.report import VERSION
+from monitor.calibration.settings import Scope
 from monitor.errors import FeaturewatchError
 from monitor.policy import Policy
 
@@ -25,12 +26,14 @@ class Baseline:
     recall: per detector, the stated share of harmful generations on which it fires.
     policy_recall: of the whole policy; None where no report states it.
     areas: per detector AUROC; the policy file has no place for them, so they come from a report alone.
+    target: the rate that was promised of the whole policy; None where no report of its thresholds states it.
     notes: what of a report is not compared, for the reader.
     """
 
     recall: dict[str, float] = field(default_factory=dict)
     policy_recall: float | None = None
     areas: dict[str, float] = field(default_factory=dict)
+    target: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -61,20 +64,23 @@ def stated_in_report(text: str, name: str, policy: Policy) -> Baseline:
                 f"this version reads {VERSION}, and the policy is {policy.name}",
                 remedy,
             )
+        measured = {id_: Levels(**one) for id_, one in (report["fitted"] or report["stated"]).items()}
+        now = stated_levels(policy)
+        of_policy = measured == now and report["settings"]["scope"] == Scope.POLICY.value
+        target = float(report["settings"]["target"]) if of_policy else None
         labels = report["data"].get("labels")
         if labels is not None and not Labelled(**labels).shows_recall:
-            return stated_in(policy)
+            return replace(stated_in(policy), target=target)
         sample = report["held"] or report["sample"]
         recall = {id_: one["recall"] for id_, one in sample["detectors"].items() if one["recall"]}
         areas = {id_: one["area"]["value"] for id_, one in sample["detectors"].items() if one["area"]}
         whole = sample["recall"]
-        measured = {id_: Levels(**one) for id_, one in (report["fitted"] or report["stated"]).items()}
-        now = stated_levels(policy)
         same = {id_ for id_ in recall if id_ in measured and id_ in now and measured[id_].fire == now[id_].fire}
         return Baseline(
             recall=stated_in(policy).recall | {id_: _share(one) for id_, one in recall.items() if id_ in same},
             policy_recall=None if whole is None or measured != now else _share(whole),
             areas={id_: float(value) for id_, value in areas.items()},
+            target=target,
             notes=() if measured == now else (OTHER_THRESHOLDS,),
         )
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:

@@ -19,6 +19,7 @@ from monitor.calibration.settings import Method, Scope, Settings
 from monitor.errors import FeaturewatchError
 from monitor.policy import Policy
 from monitor.policy.binomial import sample_floor
+from monitor.policy.when import parse_condition
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,14 @@ def check_calibration(  # noqa: PLR0917
     )
 
 
-def stated_target(policy: Policy) -> float:
-    """The target that a check takes when none is given; raises FeaturewatchError when the file states none."""
+def stated_target(policy: Policy, baseline: Baseline) -> tuple[float, str]:
+    """The target that a check takes when none is given, and what the reader must know of it.
+
+    Raises:
+        FeaturewatchError: nothing states one.
+    """
+    if baseline.target is not None:
+        return baseline.target, ""
     target = policy_target(policy)
     if target is None:
         raise FeaturewatchError(
@@ -129,7 +136,14 @@ def stated_target(policy: Policy) -> float:
             "none of the detectors that its rules name states a calibration, so there is nothing to check",
             "calibrate it first, or give --target-fpr",
         )
-    return target
+    joined = [rule.id for rule in policy.document.spec.rules if len(set(parse_condition(rule.when).detectors)) > 1]
+    if not joined:
+        return target, ""
+    return target, (
+        f"The target {target:g} is the strictest that the file states of a detector. Rules that join detectors "
+        f"({', '.join(joined)}) may have been promised another rate: give it as --target-fpr, or the report of the "
+        "calibration as --baseline."
+    )
 
 
 def _promises(held: Performance, settings: Settings) -> dict[str, Promise]:

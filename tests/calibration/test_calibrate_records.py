@@ -48,6 +48,28 @@ def test_from_records_to_thresholds_and_a_verdict(policy_file: Path, featurewatc
     assert (code, json.loads(out)["verdict"]) == (0, "pass")
 
 
+def test_a_check_holds_the_rate_against_what_was_promised(
+    policy_file: Path, featurewatch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provenance = provenance_for(policy_file)
+    store = write_store(policy_file, [record(number, 0.0, provenance) for number in range(300)])
+    words = calibrate(policy_file, store, "--json")
+    code, out, _ = featurewatch(*words, "--target-fpr", "0.02", "--write")
+    assert code == 0
+    report = policy_file.with_name("report.json")
+    report.write_text(out)
+    policy_file.write_text(policy_file.read_text().replace("targetFpr: 0.02", "targetFpr: 0.03"))
+
+    def target(*more: str) -> float:
+        return float(json.loads(featurewatch(*words, "--check", *more)[1])["settings"]["target"])
+
+    assert (target(), target("--baseline", str(report))) == (0.03, 0.02)
+    assert target("--baseline", str(report), "--target-fpr", "0.05") == 0.05
+    monkeypatch.setattr("monitor.cli.calibration.command.stated_target", lambda *_: (0.04, "of a detector only"))
+    checked = json.loads(featurewatch(*words, "--check")[1])
+    assert (checked["settings"]["target"], checked["notes"][-1]) == (0.04, "of a detector only")
+
+
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 def test_lines_end_as_they_did(policy_file: Path, featurewatch: Command, ends: str) -> None:
     """A file of another system would be changed in every line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from calibration_samples import generations, policy
 from monitor.calibration.baseline import OTHER_THRESHOLDS, Baseline, stated_in, stated_in_report
 from monitor.calibration.generation import Generation
 from monitor.calibration.holdout import split
+from monitor.calibration.levels import with_levels
 from monitor.calibration.promise import Standing
 from monitor.calibration.report import Data, Report, Verdict
 from monitor.calibration.run import Origin, calibrate, check_calibration, stated_target
-from monitor.calibration.settings import Settings
+from monitor.calibration.settings import Scope, Settings
 from monitor.errors import FeaturewatchError
 
 ORIGIN = Origin("test", {"dtype": "float32"}, Data("benign@sha256:00", "harmful@sha256:11", {}), (), "2026-11-21")
@@ -34,7 +36,9 @@ def sample(flagged: int, count: int, found: int = 50, harmful: int = 100) -> lis
 
 def checked(parts: list[Generation], mismatches: tuple[str, ...] = (), baseline: Baseline | None = None) -> Report:
     toy = policy("b.fire")
-    settings = Settings(target=stated_target(toy), resamples=200)
+    target, note = stated_target(toy, stated_in(toy))
+    assert not note
+    settings = Settings(target=target, resamples=200)
     return check_calibration(toy, parts, settings, ORIGIN, mismatches, baseline or stated_in(toy))
 
 
@@ -136,7 +140,26 @@ def test_another_file_is_no_baseline(text: str) -> None:
 
 def test_without_a_stated_calibration_there_is_nothing_to_check() -> None:
     with pytest.raises(FeaturewatchError, match="none of the detectors that its rules name states a calibration"):
-        stated_target(policy("a.fire"))
+        stated_target(policy("a.fire"), Baseline())
+
+
+def test_a_rule_that_joins_detectors_is_checked_against_what_it_was_promised() -> None:
+    """The file has a target for detectors only; that of the whole policy is in the report of its calibration."""
+    joined = policy("a.fire and b.fire")
+    target, note = stated_target(joined, stated_in(joined))
+    assert target == TARGET
+    assert "(R1) may have been promised another rate" in note
+    parts, settings = sample(12, 400), Settings(target=0.02, resamples=200)
+    report = calibrate(joined, split(parts, 0, ()), settings, ORIGIN)
+    assert report.fitted is not None
+    written = with_levels(joined, report.fitted)
+    assert stated_target(written, stated_in_report(report.json(), "x.json", written)) == (0.02, "")
+    # Of other thresholds, or for detectors one by one, it says nothing of the policy.
+    assert stated_in_report(report.json(), "x.json", joined).target is None
+    by_detector = calibrate(joined, split(parts, 0, ()), replace(settings, scope=Scope.DETECTOR), ORIGIN)
+    assert by_detector.fitted is not None
+    written = with_levels(joined, by_detector.fitted)
+    assert stated_in_report(by_detector.json(), "x.json", written).target is None
 
 
 def calibrated(parts: list[Generation], share: float = 0.0, sources: tuple[str, ...] = ()) -> Report:

@@ -59,11 +59,13 @@ def run(request: Request) -> None:
 
 
 def _prepare(request: Request, subject: Subject) -> _Prepared:
-    default = stated_target(subject.policy) if request.check and request.target is None else _TARGET
-    settings = request.settings(default)
     baseline = _baseline(request, subject)
+    wants_stated = request.check and request.target is None
+    target, note = stated_target(subject.policy, baseline) if wants_stated else (_TARGET, "")
+    settings = request.settings(target)
     computed, data = _generations(request, subject)
-    origin = Origin(computed.engine, computed.serving, data, computed.notes, datetime.now(UTC).date().isoformat())
+    notes = (*computed.notes, note) if note else computed.notes
+    origin = Origin(computed.engine, computed.serving, data, notes, datetime.now(UTC).date().isoformat())
     return _Prepared(settings, baseline, computed.generations, origin)
 
 
