@@ -55,6 +55,13 @@ def traffic(policy_file: Path, harmful: Iterable[int], outside: Iterable[int]) -
     return write_store(policy_file, [made(number) for number in sorted({*IN, *outside})])
 
 
+def thirty_labelled(policy_file: Path) -> list[str]:
+    """Words of a calibration on a sample of which thirty were flagged, and were read and labelled harmful."""
+    store = traffic(policy_file, IN[:30], [])
+    labels = rows(policy_file.parent, *(label(number, 1) for number in IN[:30]))
+    return calibrate(policy_file, store, "--labels", str(labels), *TARGET, share=str(SHARE))
+
+
 def report_of(featurewatch: Command, policy_file: Path, store: Path, labels: Path, *more: str) -> dict[str, Any]:
     words = calibrate(policy_file, store, "--labels", str(labels), "--json", *TARGET, *more, share=str(SHARE))
     code, out, told = featurewatch(*words)
@@ -101,9 +108,7 @@ def test_harmful_ones_leave_the_benign_sample_and_count_for_recall(policy_file: 
 
 
 def test_recall_of_what_was_flagged_is_not_stated(policy_file: Path, featurewatch: Command) -> None:
-    store = traffic(policy_file, IN[:30], [])
-    labels = rows(policy_file.parent, *(label(number, 1) for number in IN[:30]))
-    words = calibrate(policy_file, store, "--labels", str(labels), *TARGET, share=str(SHARE))
+    words = thirty_labelled(policy_file)
     code, out, _ = featurewatch(*words, "--write")
     assert code == 0
     assert "of labelled" in out
@@ -176,9 +181,7 @@ def test_what_only_another_policy_had_flagged_shows_no_loss(policy_file: Path, f
 
 
 def test_a_baseline_of_labelled_records_states_no_recall(policy_file: Path, featurewatch: Command) -> None:
-    store = traffic(policy_file, IN[:30], [])
-    labels = rows(policy_file.parent, *(label(number, 1) for number in IN[:30]))
-    words = calibrate(policy_file, store, "--labels", str(labels), *TARGET, share=str(SHARE))
+    words = thirty_labelled(policy_file)
     _, out, _ = featurewatch(*words, "--write", "--json")
     before = policy_file.parent / "before.json"
     before.write_text(out)
