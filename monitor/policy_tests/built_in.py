@@ -14,18 +14,6 @@ from monitor.policy.policy import Policy
 from monitor.policy.vocabulary import DROP_RULE, TIMEOUT_RULE, UNSEEN_RULE, Phase
 
 
-def known_built_ins(policy: Policy) -> list[str]:
-    """Those that the policy asks for."""
-    spec, known = policy.document.spec, []
-    if tells_unseen(policy):
-        known.append(UNSEEN_RULE)
-    if spec.on_drop is not None and "alert" in spec.on_drop.actions:
-        known.append(DROP_RULE)
-    if any(rule.on_timeout == "alert" for rule in spec.rules):
-        known.append(TIMEOUT_RULE)
-    return known
-
-
 def told_unseen(policy: Policy, seen_p: Sequence[str]) -> Iterator[tuple[str, int]]:
     """(rule, position) of what is told of positions that stay unseen; `seen_p` has a word of `SEEN` for each."""
     if "unseen" in seen_p and tells_unseen(policy):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from monitor.policy.built_in_rules import built_in_rules
 from monitor.policy.nearest import nearest
 from monitor.policy.policy import Policy
 from monitor.policy.problem import Problem
 from monitor.policy.yaml_fields import Fields
-from monitor.policy_tests.built_in import known_built_ins
 from monitor.policy_tests.expectations import ExpectedNotification
 from monitor.policy_tests.generation import CLASSES, PHASES, SEEN, Generation
 from monitor.policy_tests.parse import PolicyTests
@@ -43,7 +43,7 @@ class _Check:
         spec = self.policy.document.spec
         exceptions = {rule.id: [one.name for one in rule.exceptions] for rule in spec.rules}
         correlations = [one.id for one in spec.correlations]
-        known = [*exceptions, *correlations, *known_built_ins(self.policy)]
+        known = [*exceptions, *correlations, *built_in_rules(self.policy)]
         for number, firing in enumerate(case.expect):
             here = f"{path}.expect[{number}]"
             self.place(here, firing.request, firing.at, requests, sizes)

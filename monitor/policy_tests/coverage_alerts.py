@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from monitor.policy.built_in_rules import built_in_rules
 from monitor.policy.policy import Policy
 from monitor.policy.schema.rule import Correlation
 from monitor.policy.vocabulary import DROP_RULE, TIMEOUT_RULE, UNSEEN_RULE
-from monitor.policy_tests.built_in import known_built_ins
 from monitor.policy_tests.observed import Observation
 
 #: (path of the field, what is to be shown, whether it was)
@@ -16,7 +16,7 @@ Shown = tuple[str, str, bool]
 
 def shown_of_alerts(policy: Policy, seen: Sequence[Observation]) -> Iterator[Shown]:
     """Only of what the policy states."""
-    spec, built_in = policy.document.spec, known_built_ins(policy)
+    spec, built_in = policy.document.spec, built_in_rules(policy)
     for index, correlation in enumerate(spec.correlations):
         yield from _correlation(f"spec.correlations[{index}]", correlation, seen)
     firings = [firing.rule for one in seen for request in one.requests for firing in request.firings]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monitor.policy import DROP_RULE, TIMEOUT_RULE, UNSEEN_RULE, Policy
-from monitor.policy.blindness import tells_unseen
+from monitor.policy.built_in_rules import built_in_rules
 from monitor.policy.schema.rule import Correlation, Rule
 from monitor.replay.recorded import Recorded
 from monitor.v1.alerts_pb2 import Alert
@@ -62,13 +62,7 @@ def overdue_rules(policy: Policy, latency_nanos: int) -> tuple[Rule, ...]:
 
 def asked_for(policy: Policy) -> list[str]:
     """Which alerts of this kind a policy can send: ids of reserved rules and of correlations."""
-    spec = policy.document.spec
-    return [
-        *([UNSEEN_RULE] if tells_unseen(policy) else []),
-        *([DROP_RULE] if spec.on_drop is not None and "alert" in spec.on_drop.actions else []),
-        *([TIMEOUT_RULE] if any(rule.on_timeout == "alert" for rule in spec.rules) else []),
-        *(correlation.id for correlation in spec.correlations),
-    ]
+    return [*built_in_rules(policy), *(correlation.id for correlation in policy.document.spec.correlations)]
 
 
 def _gaps(recorded: Recorded, kind: str, first: int) -> tuple[CoverageGap, ...]:
