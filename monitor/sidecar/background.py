@@ -12,9 +12,14 @@ _T = TypeVar("_T")
 
 
 class Background:
-    """Tasks that are held until they are done; what they raise and nobody takes is logged."""
+    """Tasks that are held until they are done; what they raise is logged and counted, for nobody may wait for them.
+
+    Attributes:
+        failed: tasks that raised.
+    """
 
     def __init__(self) -> None:
+        self.failed = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -33,4 +38,5 @@ class Background:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed += 1
             _log.error("background work failed", exc_info=error)

@@ -106,6 +106,8 @@ class Taps:
             problems.update(tap.judge.problems.by_kind)
         if self.correlations.failed:
             problems["correlation failed"] = self.correlations.failed
+        if self._background.failed:
+            problems["background work failed"] = self._background.failed
         return problems
 
     def submit(self, work: Callable[[], _T]) -> Future[_T]:
