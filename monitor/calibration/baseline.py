@@ -26,7 +26,7 @@ class Baseline:
     recall: per detector, the stated share of harmful generations on which it fires.
     policy_recall: of the whole policy; None where no report states it.
     areas: per detector AUROC; the policy file has no place for them, so they come from a report alone.
-    target: the rate that was promised of the whole policy; None where no report of its thresholds states it.
+    target: the rate that the whole policy was promised; None where no calibration to its thresholds states it.
     notes: what of a report is not compared, for the reader.
     """
 
@@ -66,8 +66,9 @@ def stated_in_report(text: str, name: str, policy: Policy) -> Baseline:
             )
         measured = {id_: Levels(**one) for id_, one in (report["fitted"] or report["stated"]).items()}
         now = stated_levels(policy)
-        of_policy = measured == now and report["settings"]["scope"] == Scope.POLICY.value
-        target = float(report["settings"]["target"]) if of_policy else None
+        # What a check was held against is no promise.
+        promised = report["fitted"] is not None and report["settings"]["scope"] == Scope.POLICY.value
+        target = float(report["settings"]["target"]) if promised and measured == now else None
         labels = report["data"].get("labels")
         if labels is not None and not Labelled(**labels).shows_recall:
             return replace(stated_in(policy), target=target)
@@ -83,7 +84,7 @@ def stated_in_report(text: str, name: str, policy: Policy) -> Baseline:
             target=target,
             notes=() if measured == now else (OTHER_THRESHOLDS,),
         )
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         rule = f"it must be the report of a calibration ({type(error).__name__}: {error})"
         raise FeaturewatchError(f"baseline {name}", rule, remedy) from error
 

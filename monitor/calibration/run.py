@@ -19,6 +19,7 @@ from monitor.calibration.settings import Method, Scope, Settings
 from monitor.errors import FeaturewatchError
 from monitor.policy import Policy
 from monitor.policy.binomial import sample_floor
+from monitor.policy.schema.rule import Rule
 from monitor.policy.when import parse_condition
 
 
@@ -136,14 +137,19 @@ def stated_target(policy: Policy, baseline: Baseline) -> tuple[float, str]:
             "none of the detectors that its rules name states a calibration, so there is nothing to check",
             "calibrate it first, or give --target-fpr",
         )
-    joined = [rule.id for rule in policy.document.spec.rules if len(set(parse_condition(rule.when).detectors)) > 1]
-    if not joined:
+    other = [rule.id for rule in policy.document.spec.rules if not _fires_with_its_detector(rule)]
+    if not other:
         return target, ""
     return target, (
-        f"The target {target:g} is the strictest that the file states of a detector. Rules that join detectors "
-        f"({', '.join(joined)}) may have been promised another rate: give it as --target-fpr, or the report of the "
-        "calibration as --baseline."
+        f"The target {target:g} is the strictest that the file states of a detector. Rules that join detectors or wait "
+        f"with `for` ({', '.join(other)}) may have been promised another rate: give it as --target-fpr, or as "
+        "--baseline the report of a calibration that these thresholds are from, with --target policy."
     )
+
+
+def _fires_with_its_detector(rule: Rule) -> bool:
+    """Whether it fires as often as the one detector that it names, so that both keep the same rate."""
+    return rule.hold_tokens == 1 and len(set(parse_condition(rule.when).detectors)) == 1
 
 
 def _promises(held: Performance, settings: Settings) -> dict[str, Promise]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from calibration_samples import generations, policy
+from calibration_samples import POLICY, generations, policy
 
 from monitor.calibration.baseline import OTHER_THRESHOLDS, Baseline, stated_in, stated_in_report
 from monitor.calibration.generation import Generation
@@ -132,6 +132,14 @@ def test_recall_at_other_thresholds_is_nothing_to_compare_with() -> None:
     assert report.notes == (OTHER_THRESHOLDS,)
 
 
+@pytest.mark.parametrize("labels", ['"x"', "[1]", '{"labels": 1}'])
+def test_a_baseline_with_values_of_other_kinds_is_refused(labels: str) -> None:
+    report = json.loads(calibrated(sample(12, 400)).json())
+    for changes in ({"data": json.loads(labels)}, {"fitted": json.loads(labels)}, {"settings": json.loads(labels)}):
+        with pytest.raises(FeaturewatchError, match=r"baseline x\.json"):
+            stated_in_report(json.dumps(report | changes), "x.json", policy("b.fire"))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "policy": "toy"}', '{"version": 9, "policy": "toy"}'])
 def test_another_file_is_no_baseline(text: str) -> None:
     with pytest.raises(FeaturewatchError, match=r"baseline x\.json"):
@@ -149,11 +157,16 @@ def test_a_rule_that_joins_detectors_is_checked_against_what_it_was_promised() -
     target, note = stated_target(joined, stated_in(joined))
     assert target == TARGET
     assert "(R1) may have been promised another rate" in note
+    waiting = policy("b.fire", POLICY.replace("when: WHEN", "when: WHEN, for: 2 tokens"))
+    assert "(R1) may have been promised another rate" in stated_target(waiting, stated_in(waiting))[1]
     parts, settings = sample(12, 400), Settings(target=0.02, resamples=200)
     report = calibrate(joined, split(parts, 0, ()), settings, ORIGIN)
     assert report.fitted is not None
     written = with_levels(joined, report.fitted)
     assert stated_target(written, stated_in_report(report.json(), "x.json", written)) == (0.02, "")
+    # What a check was held against is no promise.
+    held = check_calibration(written, parts, settings, ORIGIN, (), stated_in(written))
+    assert stated_in_report(held.json(), "x.json", written).target is None
     # Of other thresholds, or for detectors one by one, it says nothing of the policy.
     assert stated_in_report(report.json(), "x.json", joined).target is None
     by_detector = calibrate(joined, split(parts, 0, ()), replace(settings, scope=Scope.DETECTOR), ORIGIN)

@@ -109,6 +109,16 @@ def test_many_categories_are_told_by_source_on_the_terminal_and_one_by_one_on_th
     assert "plain / kind 7" in page(found)
 
 
+def test_many_sources_without_categories_are_all_told() -> None:
+    parts = generations({"a": np.zeros(200), "b": np.zeros(200)})
+    for number in range(30):
+        parts += generations({"a": [9.0], "b": [0.0]}, source=f"source {number}", harmful=True)
+    origin = Origin("test", {}, Data("benign", "harmful", {}, None), (), "2026-11-21")
+    told = shown(calibrate(policy("a.fire"), split(parts, 0, ()), Settings(target=0.05, resamples=20), origin))
+    assert "source 29" in told
+    assert "categories" not in told
+
+
 @pytest.mark.parametrize(("benign", "ticks"), [(47, ["10 %", "100 %"]), (50, ["10 %", "100 %"]), (1000, ["0.1 %"])])
 def test_the_left_end_of_a_curve_is_none_at_all(benign: int, ticks: list[str]) -> None:
     """A rate below one generation cannot be told from 0; nothing else is written there."""

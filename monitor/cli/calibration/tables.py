@@ -29,7 +29,7 @@ def show(report: Report, console: Console) -> None:
     console.print(_alarms(report, report.sample))
     if (found := with_harmful(report)) is not None:
         console.print(_recall(report, found))
-        if len(found.recall_by) > _MOST_ROWS:
+        if len(found.recall_by) > max(_MOST_ROWS, len(found.recall_by_source)):
             console.print(f"[dim]By {len(found.recall_by)} categories: with --report or --json.[/dim]", highlight=False)
     if report.held is not None:
         console.print(_promises(report))

@@ -40,8 +40,8 @@ def _calibration(report: Report, name: str) -> dict[str, Scalar]:
 
 
 def _stated_target(report: Report, name: str) -> float:
-    """The target, where the detector alone keeps it; of a rule that joins several each may fire more often, and then it
-    is the rate that its own hits show."""
+    """The target, where the detector alone keeps it; where a rule joins several, or waits with `for`, each may fire
+    more often, and then it is the rate that its own hits show."""
     alarms, settings = report.sample.detectors[name].false_alarms, report.settings
     if settings.method is Method.EMPIRICAL:
         return settings.target if alarms.share <= settings.target else rounded_up(alarms.share)

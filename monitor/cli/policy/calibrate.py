@@ -66,7 +66,8 @@ def calibrate(  # noqa: PLR0917 - one parameter per command-line option
     target_fpr: Annotated[
         float | None,
         typer.Option(
-            help="Share of benign generations that may be flagged. Default: 0.01; with --check what the policy states.",
+            help="Share of benign generations that may be flagged. Default: 0.01; with --check that of the calibration "
+            "in --baseline, or what the policy states.",
             show_default=False,
         ),
     ] = None,
