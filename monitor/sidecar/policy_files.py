@@ -19,12 +19,24 @@ def policy_files(paths: Sequence[Path]) -> list[Path]:
     """Files as given; of folders their policy files, sorted by name, without `*_test.yaml`. Each once.
 
     Raises:
-        FeaturewatchError: a folder holds no policy file or cannot be listed.
+        FeaturewatchError: a folder holds no policy file or cannot be listed; a file's name is no text.
     """
     files: list[Path] = []
     for path in paths:
         files += _policies_in(path) if _is_folder(path) else [path]
+    for file in files:
+        _require_text_name(file)
     return list(dict.fromkeys(files))
+
+
+def _require_text_name(file: Path) -> None:
+    """Names go into messages to clients and into the store, which take UTF-8 only."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError as error:
+        raise FeaturewatchError(
+            f"policy file {str(file)!r}", "its name and its folder's must be text in UTF-8", "rename it"
+        ) from error
 
 
 def read_policies(files: Sequence[Path]) -> tuple[list[Policy], list[Problem]]:

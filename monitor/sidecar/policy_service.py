@@ -65,6 +65,10 @@ class PolicyService(PolicyServiceServicer):
         try:
             policy = self._rollout.policy(request.name)
         except FeaturewatchError as error:
+            if self._rollout.refused:
+                # It may be one of those that are not in force.
+                remedy = f"{error.remedy}; the policy files are refused, `featurewatch policy status` says why"
+                error = FeaturewatchError(error.subject, error.rule, remedy)
             await abort(context, grpc.StatusCode.NOT_FOUND, UNKNOWN_POLICY, error)
         return GetPolicyResponse(
             status=(await self._statuses([policy]))[0],

@@ -22,7 +22,7 @@ from monitor.v1.tap_pb2 import Hello
 
 
 class TapPolicies:
-    """Used on the event loop.
+    """Used on the event loop, `plan_for` between frames.
 
     Attributes:
         on_plan: called with each plan that is new on a tap.

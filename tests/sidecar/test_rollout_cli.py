@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from fake_tap import connect
@@ -97,6 +98,8 @@ async def test_status_tells_while_the_files_are_refused(world: World, say: Say) 
             assert (code, "quiet" in shown) == (0, True)
             assert 'loud.yaml:3 metadata.revision: "two"' in said
             assert "problems: 1; the policy files are refused, the policies above stay in force" in said
+        code, _, said = await say("status", "new-one")
+        assert (code, "the policy files are refused, `featurewatch policy status` says why" in said) == (2, True)
         _, shown, _ = await say("status", "--json")
         (problem,) = json.loads(shown)["refused"]
         assert (problem["line"], problem["field"]) == (3, "metadata.revision")
@@ -104,6 +107,19 @@ async def test_status_tells_while_the_files_are_refused(world: World, say: Say) 
         (world.policies / "loud.yaml").write_text(LOUD)
         assert (await say("reload"))[:2] == (0, "Nothing has changed.\n")
         assert "problems" not in (await say("status"))[2]
+
+
+async def test_a_file_whose_name_is_no_text_is_refused_and_status_goes_on(world: World, say: Say) -> None:
+    """What names it would reach no client and no store."""
+    async with running_sidecar(world.config(watch_seconds=None)) as sidecar:
+        odd = Path(os.fsdecode(bytes(world.policies) + b"/caf\xe9.yaml"))
+        odd.write_text("kind: nothing\n")
+        code, _, said = await say("reload")
+        assert (code, "caf\\udce9.yaml" in said, "must be text in UTF-8" in said) == (2, True, True)
+        assert sidecar.rollout.reloads == {"refused": 1}
+        code, shown, said = await say("status")
+        assert (code, "loud" in shown, "problems: 1" in said) == (0, True, True)
+        assert "refused" in (await say("history"))[1]
 
 
 async def test_history_is_read_from_the_store_without_a_sidecar(world: World, featurewatch: Command) -> None:

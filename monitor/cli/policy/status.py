@@ -35,7 +35,7 @@ def status(  # noqa: PLR0917 - one parameter per command-line option
     json: Annotated[bool, typer.Option("--json", help="As JSON, with everything that the sidecar says.")] = False,
 ) -> None:
     """Show which policies are in force, in which mode and because of whom, and what their rules did. Where the policy
-    files, as they are now, were refused, it says why.
+    files, as they were read last, are refused, it says why.
 
     Counted since the sidecar started: rows that a policy judged; of each rule alerts that were sent, that would have
     been sent in mode alert, that an exception held back (exc.), and rows that were judged after its deadline (late).
